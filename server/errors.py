@@ -1,0 +1,196 @@
+"""The exception tree, and the one map from reasons to what callers see.
+
+    LmchatError                 anything a caller is told, with its Reason
+    ├── InvalidRequest          the caller's mistake, with the field's path
+    └── ProviderError           a provider, or the way to it, failed; says what may be tried next
+        └── StreamTruncated     a stream ended without its provider finishing it
+
+Rendering lives here too, so that both doors say the same: `body()` is OpenAI's
+error object, `STATUS` gives the HTTP status, gRPC code and type of a Reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import grpc
+import msgspec
+
+DOMAIN = "lmchat"
+
+
+class Reason(StrEnum):
+    """`lmchat.v1.ErrorReason`, in the lower case REST shows; documented in error_reason.proto."""
+
+    INVALID_REQUEST = "invalid_request"
+    UNSUPPORTED_FEATURE = "unsupported_feature"
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+    CONTENT_POLICY_VIOLATION = "content_policy_violation"
+    INVALID_ROUTING = "invalid_routing"
+    STRUCTURED_OUTPUT_INVALID = "structured_output_invalid"
+    REQUEST_TOO_LARGE = "request_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    MISSING_API_KEY = "missing_api_key"
+    INVALID_API_KEY = "invalid_api_key"
+    MODEL_NOT_ALLOWED = "model_not_allowed"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    MODEL_NOT_FOUND = "model_not_found"
+    NOT_FOUND = "not_found"
+    RATE_LIMITED = "rate_limited"
+    UPSTREAM_ERROR = "upstream_error"
+    UPSTREAM_INVALID_RESPONSE = "upstream_invalid_response"
+    UPSTREAM_AUTHENTICATION = "upstream_authentication"
+    STREAM_TRUNCATED = "stream_truncated"
+    OVERLOADED = "overloaded"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    INTERNAL = "internal"
+
+
+class Status(NamedTuple):
+    """How one reason looks at the two doors."""
+
+    http: int
+    grpc: grpc.StatusCode
+    type: str
+
+
+_C = grpc.StatusCode
+STATUS: Mapping[Reason, Status] = {
+    Reason.INVALID_REQUEST: Status(400, _C.INVALID_ARGUMENT, "invalid_request_error"),
+    Reason.UNSUPPORTED_FEATURE: Status(400, _C.INVALID_ARGUMENT, "invalid_request_error"),
+    Reason.CONTEXT_LENGTH_EXCEEDED: Status(400, _C.INVALID_ARGUMENT, "invalid_request_error"),
+    Reason.CONTENT_POLICY_VIOLATION: Status(400, _C.INVALID_ARGUMENT, "invalid_request_error"),
+    Reason.INVALID_ROUTING: Status(400, _C.INVALID_ARGUMENT, "invalid_request_error"),
+    Reason.STRUCTURED_OUTPUT_INVALID: Status(422, _C.INVALID_ARGUMENT, "invalid_request_error"),
+    Reason.REQUEST_TOO_LARGE: Status(413, _C.RESOURCE_EXHAUSTED, "invalid_request_error"),
+    Reason.UNSUPPORTED_MEDIA_TYPE: Status(415, _C.INVALID_ARGUMENT, "invalid_request_error"),
+    Reason.METHOD_NOT_ALLOWED: Status(405, _C.UNIMPLEMENTED, "invalid_request_error"),
+    Reason.MISSING_API_KEY: Status(401, _C.UNAUTHENTICATED, "authentication_error"),
+    Reason.INVALID_API_KEY: Status(401, _C.UNAUTHENTICATED, "authentication_error"),
+    Reason.MODEL_NOT_ALLOWED: Status(403, _C.PERMISSION_DENIED, "permission_error"),
+    Reason.BUDGET_EXCEEDED: Status(402, _C.FAILED_PRECONDITION, "insufficient_quota"),
+    Reason.MODEL_NOT_FOUND: Status(404, _C.NOT_FOUND, "invalid_request_error"),
+    Reason.NOT_FOUND: Status(404, _C.NOT_FOUND, "invalid_request_error"),
+    Reason.RATE_LIMITED: Status(429, _C.RESOURCE_EXHAUSTED, "rate_limit_error"),
+    Reason.UPSTREAM_ERROR: Status(502, _C.UNAVAILABLE, "upstream_error"),
+    Reason.UPSTREAM_INVALID_RESPONSE: Status(502, _C.UNAVAILABLE, "upstream_error"),
+    Reason.UPSTREAM_AUTHENTICATION: Status(502, _C.UNAVAILABLE, "upstream_error"),
+    Reason.STREAM_TRUNCATED: Status(502, _C.ABORTED, "upstream_error"),
+    Reason.OVERLOADED: Status(503, _C.UNAVAILABLE, "overloaded_error"),
+    Reason.TIMEOUT: Status(504, _C.DEADLINE_EXCEEDED, "timeout_error"),
+    Reason.CANCELLED: Status(499, _C.CANCELLED, "cancelled"),
+    Reason.INTERNAL: Status(500, _C.INTERNAL, "server_error"),
+}
+
+
+class AttemptRecord(msgspec.Struct, frozen=True):
+    """One provider call as errors and reports list it; `ms` is its duration, `status` 0 when there was none."""
+
+    provider: str
+    model: str
+    status: int
+    reason: str
+    ms: int
+
+
+class LmchatError(Exception):
+    """Anything a caller is told: `message` is for people, `param` is the JSON path of the field at fault.
+
+    `retry_after` is in seconds. `code` is the machine-readable code in OpenAI's
+    body; by default the reason.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+        attempts: Sequence[AttemptRecord] = (),
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.param = param
+        self.code = code or str(reason)
+        self.retry_after = retry_after
+        self.attempts = tuple(attempts)
+
+    @property
+    def status(self) -> Status:
+        """HTTP status, gRPC code and OpenAI error type."""
+        return STATUS[self.reason]
+
+
+class InvalidRequest(LmchatError):
+    """The caller's mistake in the field at `param`."""
+
+    def __init__(self, message: str, param: str | None = None, *, reason: Reason = Reason.INVALID_REQUEST) -> None:
+        super().__init__(reason, message, param=param)
+
+
+class ProviderError(LmchatError):
+    """A provider call failed.
+
+    `message` is safe for callers; `raw` is the provider's own text, for logs.
+    `http_status` is the provider's, None when no answer came. `retry_here`: the
+    same endpoint may do better in a moment. `fall_over`: another endpoint may.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        http_status: int | None = None,
+        retry_here: bool = False,
+        fall_over: bool = True,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+        raw: str = "",
+    ) -> None:
+        super().__init__(reason, message, param=param, code=code, retry_after=retry_after)
+        self.http_status = http_status
+        self.retry_here = retry_here
+        self.fall_over = fall_over
+        self.raw = raw
+
+
+class StreamTruncated(ProviderError):
+    """The provider's stream ended before it said that it was complete."""
+
+    def __init__(self, message: str = "The provider's stream broke off before the answer was complete.") -> None:
+        super().__init__(Reason.STREAM_TRUNCATED, message)
+
+
+def body(error: LmchatError, request_id: str) -> dict[str, Any]:
+    """OpenAI's error object for `error`, with ours under `lmchat`."""
+    ours: dict[str, Any] = {"reason": str(error.reason), "request_id": request_id}
+    if error.attempts:
+        ours["attempts"] = [
+            {"provider": a.provider, "model": a.model, "status": a.status, "reason": a.reason, "ms": a.ms}
+            for a in error.attempts
+        ]
+    return {
+        "error": {
+            "message": error.message,
+            "type": error.status.type,
+            "param": error.param,
+            "code": error.code,
+            "lmchat": ours,
+        }
+    }
+
+
+def internal() -> LmchatError:
+    """What callers see of a fault of ours."""
+    return LmchatError(
+        Reason.INTERNAL, "The gateway failed on this request. Report the request id to its operator."
+    )

@@ -1,0 +1,99 @@
+"""Tools and tool choices: OpenAI's JSON to protobuf and back, the deprecated `functions` included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmchat.v1 import chat_pb2 as pb
+
+from server.errors import InvalidRequest
+from server.openai_json import fields as f
+
+_TOOL_CHOICE = f.names(pb.ToolChoiceMode, "TOOL_CHOICE_MODE_")
+_TOOL_CHOICE_WORDS = f.words(_TOOL_CHOICE)
+
+_FUNCTION: f.Fields = {
+    "name": f.required_text("name"),
+    "description": f.text("description"),
+    "parameters": f.json_text("parameters_json"),
+    "strict": f.boolean("strict"),
+}
+
+
+def _function(msg: Any, value: Any) -> None:
+    f.fill(msg, value, _FUNCTION)
+    if not msg.name:
+        raise InvalidRequest("Required.", "name")
+
+
+_TOOL: f.Fields = {"function": lambda msg, value: _function(msg.function, value)}
+
+
+def tool(msg: pb.Tool, value: Any) -> None:
+    """Fill one tool; one of an unknown type is kept whole."""
+    if value.__class__ is dict and value.get("type", "function") != "function":
+        msg.other_json = f.encode_text(value)
+        return
+    f.fill(msg, value, _TOOL, skip="type")
+    if not msg.HasField("function"):
+        raise InvalidRequest("Required.", "function")
+
+
+def dump_tool(tool: pb.Tool) -> dict[str, Any]:
+    """One tool as OpenAI's object."""
+    if tool.HasField("other_json"):
+        return f.decode(tool.other_json)  # type: ignore[no-any-return]
+    function: dict[str, Any] = {"name": tool.function.name}
+    if tool.function.HasField("description"):
+        function["description"] = tool.function.description
+    if tool.function.HasField("parameters_json"):
+        function["parameters"] = f.decode(tool.function.parameters_json)
+    if tool.function.HasField("strict"):
+        function["strict"] = tool.function.strict
+    return f.with_extra(
+        {"type": "function", "function": f.with_extra(function, tool.function.extra_json)}, tool.extra_json
+    )
+
+
+def tool_choice(msg: pb.ChatCompletionRequest, value: Any) -> None:
+    """A mode, a function by name, or a choice of another kind."""
+    if value.__class__ is str:
+        f.enum("mode", _TOOL_CHOICE)(msg.tool_choice, value)
+    elif value.__class__ is not dict:
+        raise f.wrong_type("a string or an object", value)
+    elif value.get("type") == "function":
+        function = value.get("function")
+        name = function.get("name") if function.__class__ is dict else None
+        if name.__class__ is not str or not name:
+            raise InvalidRequest("Required: the name of the function to call.", "function.name")
+        msg.tool_choice.function_name = name
+    else:
+        msg.tool_choice.other_json = f.encode_text(value)
+
+
+def dump_tool_choice(choice: pb.ToolChoice) -> Any:
+    """The choice as OpenAI's string or object."""
+    which = choice.WhichOneof("choice")
+    if which == "mode":
+        return _TOOL_CHOICE_WORDS.get(choice.mode, "auto")
+    if which == "function_name":
+        return {"type": "function", "function": {"name": choice.function_name}}
+    return f.decode(choice.other_json)
+
+
+def legacy_functions(msg: pb.ChatCompletionRequest, value: Any) -> None:
+    """The deprecated `functions`."""
+    if value.__class__ is not list:
+        raise f.wrong_type("an array", value)
+    for index, function in enumerate(value):
+        try:
+            _function(msg.tools.add().function, function)
+        except InvalidRequest as error:
+            raise f.at(error, index) from None
+
+
+def legacy_choice(msg: pb.ChatCompletionRequest, value: Any) -> None:
+    """The deprecated `function_call`."""
+    if value.__class__ is dict:
+        value = {"type": "function", "function": value}
+    tool_choice(msg, value)

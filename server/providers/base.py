@@ -1,0 +1,124 @@
+"""What the dialects share: endpoints, and the shape of a translator and a stream decoder.
+
+Translators do no I/O, read no clock, no environment and no globals. Ids and
+times that a provider does not give are left empty; the router fills them in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+from lmchat.v1 import chat_pb2 as pb
+
+from server.config import Price, ProviderSettings, Timeouts
+from server.errors import ProviderError
+
+
+class Vendor(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the registry: how one vendor's API differs from its dialect's plain form.
+
+    `type` is the word in the configuration. `auth` is the header that carries
+    the key: `bearer`, or a header's name. `env` lists the vendor's usual
+    environment variables, first found wins; a vendor without is never part of
+    the default catalogue. `drops` are request fields the vendor refuses or
+    ignores. The remaining flags are quirks of the OpenAI dialect.
+    """
+
+    type: str
+    dialect: str = "openai"
+    base_url: str = ""
+    auth: str = "bearer"
+    env: tuple[str, ...] = ()
+    drops: frozenset[str] = frozenset()
+    #: The name of the token limit: `max_tokens`, `max_completion_tokens`, or empty for whichever the caller used.
+    token_limit: str = ""
+    #: `developer` turns are sent as `system` where False.
+    developer_role: bool = True
+    #: Content made of text parts only is sent as one string where True.
+    string_content: bool = False
+    #: `stream_options.include_usage` is understood.
+    stream_usage: bool = True
+    #: `response_format` kinds that are understood.
+    response_formats: frozenset[str] = frozenset({"text", "json_object", "json_schema"})
+    #: Kinds of content parts that are understood.
+    modalities: frozenset[str] = frozenset({"text", "image", "audio", "file"})
+    #: The most stop sequences it takes.
+    max_stop: int = 4
+    #: Default sampling parameters, sent where the caller gives none.
+    defaults: Mapping[str, float] = {}
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to reach a model; `name` is what routing directives use, `model` the id at the provider."""
+
+    name: str
+    model: str
+    #: The public id, reported as the completion's `model`.
+    public_model: str
+    vendor: Vendor
+    provider: ProviderSettings
+    dialect: str
+    base_url: str
+    timeouts: Timeouts
+    weight: float = 1.0
+    price: Price | None = None
+    #: Request fields left out for this endpoint, the vendor's included.
+    drops: frozenset[str] = frozenset()
+    #: Tokens; 0 where not configured.
+    context_length: int = 0
+    #: Tokens; 0 where not configured.
+    max_output_tokens: int = 0
+
+
+class HttpRequest(msgspec.Struct, frozen=True):
+    """One call to a provider, without its credentials. `headers` are lower case."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    method: str = "POST"
+
+
+class StreamDecoder(Protocol):
+    """Bytes of one streamed answer in, chunks out.
+
+    Any split of the bytes gives the same chunks. Each choice's first chunk has
+    `delta.role`; each choice gets exactly one finish_reason; usage comes, when
+    the provider gives it, on a chunk of its own without choices, the last.
+    An error inside the stream raises ProviderError.
+    """
+
+    def feed(self, data: bytes) -> list[pb.ChatCompletionChunk]:
+        """Decode what `data` completes."""
+        ...
+
+    def close(self) -> list[pb.ChatCompletionChunk]:
+        """Say that the bytes ended. Raises StreamTruncated if the provider had not finished."""
+        ...
+
+    @property
+    def native_finish_reason(self) -> str:
+        """The provider's own word for why it ended; empty until then."""
+        ...
+
+
+class Translator(Protocol):
+    """One dialect. `request` is what the caller asked for, already without what the endpoint drops."""
+
+    def request(self, request: pb.ChatCompletionRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
+        """The provider's request. Raises InvalidRequest for what the dialect cannot say."""
+        ...
+
+    def completion(self, body: bytes, request: pb.ChatCompletionRequest) -> tuple[pb.ChatCompletion, str]:
+        """The answer, and the provider's finish reason. Raises ProviderError for an error in a 200 or nonsense."""
+        ...
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """What a non-2xx answer means. `headers` are lower case."""
+        ...
+
+    def decoder(self, request: pb.ChatCompletionRequest) -> StreamDecoder:
+        """A fresh decoder for one streamed answer."""
+        ...
