@@ -2,6 +2,7 @@
 
 from server.openai_json.fields import decode as decode_json
 from server.openai_json.fields import encode_text
+from server.openai_json.legacy import rewrite as rewrite_legacy
 from server.openai_json.request import Parsed, dump, dump_options, parse
 from server.openai_json.response import dump_chunk, dump_completion, parse_chunk, parse_completion
 
@@ -16,4 +17,5 @@ __all__ = [
     "parse",
     "parse_chunk",
     "parse_completion",
+    "rewrite_legacy",
 ]

@@ -31,9 +31,15 @@ def encode_text(value: Any) -> str:
     return _encode(value).decode()
 
 
+def load(text: str) -> dict[str, Any]:
+    """The JSON object in a `*_json` field."""
+    obj: dict[str, Any] = decode(text)
+    return obj
+
+
 def merge_extra(out: dict[str, Any], extra_json: str) -> None:
     """Add the fields kept in an `extra_json`; what the contract knows wins."""
-    for key, value in decode(extra_json).items():
+    for key, value in load(extra_json).items():
         out.setdefault(key, value)
 
 
@@ -52,7 +58,8 @@ def kind(value: Any) -> str:
         return "a boolean"
     if isinstance(value, int | float):
         return "a number"
-    return {str: "a string", list: "an array", dict: "an object"}.get(type(value), type(value).__name__)
+    names: dict[Any, str] = {str: "a string", list: "an array", dict: "an object"}
+    return names.get(type(value), type(value).__name__)
 
 
 def wrong_type(expected: str, value: Any) -> InvalidRequest:

@@ -92,7 +92,7 @@ def dump_content_part(part: pb.ContentPart) -> dict[str, Any]:
     which = part.WhichOneof("part")
     out: dict[str, Any]
     if which == "other_json":
-        return f.decode(part.other_json)  # type: ignore[no-any-return]
+        return f.load(part.other_json)
     if which == "image_url":
         image: dict[str, Any] = {"url": part.image_url.url}
         if part.image_url.detail:
@@ -173,7 +173,7 @@ def dump_message(msg: pb.Message) -> dict[str, Any]:
     """One turn as OpenAI's object; an assistant without content gets null."""
     out: dict[str, Any] = {"role": ROLE_WORDS[msg.role], "content": dump_content(msg.content)}
     for name in ("name", "refusal", "tool_call_id", "reasoning_content"):
-        if msg.HasField(name):  # type: ignore[arg-type]
+        if msg.HasField(name):
             out[name] = getattr(msg, name)
     if msg.tool_calls:
         out["tool_calls"] = [dump_tool_call(call) for call in msg.tool_calls]

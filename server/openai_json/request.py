@@ -74,7 +74,7 @@ def _response_format(msg: pb.ChatCompletionRequest, value: Any) -> None:
 def _dump_response_format(format_: pb.ResponseFormat) -> dict[str, Any]:
     which = format_.WhichOneof("format") or "text"
     if which == "other_json":
-        return f.decode(format_.other_json)  # type: ignore[no-any-return]
+        return f.load(format_.other_json)
     if which != "json_schema":
         return {"type": which}
     schema = format_.json_schema
@@ -82,7 +82,7 @@ def _dump_response_format(format_: pb.ResponseFormat) -> dict[str, Any]:
     if schema.HasField("description"):
         out["description"] = schema.description
     if schema.HasField("schema_json"):
-        out["schema"] = f.decode(schema.schema_json)
+        out["schema"] = f.load(schema.schema_json)
     if schema.HasField("strict"):
         out["strict"] = schema.strict
     return {"type": "json_schema", "json_schema": f.with_extra(out, schema.extra_json)}
@@ -236,12 +236,12 @@ def _dump_web_search(options: pb.WebSearchOptions) -> dict[str, Any]:
     if options.HasField("search_context_size"):
         out["search_context_size"] = options.search_context_size
     if options.HasField("user_location_json"):
-        out["user_location"] = f.decode(options.user_location_json)
+        out["user_location"] = f.load(options.user_location_json)
     return f.with_extra(out, options.extra_json)
 
 
 def _dump_audio_output(audio: pb.AudioOutput) -> dict[str, Any]:
-    voice = f.decode(audio.voice) if audio.voice.startswith("{") else audio.voice
+    voice = f.load(audio.voice) if audio.voice.startswith("{") else audio.voice
     return f.with_extra({"voice": voice, "format": audio.format}, audio.extra_json)
 
 

@@ -85,7 +85,7 @@ def dump_usage(usage: pb.Usage) -> dict[str, Any]:
         "total_tokens": usage.total_tokens,
     }
     for name in ("prompt_tokens_details", "completion_tokens_details"):
-        if usage.HasField(name):  # type: ignore[arg-type]
+        if usage.HasField(name):
             out[name] = _dump_details(getattr(usage, name))
     if usage.extra_json:
         f.merge_extra(out, usage.extra_json)

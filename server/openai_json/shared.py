@@ -75,14 +75,14 @@ def dump_reasoning_detail(block: pb.ReasoningDetail) -> dict[str, Any]:
     """One block as OpenRouter's object."""
     which = block.WhichOneof("block")
     if which == "other_json":
-        return f.decode(block.other_json)  # type: ignore[no-any-return]
+        return f.load(block.other_json)
     out: dict[str, Any]
     if which == "redacted":
         out = {"type": "reasoning.encrypted", "data": block.redacted}
     else:
         out = {"type": "reasoning.text", "text": block.text}
     for name in ("signature", "format"):
-        if block.HasField(name):  # type: ignore[arg-type]
+        if block.HasField(name):
             out[name] = getattr(block, name)
     return out
 
@@ -109,7 +109,7 @@ def annotation(item: pb.Annotation, value: Any) -> None:
 def dump_annotation(item: pb.Annotation) -> dict[str, Any]:
     """One annotation as OpenAI's object."""
     if item.HasField("other_json"):
-        return f.decode(item.other_json)  # type: ignore[no-any-return]
+        return f.load(item.other_json)
     c = item.url_citation
     out = {"url": c.url, "title": c.title, "start_index": c.start_index, "end_index": c.end_index}
     if c.extra_json:
@@ -130,7 +130,7 @@ def dump_audio(audio: pb.Audio) -> dict[str, Any]:
     """Spoken output, or the reference to one."""
     out: dict[str, Any] = {"id": audio.id} if audio.id else {}
     for name in ("data", "expires_at", "transcript"):
-        if audio.HasField(name):  # type: ignore[arg-type]
+        if audio.HasField(name):
             out[name] = getattr(audio, name)
     if audio.extra_json:
         f.merge_extra(out, audio.extra_json)

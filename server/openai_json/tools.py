@@ -42,12 +42,12 @@ def tool(msg: pb.Tool, value: Any) -> None:
 def dump_tool(tool: pb.Tool) -> dict[str, Any]:
     """One tool as OpenAI's object."""
     if tool.HasField("other_json"):
-        return f.decode(tool.other_json)  # type: ignore[no-any-return]
+        return f.load(tool.other_json)
     function: dict[str, Any] = {"name": tool.function.name}
     if tool.function.HasField("description"):
         function["description"] = tool.function.description
     if tool.function.HasField("parameters_json"):
-        function["parameters"] = f.decode(tool.function.parameters_json)
+        function["parameters"] = f.load(tool.function.parameters_json)
     if tool.function.HasField("strict"):
         function["strict"] = tool.function.strict
     return f.with_extra(
@@ -78,7 +78,7 @@ def dump_tool_choice(choice: pb.ToolChoice) -> Any:
         return _TOOL_CHOICE_WORDS.get(choice.mode, "auto")
     if which == "function_name":
         return {"type": "function", "function": {"name": choice.function_name}}
-    return f.decode(choice.other_json)
+    return f.load(choice.other_json)
 
 
 def legacy_functions(msg: pb.ChatCompletionRequest, value: Any) -> None:

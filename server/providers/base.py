@@ -62,14 +62,24 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     dialect: str
     base_url: str
     timeouts: Timeouts
-    weight: float = 1.0
+    #: Share of the traffic among neighbours with a weight; None keeps the catalogue's order.
+    weight: float | None = None
     price: Price | None = None
     #: Request fields left out for this endpoint, the vendor's included.
     drops: frozenset[str] = frozenset()
+    #: Features of features.FEATURES it has, natively or by emulation; None for all.
+    features: frozenset[str] | None = None
+    #: Unknown top-level fields it understands; None for all.
+    extra_body: frozenset[str] | None = None
     #: Tokens; 0 where not configured.
     context_length: int = 0
     #: Tokens; 0 where not configured.
     max_output_tokens: int = 0
+
+    @property
+    def id(self) -> str:
+        """Tells endpoints apart across the catalogue, for circuits and figures."""
+        return f"{self.provider.key}/{self.name}/{self.model}"
 
 
 class HttpRequest(msgspec.Struct, frozen=True):

@@ -138,7 +138,7 @@ def _object(data: bytes) -> dict[str, Any]:
         raise failures.invalid_response(f"not JSON: {data[:500]!r}") from None
     if obj.__class__ is not dict:
         raise failures.invalid_response(f"not a JSON object: {data[:500]!r}")
-    return obj  # type: ignore[no-any-return]
+    return obj
 
 
 def _parse(parse: Any, obj: dict[str, Any]) -> Any:

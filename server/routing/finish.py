@@ -1,0 +1,57 @@
+"""The last touch on a stream, sans-I/O: what the contract promises and providers do not.
+
+Every chunk gets the gateway's id, time and public model; usage appears only
+where it was asked for; the routing report rides on the last chunk, which is
+therefore the one thing held back, until the provider's end is known.
+"""
+
+from __future__ import annotations
+
+from lmchat.v1 import chat_pb2 as pb
+
+from server.providers.upstream import Chunks
+
+
+class StreamFinisher:
+    """`id` and `created` stand in where the provider gives none."""
+
+    def __init__(self, *, id: str, created: int, model: str, include_usage: bool) -> None:
+        self._id = id
+        self._created = created
+        self._model = model
+        self._include_usage = include_usage
+        self._open: set[int] = set()
+        self._last: pb.ChatCompletionChunk | None = None
+
+    def feed(self, chunks: Chunks) -> Chunks:
+        """`chunks` as they may leave now."""
+        out: Chunks = []
+        for chunk in chunks:
+            if not chunk.choices and not self._include_usage:
+                continue
+            if self._last is not None:
+                out.append(self._last)
+                self._last = None
+            self._stamp(chunk)
+            for choice in chunk.choices:
+                if choice.finish_reason:
+                    self._open.discard(choice.index)
+                else:
+                    self._open.add(choice.index)
+            if self._open:
+                out.append(chunk)
+            else:
+                self._last = chunk
+        return out
+
+    def end(self, report: pb.RoutingReport) -> Chunks:
+        """The last chunk, with the report."""
+        if self._last is None:
+            return []
+        self._last.lmchat.CopyFrom(report)
+        return [self._last]
+
+    def _stamp(self, chunk: pb.ChatCompletionChunk) -> None:
+        self._id = chunk.id = chunk.id or self._id
+        self._created = chunk.created = chunk.created or self._created
+        chunk.model = self._model

@@ -1,0 +1,150 @@
+"""What every call has: a request id, a key that was checked, a time budget, and errors in the caller's form."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import uuid
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import msgspec
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from server import errors
+from server.config import Key
+from server.errors import LmchatError, Reason
+
+log = logging.getLogger("lmchat.rpc")
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
+
+
+class KeyRing:
+    """The API keys callers may use. Holds their digests only, and compares in constant time."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._names = {hashlib.sha256(key.key.reveal().encode()).digest(): key.name for key in keys}
+
+    def check(self, key: str | None) -> str:
+        """The name of `key`. Raises LmchatError."""
+        if not key:
+            raise LmchatError(
+                Reason.MISSING_API_KEY, "No API key was given. Send it as `authorization: Bearer <key>`."
+            )
+        digest = hashlib.sha256(key.encode()).digest()
+        name = self._names.get(digest)
+        # The look-up is by digest, of which a caller controls nothing; the comparison settles it.
+        if name is None or not any(hmac.compare_digest(digest, known) for known in self._names):
+            raise LmchatError(Reason.INVALID_API_KEY, "The API key is not known. Check it, or ask the operator.")
+        return name
+
+
+class Calls:
+    """Makes a Call of each RPC."""
+
+    def __init__(self, keys: KeyRing, clock: Callable[[], float]) -> None:
+        self.keys = keys
+        self.clock = clock
+
+    def __call__(self, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
+        """The call around `context`; its key is not checked yet."""
+        return Call(self, context)
+
+
+class Call:
+    """One RPC; `async with` checks the key and turns whatever is raised into the caller's error.
+
+    `request_id` is the caller's if it is sane, else new. `started` is of the
+    gateway's monotonic clock.
+    """
+
+    __slots__ = ("_calls", "authorization", "content_type", "context", "request_id", "started")
+
+    def __init__(self, calls: Calls, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self._calls = calls
+        self.context = context
+        self.started = calls.clock()
+        self.authorization: str | None = None
+        self.request_id = ""
+        for name, value in context.invocation_metadata() or ():
+            if name == "authorization" and isinstance(value, str):
+                scheme, _, token = value.partition(" ")
+                self.authorization = token.strip() if scheme.lower() == "bearer" else None
+            elif name in ("x-api-key", "api-key") and self.authorization is None:
+                self.authorization = str(value)
+            elif name == "x-request-id" and _SANE_ID(str(value)):
+                self.request_id = str(value)
+        self.request_id = self.request_id or f"req_{uuid.uuid4().hex}"
+
+    def authenticate(self) -> None:
+        """Raise LmchatError unless the caller has a key."""
+        self._calls.keys.check(self.authorization)
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds the caller still gives; None for no limit."""
+        return self.context.time_remaining()
+
+    def elapsed(self) -> float:
+        """Seconds since the call began."""
+        return self._calls.clock() - self.started
+
+    def explain(self, error: BaseException) -> LmchatError:
+        """What the caller is told of `error`; a fault of ours is logged and masked."""
+        if isinstance(error, LmchatError):
+            raw = getattr(error, "raw", "")
+            if raw:
+                log.warning("%s: %s (%s)", self.request_id, error.reason, raw[:1000])
+            return error
+        log.error("%s: internal error", self.request_id, exc_info=error)
+        return errors.internal()
+
+    async def __aenter__(self) -> Self:
+        try:
+            self.authenticate()
+        except LmchatError as error:
+            await self._abort(error)
+        await self.context.send_initial_metadata((("x-request-id", self.request_id),))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+            await self._abort(self.explain(error))
+
+    async def _abort(self, error: LmchatError) -> None:
+        status = rpc_status.to_status(rich_status(error, self.request_id))
+        await self.context.abort(
+            status.code, status.details, (*status.trailing_metadata, ("x-request-id", self.request_id))
+        )
+
+
+def rich_status(error: LmchatError, request_id: str) -> status_pb2.Status:
+    """`error` as google.rpc.Status with ErrorInfo, BadRequest and RetryInfo (AIP-193)."""
+    info = error_details_pb2.ErrorInfo(reason=error.reason.upper(), domain=errors.DOMAIN)
+    info.metadata["request_id"] = request_id
+    if error.attempts:
+        info.metadata["attempts"] = msgspec.json.encode(error.attempts).decode()
+    details: list[Any] = [info]
+    if error.param:
+        info.metadata["param"] = error.param
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.param, description=error.message)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if error.retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_after * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(code=error.status.grpc.value[0], message=error.message)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status

@@ -1,0 +1,77 @@
+"""The catalogue's door: `lmchat.v1.Models`, over REST `GET /api/v1/models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from lmchat.v1 import model_pb2, model_service_pb2
+from lmchat.v1 import model_service_pb2_grpc as model_grpc
+
+from server.catalog import Catalog, Model
+from server.providers import features
+from server.providers.base import Endpoint
+from server.rpc.calls import Calls
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+#: Request parameters besides the tuning knobs, each with the feature it needs.
+_FEATURE_PARAMETERS = {"tools": "tools", "tool_choice": "tools", "response_format": "json_schema", "n": "n"}
+_MODALITIES = ("image", "audio", "file")
+
+
+class Models(model_grpc.ModelsServicer):
+    """`created` is the time, in Unix seconds, at which the catalogue was read."""
+
+    def __init__(self, calls: Calls, catalog: Catalog, created: int) -> None:
+        self._calls = calls
+        self._catalog = catalog
+        self._created = created
+        self._list = model_service_pb2.ListModelsResponse(
+            object="list", data=[self._model(model) for model in catalog.models()]
+        )
+
+    async def ListModels(
+        self, request: model_service_pb2.ListModelsRequest, context: Context
+    ) -> model_service_pb2.ListModelsResponse:
+        """Every model, wildcards included."""
+        async with self._calls(context):
+            return self._list
+        raise AssertionError  # the block above returns or aborts
+
+    async def GetModel(self, request: model_service_pb2.GetModelRequest, context: Context) -> model_pb2.Model:
+        """One model; an id that a wildcard covers is found too."""
+        async with self._calls(context):
+            return self._model(self._catalog.resolve(request.model))
+        raise AssertionError  # the block above returns or aborts
+
+    def _model(self, model: Model) -> model_pb2.Model:
+        return model_pb2.Model(
+            id=model.id,
+            object="model",
+            created=self._created,
+            owned_by=model.endpoints[0].provider.key,
+            lmchat=model_pb2.ModelDetails(
+                endpoints=[_endpoint(endpoint) for endpoint in model.endpoints],
+                context_length=model.context_length,
+                max_output_tokens=model.max_output_tokens,
+                aliases=model.aliases,
+            ),
+        )
+
+
+def _endpoint(endpoint: Endpoint) -> model_pb2.Endpoint:
+    has = features.FEATURES if endpoint.features is None else endpoint.features
+    parameters = features.KNOBS - endpoint.drops | {
+        p for p, feature in _FEATURE_PARAMETERS.items() if feature in has
+    }
+    price = endpoint.price
+    return model_pb2.Endpoint(
+        name=endpoint.name,
+        provider=endpoint.provider.key,
+        dialect=endpoint.dialect,
+        model=endpoint.model,
+        supported_parameters=sorted(parameters),
+        input_modalities=["text", *(name for name in _MODALITIES if name in has)],
+        price=model_pb2.Price(input=price.input, output=price.output) if price else None,
+    )
