@@ -21,6 +21,7 @@ import aiohttp
 import httpx
 from yarl import URL
 
+_SCHEMES = ("http", "https", "no")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 #: aiohttp's failures in httpx's words, the most special first.
@@ -69,6 +70,12 @@ class _Body(httpx.AsyncByteStream):
             self._response.release()
         else:
             self._response.close()
+
+
+def proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    """What `Transport` takes, from the variables that curl reads too, in either case."""
+    found = {name: environ.get(f"{name}_proxy") or environ.get(f"{name}_proxy".upper(), "") for name in _SCHEMES}
+    return {name: value for name, value in found.items() if value}
 
 
 class Transport(httpx.AsyncBaseTransport):

@@ -1,0 +1,94 @@
+"""A worker in the test's own loop, on a real socket, in front of a fault server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.api.httpbody_pb2 import HttpBody
+from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2_grpc, rest_pb2_grpc
+
+from server.app import Worker
+from server.catalog import Catalog
+from server.config import load
+from server.wire.transport import Transport
+
+KEY = "sk-test"
+AUTH = (("authorization", f"Bearer {KEY}"),)
+
+
+@dataclass
+class RestReply:
+    """What the REST door said: `status` as Envoy would make it, header-like metadata, and the body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    code: grpc.StatusCode
+    messages: int
+
+    def json(self) -> Any:
+        """The body, decoded."""
+        return json.loads(self.body)
+
+    def events(self) -> list[Any]:
+        """The events of a stream; comments are left out, [DONE] is a string."""
+        found = [line[6:] for line in self.body.decode().split("\n") if line.startswith("data: ")]
+        return [data if data == "[DONE]" else json.loads(data) for data in found]
+
+
+class Gateway:
+    """Stubs of one worker."""
+
+    def __init__(self, worker: Worker, channel: grpc.aio.Channel, address: str) -> None:
+        self.worker = worker
+        self.address = address
+        self.channel = channel
+        self.chat = chat_service_pb2_grpc.ChatCompletionsStub(channel)
+        self.models = model_service_pb2_grpc.ModelsStub(channel)
+        self.rest = rest_pb2_grpc.RestStub(channel)
+
+    def open(self, body: Any, content_type: str = "application/json", metadata: Any = AUTH) -> Any:
+        """Start a REST call; an async iterator of HttpBody."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.rest.CreateChatCompletion(
+            HttpBody(content_type=content_type, data=data), metadata=metadata, timeout=30
+        )
+
+    async def post(self, body: Any, content_type: str = "application/json", metadata: Any = AUTH) -> RestReply:
+        """One REST call, to its end."""
+        call = self.open(body, content_type, metadata)
+        pieces: list[bytes] = []
+        with suppress(grpc.aio.AioRpcError):  # the code is asked for below
+            while (message := await call.read()) is not grpc.aio.EOF:
+                pieces.append(message.data)
+        headers = {name: str(value) for name, value in await call.initial_metadata()}
+        status = int(headers.pop("x-http-status", "200"))
+        return RestReply(status, headers, b"".join(pieces), await call.code(), len(pieces))
+
+
+def ask(model: str = "m", **more: Any) -> dict[str, Any]:
+    """A small request."""
+    return {"model": model, "messages": [{"role": "user", "content": "hello"}], **more}
+
+
+@asynccontextmanager
+async def gateway(
+    tmp_path: Path, configuration: str, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[Gateway]:
+    """A worker for a configuration in YAML; the key KEY is added to it."""
+    file = tmp_path / "lmchat.yaml"
+    file.write_text(f"auth: {{keys: [{{name: test, key: {KEY}}}]}}\n{configuration}")
+    config = load(file, environ or {})
+    worker = Worker(config, Catalog(config, environ or {}), Transport())
+    address = await worker.start("127.0.0.1:0")
+    async with grpc.aio.insecure_channel(address) as channel:
+        try:
+            yield Gateway(worker, channel, address)
+        finally:
+            await worker.stop()

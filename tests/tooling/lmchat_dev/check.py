@@ -1,0 +1,100 @@
+"""`uv run check`: everything that must hold, one line a check, every failure shown.
+
+Format, lint, types, import rules, proto lint and breaking changes, generated
+files as the generator makes them, tests. `check lint types` runs those two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lmchat_dev import ROOT
+from lmchat_dev.generate import PROTO, generate, run
+
+#: The branch whose contract must not be broken.
+BASE = "main"
+
+
+def _command(*arguments: str) -> bool:
+    return subprocess.run(arguments, cwd=ROOT, check=False).returncode == 0
+
+
+def _module(*arguments: str) -> bool:
+    return _command(sys.executable, "-m", *arguments)
+
+
+def _buf(*arguments: str) -> bool:
+    return _command(str(Path(sys.executable).with_name("buf")), *arguments, "--config", str(PROTO / "buf.yaml"))
+
+
+def _proto() -> bool:
+    """Lint, and compare with the committed contract. buf gets descriptor sets, so it fetches nothing."""
+    with tempfile.TemporaryDirectory() as scratch:
+        new, old = Path(scratch, "new.binpb"), Path(scratch, "old.binpb")
+        run("--include_imports", "--include_source_info", f"--descriptor_set_out={new}")
+        fine = _buf("lint", str(new))
+        shown = subprocess.run(
+            ["git", "show", f"{BASE}:generated/lmchat.pb"], cwd=ROOT, capture_output=True, check=False
+        )
+        if shown.returncode:  # a clone of another branch alone, or the first commit
+            sys.stdout.write(f"no {BASE} branch here: breaking changes are not checked\n")
+            return fine
+        old.write_bytes(shown.stdout)
+        return _buf("breaking", str(new), "--against", str(old)) and fine
+
+
+def _generated() -> bool:
+    """Regenerate and compare."""
+    with tempfile.TemporaryDirectory() as scratch:
+        generate(Path(scratch))
+        different = _differences(Path(scratch), ROOT / "generated")
+    for path in different:
+        sys.stdout.write(f"generated/{path} is not what `uv run generate` makes\n")
+    return not different
+
+
+def _differences(made: Path, kept: Path) -> list[str]:
+    names = {
+        str(path.relative_to(root))
+        for root in (made, kept)
+        for path in root.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    _, mismatched, missing = filecmp.cmpfiles(made, kept, sorted(names), shallow=False)
+    return sorted(mismatched + missing)
+
+
+CHECKS: dict[str, Callable[[], bool]] = {
+    "format": lambda: _module("ruff", "format", "--check", "."),
+    "lint": lambda: _module("ruff", "check", "."),
+    "types": lambda: _module("mypy"),
+    "imports": lambda: _command(str(Path(sys.executable).with_name("lint-imports"))),
+    "proto": _proto,
+    "generated": _generated,
+    "tests": lambda: _module("pytest", "-q"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"some of: {', '.join(CHECKS)}; default: all")
+    chosen = parser.parse_args().checks or list(CHECKS)
+    if unknown := [name for name in chosen if name not in CHECKS]:
+        parser.error(f"no check named {', '.join(unknown)}; there are: {', '.join(CHECKS)}")
+    failed = []
+    for name in chosen:
+        sys.stdout.write(f"== {name}\n")
+        sys.stdout.flush()
+        begun = time.monotonic()
+        fine = CHECKS[name]()
+        failed += [] if fine else [name]
+        sys.stdout.write(f"== {name}: {'ok' if fine else 'FAILED'} ({time.monotonic() - begun:.1f} s)\n")
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
