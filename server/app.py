@@ -34,7 +34,7 @@ from server.wire.transport import Transport
 log = logging.getLogger("lmchat.app")
 
 #: Bytes of one request; Envoy refuses larger bodies with a 413 before.
-MAX_REQUEST = 66 * 1024 * 1024
+MAX_REQUEST = 64 * 1024 * 1024
 #: Seconds between NOT_SERVING and the end of accepting calls: longer than Envoy's
 #: health interval times its threshold, or calls fail in a rolling restart.
 DRAIN_NOTICE = 3.0

@@ -19,16 +19,27 @@ from server.errors import InvalidRequest
 Setter = Callable[[Any, Any], None]
 Fields = Mapping[str, Setter]
 
-decode = msgspec.json.Decoder().decode
+_decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 
 
+def decode(data: bytes | str) -> Any:
+    """JSON as Python values. Raises msgspec.DecodeError, or UnicodeDecodeError for what is not UTF-8."""
+    try:
+        return _decode(data)
+    except RecursionError:
+        raise msgspec.DecodeError("JSON is nested too deeply") from None
+
+
 def encode_text(value: Any) -> str:
     """`value` as compact JSON text; keys keep their order."""
-    return _encode(value).decode()
+    try:
+        return _encode(value).decode()
+    except RecursionError:
+        raise InvalidRequest("Nested too deeply.") from None
 
 
 def load(text: str) -> dict[str, Any]:
@@ -149,8 +160,13 @@ def as_number(value: Any, low: float, high: float) -> float:
     if value.__class__ is not float and value.__class__ is not int:
         raise wrong_type("a number", value)
     if not low <= value <= high:
-        raise InvalidRequest(f"Must be between {low:g} and {high:g}, got {value:g}.")
+        raise InvalidRequest(f"Must be between {low:g} and {high:g}, got {_shown(value)}.")
     return float(value)
+
+
+def _shown(value: float) -> str:
+    """A number for a message, unless it is an integer of a thousand digits."""
+    return f"{value}" if value.__class__ is float or abs(value) < 10**20 else "far too many digits"
 
 
 def number(name: str, low: float, high: float) -> Setter:
@@ -172,7 +188,7 @@ def integer(name: str, low: int, high: int) -> Setter:
             raise wrong_type("an integer", value)
         if not low <= value <= high:
             bound = f"at least {low}" if value < low else f"at most {high}"
-            raise InvalidRequest(f"Must be {bound}, got {value}.")
+            raise InvalidRequest(f"Must be {bound}, got {_shown(value)}.")
         setattr(msg, name, value)
 
     return set_integer

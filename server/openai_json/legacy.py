@@ -11,8 +11,9 @@ from typing import Any
 
 def rewrite(answer: dict[str, Any]) -> dict[str, Any]:
     """A completion or a chunk in the old form; such callers know of one call per turn."""
+    key = "delta" if answer["object"] == "chat.completion.chunk" else "message"
     for choice in answer["choices"]:
-        message = choice.get("message") or choice.get("delta") or {}
+        message = choice[key]
         calls = message.pop("tool_calls", None)
         if calls and calls[0].get("index", 0) == 0 and "function" in calls[0]:
             message["function_call"] = calls[0]["function"]

@@ -123,6 +123,14 @@ def dump_content(parts: Any) -> Any:
 _ROLES_IN = ROLES | {"function": pb.ROLE_TOOL}
 
 
+def _tool_call(call: pb.ToolCall, value: Any) -> None:
+    tool_call(call, value)
+    if not call.id:
+        raise InvalidRequest("Required.", "id")
+    if call.WhichOneof("call") is None:
+        raise InvalidRequest("Required.", "function")
+
+
 def _legacy_call(msg: pb.Message, value: Any) -> None:
     """`function_call` of an assistant turn: one tool call, whose id is made by `tie_legacy_calls`."""
     call = msg.tool_calls.add()
@@ -134,7 +142,7 @@ _MESSAGE: f.Fields = {
     "content": content,
     "name": f.text("name"),
     "refusal": f.text("refusal"),
-    "tool_calls": f.each("tool_calls", tool_call),
+    "tool_calls": f.each("tool_calls", _tool_call),
     "tool_call_id": f.text("tool_call_id"),
     "function_call": _legacy_call,
     "reasoning_content": f.text("reasoning_content"),
@@ -152,8 +160,8 @@ def message(msg: pb.Message, value: Any) -> None:
         raise InvalidRequest("Required.", "role")
     if role == pb.ROLE_ASSISTANT:
         return
-    if not msg.content and value.get("content") is None:
-        raise InvalidRequest("Required: a string or an array of content parts.", "content")
+    if not msg.content:
+        raise InvalidRequest("Required: a string, or an array of at least one content part.", "content")
     if role == pb.ROLE_TOOL and not msg.tool_call_id and value["role"] != "function":
         raise InvalidRequest("Required on a tool message.", "tool_call_id")
 

@@ -119,6 +119,8 @@ def _metadata(msg: pb.ChatCompletionRequest, value: Any) -> None:
 
 
 def _voice(msg: pb.AudioOutput, value: Any) -> None:
+    if value.__class__ is not str and value.__class__ is not dict:
+        raise f.wrong_type("a string or an object", value)
     msg.voice = value if value.__class__ is str else f.encode_text(value)
 
 
@@ -202,9 +204,8 @@ def parse(body: bytes) -> Parsed:
         raise f.at(f.wrong_type("a boolean", stream), "stream")
     request = pb.ChatCompletionRequest()
     f.fill(request, obj, _REQUEST, "extra_body_json")
-    legacy = "functions" in obj
-    if legacy or any(not m.tool_call_id for m in request.messages if m.role == pb.ROLE_TOOL):
-        tie_legacy_calls(request)
+    legacy = obj.get("functions") is not None
+    tie_legacy_calls(request)
     for name in ("model", "messages"):
         if not getattr(request, name):
             raise InvalidRequest("Required." if name not in obj else "Must not be empty.", name)

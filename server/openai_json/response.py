@@ -102,13 +102,14 @@ def _token(msg: pb.TokenLogprob, value: Any) -> None:
         msg.token = value.get("token") or ""
         msg.logprob = value["logprob"]
         if value.get("bytes") is not None:
-            msg.bytes = bytes(value["bytes"])
-    except (KeyError, TypeError, ValueError):
+            msg.bytes = bytes(iter(value["bytes"]))  # of a number, `bytes` would make so many zeros
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise InvalidRequest("Expected a token, its logprob and its bytes.") from None
-    for alternative in value.get("top_logprobs") or ():
-        _token(msg.top_logprobs.add(), alternative)
+    if value.get("top_logprobs") is not None:
+        _alternatives(msg, value["top_logprobs"])
 
 
+_alternatives = f.each("top_logprobs", _token)
 _LOGPROBS: f.Fields = {"content": f.each("content", _token), "refusal": f.each("refusal", _token)}
 
 
@@ -139,18 +140,15 @@ def _dump_logprobs(choice: pb.Choice | pb.ChunkChoice) -> dict[str, Any] | None:
 
 # What is ours
 
-_ATTEMPT: f.Fields = {
-    **{name: f.text(name) for name in ("provider", "model", "reason")},
-    "status": _count("status"),
-    "ms": _count("ms"),
-}
+_SKIPPED: f.Fields = {name: f.text(name) for name in ("provider", "model", "reason")}
+_ATTEMPT: f.Fields = {**_SKIPPED, **{name: f.integer(name, 0, f.INT32_MAX) for name in ("status", "ms")}}
 _REPORT: f.Fields = {
     "provider": f.text("provider"),
-    "tries": _count("tries"),
+    "tries": f.integer("tries", 0, f.INT32_MAX),
     "native_finish_reason": f.text("native_finish_reason"),
     "dropped_params": f.texts("dropped_params"),
     "attempts": f.each("attempts", lambda msg, value: f.fill(msg, value, _ATTEMPT, None)),
-    "skipped": f.each("skipped", lambda msg, value: f.fill(msg, value, _ATTEMPT, None)),
+    "skipped": f.each("skipped", lambda msg, value: f.fill(msg, value, _SKIPPED, None)),
     "resumed": f.boolean("resumed"),
 }
 
@@ -224,6 +222,7 @@ def _dump_message(msg: pb.Message) -> dict[str, Any]:
         "role": ROLE_WORDS.get(msg.role, "assistant"),
         "content": _answer_content(msg.content),
         "refusal": msg.refusal if msg.HasField("refusal") else None,
+        "annotations": [],  # OpenAI's answers always have it
     }
     if msg.HasField("reasoning_content"):
         out["reasoning_content"] = msg.reasoning_content

@@ -31,13 +31,12 @@ def dump_call(call: pb.ToolCall | pb.ToolCallDelta, out: dict[str, Any]) -> None
         function: dict[str, Any] = {"arguments": call.function.arguments}
         if call.function.name or isinstance(call, pb.ToolCall):
             function = {"name": call.function.name, **function}
-        if call.function.extra_json:
-            f.merge_extra(function, call.function.extra_json)
-        out["function"] = function
+        out["function"] = f.with_extra(function, call.function.extra_json)
     elif call.HasField("custom"):
-        out["custom"] = {"name": call.custom.name, "input": call.custom.input}
-        if call.custom.extra_json:
-            f.merge_extra(out["custom"], call.custom.extra_json)
+        custom: dict[str, Any] = {"input": call.custom.input}
+        if call.custom.name or isinstance(call, pb.ToolCall):
+            custom = {"name": call.custom.name, **custom}
+        out["custom"] = f.with_extra(custom, call.custom.extra_json)
     if call.extra_json:
         f.merge_extra(out, call.extra_json)
 

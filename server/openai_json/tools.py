@@ -55,6 +55,13 @@ def dump_tool(tool: pb.Tool) -> dict[str, Any]:
     )
 
 
+def _chosen(function: Any) -> str:
+    name = function.get("name") if function.__class__ is dict else None
+    if name.__class__ is not str or not name:
+        raise InvalidRequest("Required: the name of the function to call.", "name")
+    return name
+
+
 def tool_choice(msg: pb.ChatCompletionRequest, value: Any) -> None:
     """A mode, a function by name, or a choice of another kind."""
     if value.__class__ is str:
@@ -62,11 +69,10 @@ def tool_choice(msg: pb.ChatCompletionRequest, value: Any) -> None:
     elif value.__class__ is not dict:
         raise f.wrong_type("a string or an object", value)
     elif value.get("type") == "function":
-        function = value.get("function")
-        name = function.get("name") if function.__class__ is dict else None
-        if name.__class__ is not str or not name:
-            raise InvalidRequest("Required: the name of the function to call.", "function.name")
-        msg.tool_choice.function_name = name
+        try:
+            msg.tool_choice.function_name = _chosen(value.get("function"))
+        except InvalidRequest as error:
+            raise f.at(error, "function") from None
     else:
         msg.tool_choice.other_json = f.encode_text(value)
 
@@ -74,11 +80,11 @@ def tool_choice(msg: pb.ChatCompletionRequest, value: Any) -> None:
 def dump_tool_choice(choice: pb.ToolChoice) -> Any:
     """The choice as OpenAI's string or object."""
     which = choice.WhichOneof("choice")
-    if which == "mode":
-        return _TOOL_CHOICE_WORDS.get(choice.mode, "auto")
+    if which == "other_json":
+        return f.load(choice.other_json)
     if which == "function_name":
         return {"type": "function", "function": {"name": choice.function_name}}
-    return f.load(choice.other_json)
+    return _TOOL_CHOICE_WORDS.get(choice.mode, "auto")
 
 
 def legacy_functions(msg: pb.ChatCompletionRequest, value: Any) -> None:
@@ -95,5 +101,6 @@ def legacy_functions(msg: pb.ChatCompletionRequest, value: Any) -> None:
 def legacy_choice(msg: pb.ChatCompletionRequest, value: Any) -> None:
     """The deprecated `function_call`."""
     if value.__class__ is dict:
-        value = {"type": "function", "function": value}
-    tool_choice(msg, value)
+        msg.tool_choice.function_name = _chosen(value)
+    else:
+        tool_choice(msg, value)

@@ -111,8 +111,11 @@ class Call:
             self.authenticate()
         except LmchatError as error:
             await self._abort(error)
-        await self.context.send_initial_metadata((("x-request-id", self.request_id),))
         return self
+
+    async def begin(self) -> None:
+        """Send the headers of an answer. Not before it is sure: an error after them reaches REST without its body."""
+        await self.context.send_initial_metadata((("x-request-id", self.request_id),))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -27,7 +27,9 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
         """The whole answer."""
         async with self._calls(context) as call:
             validate(request)
-            return (await self._router.complete(request, call.timeout)).completion
+            routed = await self._router.complete(request, call.timeout)
+            await call.begin()
+            return routed.completion
         raise AssertionError  # the block above returns or aborts
 
     async def StreamChatCompletion(  # type: ignore[override]
@@ -38,6 +40,7 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
             validate(request)
             routed = await self._router.stream(request, call.timeout)
             async with aclosing(routed.batches()) as batches:
+                await call.begin()
                 async for batch in batches:
                     for chunk in batch:
                         await context.write(chunk)

@@ -35,14 +35,17 @@ class Models(model_grpc.ModelsServicer):
         self, request: model_service_pb2.ListModelsRequest, context: Context
     ) -> model_service_pb2.ListModelsResponse:
         """Every model, wildcards included."""
-        async with self._calls(context):
+        async with self._calls(context) as call:
+            await call.begin()
             return self._list
         raise AssertionError  # the block above returns or aborts
 
     async def GetModel(self, request: model_service_pb2.GetModelRequest, context: Context) -> model_pb2.Model:
         """One model; an id that a wildcard covers is found too."""
-        async with self._calls(context):
-            return self._model(self._catalog.resolve(request.model))
+        async with self._calls(context) as call:
+            model = self._model(self._catalog.resolve(request.model))
+            await call.begin()
+            return model
         raise AssertionError  # the block above returns or aborts
 
     def _model(self, model: Model) -> model_pb2.Model:

@@ -82,7 +82,7 @@ async def test_rest_unary(gate: Gateway, up: FaultServer) -> None:
     assert body["choices"] == [
         {
             "index": 0,
-            "message": {"role": "assistant", "content": "Hi there", "refusal": None},
+            "message": {"role": "assistant", "content": "Hi there", "refusal": None, "annotations": []},
             "logprobs": None,
             "finish_reason": "stop",
         }

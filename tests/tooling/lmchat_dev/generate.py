@@ -27,10 +27,10 @@ def includes() -> list[str]:
     return [f"-I{path}" for path in (PROTO, googleapis, well_known)]
 
 
-def run(*arguments: str) -> None:
-    """Run protoc over every proto of ours."""
+def run(*arguments: str, also: tuple[str, ...] = ()) -> None:
+    """Run protoc over every proto of ours, `also` over some of others."""
     files = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
-    if protoc.main(["protoc", *includes(), *arguments, *files]):
+    if protoc.main(["protoc", *includes(), *arguments, *files, *also]):
         raise SystemExit("protoc failed; its message is above")
 
 
@@ -44,9 +44,9 @@ def generate(out: Path) -> None:
         f"--grpc_python_out={python}",
         f"--mypy_out=quiet:{python}",
         f"--mypy_grpc_out=quiet:{python}",
-        "--include_imports",
-        f"--descriptor_set_out={out / 'lmchat.pb'}",
     )
+    # Envoy renders google.rpc.Status, and drops details whose types it does not know.
+    run("--include_imports", f"--descriptor_set_out={out / 'lmchat.pb'}", also=("google/rpc/error_details.proto",))
     package = python / "lmchat"
     for directory in (package, package / "v1"):
         (directory / "__init__.py").touch()

@@ -1,0 +1,201 @@
+"""The `lmchat` command: `up`, `serve`, `check`, `chat`, `models`.
+
+Exit codes: 0 done, 1 a mistake or a failure that one line on stderr explains,
+2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from server import config as configuration
+from server.catalog import Catalog, default_config
+from server.config import Config, ConfigError
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    environ = configuration.environment()
+    options = _parser(environ).parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        code: int = options.run(options, environ)
+        return code
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"lmchat: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lmchat", description="A chat-completions gateway: gRPC, REST and SSE.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument(
+        "--config", type=Path, metavar="FILE", default=_path(environ.get("LMCHAT_CONFIG")),
+        help="YAML; default: $LMCHAT_CONFIG, else the embedded model and every vendor with a key in the environment",
+    )  # fmt: skip
+    state = argparse.ArgumentParser(add_help=False)
+    state.add_argument(
+        "--state-dir", type=Path, metavar="DIR", default=_state_dir(environ),
+        help="where the generated key is kept; default: %(default)s",
+    )  # fmt: skip
+    client = argparse.ArgumentParser(add_help=False, parents=[state])
+    client.add_argument(
+        "--url", default=environ.get("LMCHAT_URL") or DEFAULT_URL, help="a running gateway; default: %(default)s"
+    )
+
+    up = commands.add_parser("up", parents=[config, state], help="run Envoy, workers and the embedded model")
+    up.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
+    up.add_argument("--port", type=_port, default=8080, help="default: %(default)s")
+    up.add_argument(
+        "--workers", type=_positive, default=os.cpu_count() or 1, metavar="N", help="default: the cores"
+    )
+    up.add_argument("--no-local-model", action="store_true", help="do without the embedded model")
+    up.set_defaults(run=_up)
+
+    serve = commands.add_parser("serve", parents=[config], help="run one worker, gRPC only")
+    serve.add_argument("--listen", required=True, metavar="ADDR", help="host:port or unix:path")
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser(
+        "check", parents=[config], help="validate the configuration and print the catalogue"
+    )
+    check.set_defaults(run=_check)
+
+    chat = commands.add_parser("chat", parents=[client], help="talk to a running gateway over gRPC")
+    chat.add_argument("-m", "--model", default="", help="default: the gateway's first")
+    chat.add_argument("--system", default="", metavar="TEXT", help="instructions before the conversation")
+    chat.add_argument("prompt", nargs="?", metavar="PROMPT", help="without it, a conversation")
+    chat.set_defaults(run=_chat)
+
+    models = commands.add_parser("models", parents=[client], help="list a running gateway's models and endpoints")
+    models.set_defaults(run=_models)
+    return parser
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value) if value else None
+
+
+def _state_dir(environ: Mapping[str, str]) -> Path:
+    if environ.get("LMCHAT_STATE_DIR"):
+        return Path(environ["LMCHAT_STATE_DIR"])
+    base = environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "lmchat"
+
+
+def _port(value: str) -> int:
+    port = int(value)
+    if not 0 < port < 65536:
+        raise argparse.ArgumentTypeError("a port is between 1 and 65535")
+    return port
+
+
+def _positive(value: str) -> int:
+    number = int(value)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def _load(path: Path | None, environ: Mapping[str, str]) -> tuple[Config, Catalog]:
+    config = configuration.load(path, environ) if path else default_config(environ)
+    return config, Catalog(config, environ)
+
+
+def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from server.app import serve
+    from server.wire.transport import proxies
+
+    config, catalog = _load(options.config, environ)
+    if not config.keys:
+        sys.stderr.write("lmchat: no API key is configured; set LMCHAT_API_KEY or auth.keys\n")
+        return 1
+    if not catalog.models():
+        sys.stderr.write(f"lmchat: {NO_MODELS}\n")
+        return 1
+    asyncio.run(serve(config, catalog, options.listen, proxies(environ)))
+    return 0
+
+
+NO_MODELS = (
+    "there is no model to serve; name one in a configuration file or set a vendor's key, e.g. OPENAI_API_KEY"
+)
+
+
+def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from server.up import UpOptions, up
+
+    # Checked here, so that a mistake is one line and not a worker's death. The
+    # embedded model's address is not known yet.
+    assumed = {"LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1/v1", **environ}
+    if options.no_local_model and "LMCHAT_LOCAL_MODEL_URL" not in environ:
+        assumed.pop("LMCHAT_LOCAL_MODEL_URL")
+    config, catalog = _load(options.config, assumed)
+    if not catalog.models():
+        sys.stderr.write(f"lmchat: {NO_MODELS}\n")
+        return 1
+    uses_local = any(provider.type == "local" for provider in config.providers.values())
+    return asyncio.run(
+        up(
+            UpOptions(
+                config=options.config,
+                host=options.host,
+                port=options.port,
+                workers=options.workers,
+                local_model=uses_local and not options.no_local_model,
+                state_dir=options.state_dir,
+                keys_configured=bool(config.keys),
+                environ=environ,
+            ),
+            out=sys.stdout,
+            err=sys.stderr,
+        )
+    )
+
+
+def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    config, catalog = _load(options.config, {"LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1/v1", **environ})
+    for model in catalog.models():
+        names = f"{model.id}" + (f"  (also {', '.join(model.aliases)})" if model.aliases else "")
+        sys.stdout.write(f"{names}\n")
+        for endpoint in model.endpoints:
+            where = f"{endpoint.name}: {endpoint.model} at {endpoint.base_url} ({endpoint.dialect})"
+            sys.stdout.write(f"    {where}\n")
+    keys = ", ".join(key.name for key in config.keys) or "none; `up` makes one"
+    sys.stdout.write(f"{len(catalog.models())} models, {len(config.providers)} providers, keys: {keys}\n")
+    return 0
+
+
+def _chat(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from server.client import chat
+
+    return asyncio.run(chat(options.url, _key(options, environ), options.model, options.system, options.prompt))
+
+
+def _models(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from server.client import models
+
+    return asyncio.run(models(options.url, _key(options, environ)))
+
+
+def _key(options: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    """The caller's key: LMCHAT_API_KEY, else the one that `up` made."""
+    if environ.get("LMCHAT_API_KEY"):
+        return environ["LMCHAT_API_KEY"]
+    made: Path = options.state_dir / "api-key"
+    return made.read_text().strip() if made.exists() else ""

@@ -1,0 +1,98 @@
+"""`lmchat chat` and `lmchat models`: small clients of a running gateway, over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from urllib.parse import urlsplit
+
+import grpc
+from lmchat.v1 import chat_pb2 as pb
+from lmchat.v1 import chat_service_pb2_grpc as chat_grpc
+from lmchat.v1 import model_pb2, model_service_pb2
+from lmchat.v1 import model_service_pb2_grpc as model_grpc
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+def _channel(url: str) -> grpc.aio.Channel:
+    parts = urlsplit(url)
+    target = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    if parts.scheme == "https":
+        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials())
+    return grpc.aio.insecure_channel(target)
+
+
+def _metadata(key: str) -> Metadata:
+    return (("authorization", f"Bearer {key}"),) if key else ()
+
+
+def _fail(error: grpc.aio.AioRpcError, url: str) -> int:
+    hint = f" Is a gateway running at {url}?" if error.code() is grpc.StatusCode.UNAVAILABLE else ""
+    sys.stderr.write(f"lmchat: {error.code().name}: {error.details()}{hint}\n")
+    return 1
+
+
+async def _list(channel: grpc.aio.Channel, metadata: Metadata) -> list[model_pb2.Model]:
+    stub = model_grpc.ModelsStub(channel)
+    return list((await stub.ListModels(model_service_pb2.ListModelsRequest(), metadata=metadata)).data)
+
+
+async def models(url: str, key: str) -> int:
+    """Print every model with its endpoints."""
+    async with _channel(url) as channel:
+        try:
+            found = await _list(channel, _metadata(key))
+        except grpc.aio.AioRpcError as error:
+            return _fail(error, url)
+    for model in found:
+        endpoints = ", ".join(f"{e.name} ({e.dialect}: {e.model})" for e in model.lmchat.endpoints)
+        sys.stdout.write(f"{model.id}\t{endpoints}\n")
+    return 0
+
+
+async def chat(url: str, key: str, model: str, system: str, prompt: str | None) -> int:
+    """Answer `prompt`, or hold a conversation until the end of input."""
+    async with _channel(url) as channel:
+        try:
+            if not model:
+                listed = await _list(channel, _metadata(key))
+                model = next((m.id for m in listed if not m.id.endswith("*")), "")
+                if not model:
+                    sys.stderr.write("lmchat: the gateway has only wildcard models; name one with -m\n")
+                    return 1
+            request = pb.ChatCompletionRequest(model=model)
+            if system:
+                request.messages.add(role=pb.ROLE_SYSTEM).content.add(text=system)
+            if prompt is not None:
+                await _turn(channel, _metadata(key), request, prompt)
+                return 0
+            return await _converse(channel, _metadata(key), request)
+        except grpc.aio.AioRpcError as error:
+            return _fail(error, url)
+
+
+async def _converse(channel: grpc.aio.Channel, metadata: Metadata, request: pb.ChatCompletionRequest) -> int:
+    sys.stderr.write(f"{request.model}; an empty line or Ctrl-D ends the conversation\n")
+    while True:
+        sys.stderr.write("> ")
+        sys.stderr.flush()
+        line = await asyncio.to_thread(sys.stdin.readline)
+        if not line.strip():
+            return 0
+        await _turn(channel, metadata, request, line.strip())
+
+
+async def _turn(
+    channel: grpc.aio.Channel, metadata: Metadata, request: pb.ChatCompletionRequest, prompt: str
+) -> None:
+    """Ask, print the answer as it comes, and add both to the conversation."""
+    request.messages.add(role=pb.ROLE_USER).content.add(text=prompt)
+    answer = ""
+    async for chunk in chat_grpc.ChatCompletionsStub(channel).StreamChatCompletion(request, metadata=metadata):
+        for choice in chunk.choices:
+            answer += choice.delta.content
+            sys.stdout.write(choice.delta.content)
+            sys.stdout.flush()
+    sys.stdout.write("\n")
+    request.messages.add(role=pb.ROLE_ASSISTANT).content.add(text=answer)

