@@ -14,14 +14,19 @@ import grpc
 import httpx
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from lmchat.v1 import chat_service_pb2, chat_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc
-from lmchat.v1 import rest_pb2, rest_pb2_grpc
+from lmchat.v1 import (
+    chat_service_pb2,
+    chat_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    rest_pb2,
+    rest_pb2_grpc,
+)
 
 from server.catalog import Catalog
 from server.config import Config
-from server.providers.base import Translator
 from server.providers.credentials import authenticator
-from server.providers.openai import OpenAITranslator
+from server.providers.dialects import DIALECTS
 from server.providers.upstream import Upstream
 from server.routing.health import EndpointHealth
 from server.routing.router import Ids, Router
@@ -47,8 +52,6 @@ SERVICES = (
     rest_pb2.DESCRIPTOR.services_by_name["Rest"].full_name,
 )
 
-TRANSLATORS: Mapping[str, Translator] = {"openai": OpenAITranslator()}
-
 
 class Worker:
     """One gRPC server with all that hangs on it. `start`, then `drain` and `stop`.
@@ -69,8 +72,8 @@ class Worker:
         vendors = {e.provider.key: (e.provider, e.vendor) for m in catalog.models() for e in m.endpoints}
         upstream = Upstream(
             transport,
-            TRANSLATORS,
-            {key: authenticator(provider, vendor) for key, (provider, vendor) in vendors.items()},
+            {name: dialect.translator for name, dialect in DIALECTS.items()},
+            {key: authenticator(provider, vendor, transport) for key, (provider, vendor) in vendors.items()},
         )
         ids = Ids(lambda: f"chatcmpl-{uuid.uuid4().hex}", time.time, time.monotonic, random.random)
         router = Router(catalog, upstream, EndpointHealth(config.circuit, time.monotonic), ids, config.retry)
@@ -115,7 +118,7 @@ class Worker:
 
 
 async def serve(config: Config, catalog: Catalog, address: str, proxies: Mapping[str, str]) -> None:
-    """Run a worker until SIGTERM or SIGINT; a second signal ends it at once. Raises OSError when it cannot listen."""
+    """Run a worker until SIGTERM or SIGINT; a second signal ends it at once. Raises OSError if it cannot listen."""
     worker = Worker(config, catalog, Transport(proxies))
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()

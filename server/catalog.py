@@ -8,10 +8,9 @@ from __future__ import annotations
 import bisect
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import islice
-from typing import NamedTuple
 
 import msgspec
 
@@ -28,6 +27,7 @@ from server.config import (
 )
 from server.errors import LmchatError, Reason
 from server.providers.base import Endpoint, Vendor
+from server.providers.dialects import DIALECTS, Dialect
 from server.providers.registry import PLAIN, REQUIRED, VENDORS, VERTEX_ORIGINS
 
 #: The embedded model's id where no configuration file gives it one.
@@ -65,25 +65,17 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
 
 
-class Dialect(NamedTuple):
-    """What a translator honours: unknown top-level fields (None: all), and what a model makes it drop."""
-
-    extra_body: frozenset[str] | None = frozenset()
-    drops: Callable[[str], frozenset[str]] = lambda model: frozenset()
-
-
 class Catalog:
     """Every model of one configuration.
 
     `environ` gives what the file leaves out and registry.REQUIRED names, such
-    as the embedded model's address. `dialects` adds what their translators
-    know. Raises ConfigError with every problem.
+    as the embedded model's address. Raises ConfigError with every problem.
     """
 
     def __init__(
-        self, config: Config, environ: Mapping[str, str], dialects: Mapping[str, Dialect] | None = None
+        self, config: Config, environ: Mapping[str, str], dialects: Mapping[str, Dialect] = DIALECTS
     ) -> None:
-        builder = _Builder(config, environ, {"openai": Dialect(extra_body=None), **(dialects or {})})
+        builder = _Builder(config, environ, dialects)
         self._models = tuple(map(builder.model, config.models.values()))
         if builder.problems:
             raise ConfigError(builder.problems)
@@ -217,7 +209,7 @@ class _Builder:
         dialect = settings.dialect or _dialect(vendor, upstream)
         if dialect != vendor.dialect:
             vendor = msgspec.structs.replace(PLAIN[dialect], type=vendor.type, auth=vendor.auth)
-        known = self._dialects.get(dialect, Dialect())
+        known = self._dialects[dialect]
         dropped = vendor.drops | settings.drops | known.drops(upstream)
         return Endpoint(
             name=settings.name,

@@ -6,7 +6,9 @@ not known here: the catalogue checks that.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from server.config_yaml import ConfigError as ConfigError
 from server.config_yaml import Document, Section
 from server.config_yaml import Problem as Problem
 from server.config_yaml import suggest as suggest
+
+#: A host's name, its last label not a number (that would be an address); or all names below one.
+_HOST = re.compile(r"(\*\.)?([a-z0-9_-]+\.)*[a-z0-9_-]*[a-z][a-z0-9_-]*\.?", re.ASCII | re.IGNORECASE)
 
 
 class Secret:
@@ -124,6 +129,18 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive: float = 15.0
 
 
+class Fetch(msgspec.Struct, frozen=True, kw_only=True):
+    """How images and files are fetched for providers that want bytes.
+
+    `allow`: hosts (`*.` at the front for all below one) and addresses or CIDRs that may be fetched from although
+    they are not public, over http and on any port. `max_bytes`: of one file. `timeout`: seconds for one file.
+    """
+
+    allow: tuple[str, ...] = ()
+    max_bytes: int = 20 * 1024 * 1024
+    timeout: float = 10.0
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A whole configuration, defaults filled in."""
 
@@ -131,6 +148,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     retry: Retry = Retry()
     circuit: Circuit = Circuit()
     stream: Stream = Stream()
+    fetch: Fetch = Fetch()
     providers: Mapping[str, ProviderSettings] = {}
     models: Mapping[str, ModelSettings] = {}
     #: Alias -> model id. `models` has those too that only an alias names, as `<provider>/<model>`.
@@ -192,8 +210,9 @@ def _config(root: Section, environ: Mapping[str, str]) -> Config:
             providers[key] = _provider(key, section)
         entries = root.sections("models")
         models = {id_: _model(id_, entry, provider_timeouts) for id_, entry in entries.items()}
-        aliases = root.table("aliases")
-        models |= _aliases(root.section("aliases"), aliases, models, provider_timeouts)
+        alias_section = root.section("aliases")
+        aliases = alias_section.table()
+        models |= _aliases(alias_section, aliases, models, provider_timeouts)
         if not models:
             root.report("models", "at least one model is needed")
         return Config(
@@ -206,6 +225,7 @@ def _config(root: Section, environ: Mapping[str, str]) -> Config:
                 cooldown=circuit.duration("cooldown", 10.0),
             ),
             stream=Stream(keep_alive=stream.duration("keep_alive", 15.0)),
+            fetch=_fetch(root.section("fetch")),
             providers=providers,
             models=models,
             aliases=aliases,
@@ -232,6 +252,28 @@ def _keys(auth: Section, from_environment: tuple[Key, ...]) -> tuple[Key, ...]:
     return tuple(keys)
 
 
+def _fetch(section: Section) -> Fetch:
+    default = Fetch()
+    with section:
+        allow = section.texts("allow")
+        for index, entry in enumerate(allow):
+            if not _HOST.fullmatch(entry) and not _is_network(entry):
+                section.report("allow", f"item {index + 1} is no host, address or CIDR such as 10.1.0.0/16")
+        return Fetch(
+            allow=allow,
+            max_bytes=section.integer("max_bytes", default.max_bytes, minimum=1),
+            timeout=section.duration("timeout", default.timeout),
+        )
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _timeouts(section: Section, over: Timeouts) -> Timeouts:
     """What the section says, the rest from `over`."""
     with section:
@@ -254,7 +296,7 @@ def _provider(key: str, section: Section) -> ProviderSettings:
             region=section.text("region"),
             project=section.text("project"),
             location=section.text("location"),
-            headers={name.lower(): value for name, value in section.table("headers").items()},
+            headers={name.lower(): value for name, value in section.section("headers").table().items()},
             credentials=_credentials(section.section("credentials")),
         )
 
@@ -271,15 +313,17 @@ def _credentials(section: Section) -> dict[str, str | bool | Secret]:
     with section:
         if section.flag("adc"):
             credentials["adc"] = True
-        for name in ("service_account_file", "profile", "access_key_id"):
+        for name in ("service_account_file", "profile", "access_key_id", "tenant_id", "client_id"):
             if text := section.text(name):
                 credentials[name] = text
-        for name in ("access_token", "secret_access_key", "session_token", "bearer_token"):
+        for name in ("access_token", "secret_access_key", "session_token", "bearer_token", "client_secret"):
             if secret := _secret(section, name):
                 credentials[name] = secret
-        for one, other in (("access_key_id", "secret_access_key"), ("secret_access_key", "access_key_id")):
-            if one in section and other not in section:
-                section.report(other, f"missing; {one} needs it")
+        for group in (("access_key_id", "secret_access_key"), ("tenant_id", "client_id", "client_secret")):
+            given = [name for name in group if name in section]
+            for name in group:
+                if given and name not in given:
+                    section.report(name, f"missing; {given[0]} needs it")
     return credentials
 
 

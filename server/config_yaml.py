@@ -239,10 +239,9 @@ class Section:
                 texts.append(text)
         return tuple(texts)
 
-    def table(self, name: str) -> dict[str, str]:
-        """A mapping of scalars."""
-        section = self.section(name)
-        return {key: section.text(key, required=True) for key in section._entries}
+    def table(self) -> dict[str, str]:
+        """This section's own keys, all of them scalars."""
+        return {key: self.text(key, required=True) for key in self._entries}
 
     def section(self, name: str) -> Section:
         """A mapping; empty where absent."""

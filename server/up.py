@@ -88,7 +88,7 @@ class Gateway:
     def __init__(self, options: UpOptions, *, envoy: str, key: str | None, runtime: Path, log: Log) -> None:
         self.url = f"http://{_bracketed(options.host)}:{options.port}"
         self._options = options
-        self._envoy = envoy
+        self._envoy_binary = envoy
         self._key = key
         self._runtime = runtime
         self._log = log
@@ -107,7 +107,7 @@ class Gateway:
             Child(f"worker-{i}", partial(self._worker, i), log, grace=WORKER_GRACE, changed=self._announce)
             for i in range(1, options.workers + 1)
         ]
-        self._edges = [Child("envoy", self._edge, log, grace=GRACE)]
+        self._edges = [Child("envoy", self._envoy, log, grace=GRACE)]
         self._announce()
         self._write_bootstrap()
 
@@ -147,22 +147,23 @@ class Gateway:
 
     def welcome(self) -> str:
         """What to show when ready: the address, the key, and three calls to paste."""
-        key = self._key or "$LMCHAT_API_KEY"
         if self._key:
-            about = f"API key: {key}\nIt is kept in {self._options.state_dir / 'api-key'}.\n"
+            key, python_key, imports = self._key, f'"{self._key}"', ""
+            notes = f"API key: {key}\nIt is kept in {self._options.state_dir / 'api-key'}.\n"
         else:
-            about = "Set LMCHAT_API_KEY to one of the configured keys to paste these calls.\n"
-        model = "local/smollm2" if self._options.local_model else "MODEL"
+            key, python_key, imports = "$LMCHAT_API_KEY", 'os.environ["LMCHAT_API_KEY"]', "import os\n"
+            notes = "Set LMCHAT_API_KEY to one of the configured keys to paste these calls.\n"
+        model = "local/smollm2"
         if not self._options.local_model:
-            about += "Put one of `lmchat models` for MODEL.\n"
-        python_key = f'"{self._key}"' if self._key else 'os.environ["LMCHAT_API_KEY"]'
+            model = "MODEL"
+            notes += "Put one of `lmchat models` for MODEL.\n"
         beside = Path(sys.executable).with_name("lmchat")
-        command = shlex.quote(str(beside)) if beside.exists() else "lmchat"
+        lmchat = shlex.quote(str(beside)) if beside.exists() else "lmchat"
         url = _reachable(self.url)
         return f"""\
 lmchat ready on {self.url}
 
-{about}
+{notes}
 With curl (add "stream": true and -N to see it come):
 
 curl {url}/api/v1/chat/completions \\
@@ -171,14 +172,14 @@ curl {url}/api/v1/chat/completions \\
 
 With the OpenAI SDK, in Python:
 
-{"" if self._key else "import os" + chr(10)}from openai import OpenAI
+{imports}from openai import OpenAI
 client = OpenAI(base_url="{url}/api/v1", api_key={python_key})
 messages = [{{"role": "user", "content": "What is the capital of France?"}}]
 print(client.chat.completions.create(model="{model}", messages=messages).choices[0].message.content)
 
 Over gRPC:
 
-LMCHAT_API_KEY="{key}" {command} chat --url {url} -m {model} "What is the capital of France?"
+LMCHAT_API_KEY="{key}" {lmchat} chat --url {url} -m {model} "What is the capital of France?"
 """
 
     def _children(self) -> list[Child]:
@@ -201,13 +202,13 @@ LMCHAT_API_KEY="{key}" {command} chat --url {url} -m {model} "What is the capita
             address=address,
         )
 
-    def _edge(self, _: int) -> Launch:
+    def _envoy(self, _: int) -> Launch:
         # A worker costs two to three times the CPU that Envoy does for the same calls.
         threads = max(1, self._options.workers // 2)
         return Launch(
             # Without hot restart several can run on a machine. The access log comes every second, not every ten.
             argv=(
-                *(self._envoy, "-c", str(self._runtime / "envoy.yaml"), "--concurrency", str(threads)),
+                *(self._envoy_binary, "-c", str(self._runtime / "envoy.yaml"), "--concurrency", str(threads)),
                 *("--disable-hot-restart", "--log-level", "warn", "--file-flush-interval-msec", "1000"),
             ),
             env=self._environ,
@@ -396,7 +397,7 @@ async def _get(url: str, *, socket_path: Path | None = None, containing: str = "
         while True:
             try:
                 response = await transport.handle_async_request(request)
-                text = (await response.aread()).decode()
+                text = (await response.aread()).decode(errors="replace")
                 if response.status_code == 200 and containing in text:
                     return
             except httpx.TransportError:

@@ -437,6 +437,8 @@ def test_the_environment_is_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
             ['4: models.m.context_length: expected a whole number of at least 1, found "8k"'],
         ),
         # Aliases
+        (f"{BASE}aliases: 3\n", ["5: aliases: expected a mapping, found text"]),
+        (f"{BASE}aliases: {{a: m, a: m}}\n", ["5: aliases.a: duplicate key, first on line 5"]),
         (f"{BASE}aliases: {{a: z}}\n", ['5: aliases.a: no model "z"; known: m']),
         (f"{BASE}aliases: {{m: m}}\n", ["5: aliases.m: a model has this id"]),
         (f"{BASE}aliases: {{'a*': m}}\n", ["5: aliases.a*: an alias has no wildcard"]),

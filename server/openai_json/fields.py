@@ -86,7 +86,7 @@ def at(error: InvalidRequest, segment: str | int) -> InvalidRequest:
     return error
 
 
-def fill(msg: Any, obj: Any, fields: Fields, extra: str | None = "extra_json", *, skip: str = "") -> None:
+def fill(msg: Any, obj: Any, fields: Fields, extra: str | None = "extra_json", *, skip: str | None = None) -> None:
     """Set every field of `msg` from a JSON object.
 
     null is absence. Unknown keys are kept in the field named `extra`; where that

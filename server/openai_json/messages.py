@@ -135,6 +135,8 @@ def _legacy_call(msg: pb.Message, value: Any) -> None:
     """`function_call` of an assistant turn: one tool call, whose id is made by `tie_legacy_calls`."""
     call = msg.tool_calls.add()
     f.fill(call.function, value, {"name": f.required_text("name"), "arguments": f.text("arguments")})
+    if not call.function.name:
+        raise InvalidRequest("Required.", "name")
 
 
 _MESSAGE: f.Fields = {

@@ -105,12 +105,20 @@ def _token(msg: pb.TokenLogprob, value: Any) -> None:
             msg.bytes = bytes(iter(value["bytes"]))  # of a number, `bytes` would make so many zeros
     except (KeyError, TypeError, ValueError, OverflowError):
         raise InvalidRequest("Expected a token, its logprob and its bytes.") from None
+
+
+def _position(msg: pb.TokenLogprob, value: Any) -> None:
+    """A token, and what else might have stood in its place."""
+    _token(msg, value)
     if value.get("top_logprobs") is not None:
-        _alternatives(msg, value["top_logprobs"])
+        try:
+            _alternatives(msg, value["top_logprobs"])
+        except InvalidRequest as error:
+            raise f.at(error, "top_logprobs") from None
 
 
 _alternatives = f.each("top_logprobs", _token)
-_LOGPROBS: f.Fields = {"content": f.each("content", _token), "refusal": f.each("refusal", _token)}
+_LOGPROBS: f.Fields = {name: f.each(name, _position) for name in ("content", "refusal")}
 
 
 def _dump_token(token: pb.TokenLogprob) -> dict[str, Any]:

@@ -69,6 +69,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     drops: frozenset[str] = frozenset()
     #: Features of features.FEATURES it has, natively or by emulation; None for all.
     features: frozenset[str] | None = None
+    #: Those it has by emulation only, and `image_url` and `file_url` where it wants bytes; see emulation.py.
+    emulates: frozenset[str] = frozenset()
+    #: Choices one call can give where `n` is emulated.
+    native_n: int = 1
     #: Unknown top-level fields it understands; None for all.
     extra_body: frozenset[str] | None = None
     #: Tokens; 0 where not configured.

@@ -17,6 +17,7 @@ from server.errors import ProviderError, Reason
 CODES: Mapping[str, Reason] = {
     "context_length_exceeded": Reason.CONTEXT_LENGTH_EXCEEDED,
     "string_above_max_length": Reason.CONTEXT_LENGTH_EXCEEDED,
+    "too_many_prompt_tokens": Reason.CONTEXT_LENGTH_EXCEEDED,  # Perplexity
     "exceed_context_size_error": Reason.CONTEXT_LENGTH_EXCEEDED,  # llama.cpp
     "content_filter": Reason.CONTENT_POLICY_VIOLATION,
     "content_policy_violation": Reason.CONTENT_POLICY_VIOLATION,
@@ -47,6 +48,9 @@ _CONTEXT_PHRASES = (
     "prompt contains too many tokens",
     "too large for model",
 )
+
+#: A provider's 400 that is none of the caller's doing: x.ai, Google.
+_KEY_PHRASES = ("incorrect api key", "invalid api key", "api key not valid", "api key is not valid")
 
 _MASKED = {
     Reason.UPSTREAM_AUTHENTICATION: "The provider refused the gateway's credentials. Tell the gateway's operator.",
@@ -79,7 +83,7 @@ def classify(
         reason,
         message[:2000] if own else _MASKED.get(reason, "The provider refused the request without saying why."),
         http_status=status,
-        retry_here=status in (500, 502, 503, 529)
+        retry_here=(reason in _PASSES and status in (500, 502, 503, 529))
         or (reason is Reason.RATE_LIMITED and code != "insufficient_quota"),
         fall_over=reason in _FALLS_OVER,
         param=param if own else None,
@@ -87,6 +91,9 @@ def classify(
         raw=message,
     )
 
+
+#: What may be over in a moment.
+_PASSES = frozenset({Reason.UPSTREAM_ERROR, Reason.UPSTREAM_INVALID_RESPONSE, Reason.OVERLOADED})
 
 _FALLS_OVER = frozenset(
     {
@@ -127,6 +134,8 @@ def _reason(status: int, code: str, message: str) -> Reason:
         text = message.lower()
         if any(phrase in text for phrase in _CONTEXT_PHRASES):
             return Reason.CONTEXT_LENGTH_EXCEEDED
+        if any(phrase in text for phrase in _KEY_PHRASES):
+            return Reason.UPSTREAM_AUTHENTICATION
     return reason
 
 
@@ -159,7 +168,7 @@ def _seconds(value: str, headers: Mapping[str, str]) -> float | None:
         pass
     try:
         wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("date", ""))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return wait.total_seconds()
 

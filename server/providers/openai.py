@@ -33,9 +33,10 @@ _FINISH = {
     "content_filter": "content_filter",
     "safety": "content_filter",
     "refusal": "content_filter",
+    "sensitive": "content_filter",  # Z.ai
 }
 #: Words that say the provider gave up: the answer is not one.
-_FAILED = frozenset({"error", "insufficient_system_resource", "abort"})
+_FAILED = frozenset({"error", "insufficient_system_resource", "abort", "network_error"})
 
 
 class OpenAITranslator:
@@ -51,7 +52,8 @@ class OpenAITranslator:
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"A field of JSON text does not hold JSON: {error}") from None
         out["model"] = endpoint.model
-        out.pop("stream", None)
+        for name in ("stream", "lmchat"):  # a typed request may have them among its further fields
+            out.pop(name, None)
         if stream:
             out["stream"] = True
         else:
@@ -71,14 +73,18 @@ class OpenAITranslator:
         choices = obj.get("choices")
         if not isinstance(choices, list) or not choices:
             raise failures.invalid_response(f"no choices: {body[:500]!r}")
-        natives = [_normalise(choice, "message") for choice in choices]
+        natives = [_normalise(choice, "message", position) for position, choice in enumerate(choices)]
+        obj.pop("lmchat", None)  # a gateway's behind this one
         completion = _parse(openai_json.parse_completion, obj)
         for choice in completion.choices:
+            if not choice.HasField("message"):
+                raise failures.invalid_response(f"a choice without a message: {body[:500]!r}")
             choice.message.role = pb.ROLE_ASSISTANT
+            for index, call in enumerate(choice.message.tool_calls):
+                call.id = call.id or f"call_{index}"
             if not choice.finish_reason:
                 choice.finish_reason = _default_finish(bool(choice.message.tool_calls))
         completion.id = completion_id(completion.id)
-        completion.ClearField("lmchat")
         return completion, natives[0]
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
@@ -96,14 +102,19 @@ class OpenAITranslator:
 def url(endpoint: Endpoint) -> str:
     """Azure puts a deployment in the path and a version in the query; its `/openai/v1` and all others do not.
 
+    Its `/models` takes a version only.
     https://learn.microsoft.com/azure/ai-foundry/openai/reference
+    https://learn.microsoft.com/rest/api/aifoundry/modelinference/
     """
     base = endpoint.base_url.rstrip("/")
     version = endpoint.provider.api_version
-    if endpoint.vendor.type != "azure" or base.endswith("/v1"):
-        return f"{base}/chat/completions" + (f"?api-version={version}" if version else "")
-    base = base.removesuffix("/openai")
-    return f"{base}/openai/deployments/{endpoint.model}/chat/completions?api-version={version or '2024-10-21'}"
+    if endpoint.vendor.type == "azure":
+        if base.endswith("/models"):
+            version = version or "2024-05-01-preview"
+        elif not base.endswith("/v1"):
+            base = f"{base.removesuffix('/openai')}/openai/deployments/{endpoint.model}"
+            version = version or "2024-10-21"
+    return f"{base}/chat/completions" + (f"?api-version={version}" if version else "")
 
 
 def completion_id(provider_id: str) -> str:
@@ -142,6 +153,7 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _parse(parse: Any, obj: dict[str, Any]) -> Any:
+    """What `parse` makes of a provider's JSON, whose mistakes are not the caller's."""
     try:
         return parse(obj)
     except InvalidRequest as error:
@@ -161,12 +173,13 @@ def _error_parts(body: bytes) -> tuple[str, str, str | None]:
         obj = obj[0]
     if not isinstance(obj, dict):
         return "", "", None
-    return _parts(obj.get("error") or obj)
+    return _parts(obj)
 
 
-def _parts(error: Any) -> tuple[str, str, str | None]:
-    if not isinstance(error, dict):
-        return "", failures.text(error), None
+def _parts(obj: dict[str, Any]) -> tuple[str, str, str | None]:
+    error = obj.get("error") or obj
+    if not isinstance(error, dict):  # x.ai, Ollama: a text, with the code beside it
+        error = {"code": obj.get("code"), "message": error}
     code = failures.text(error.get("code"))
     inner = error.get("innererror")
     if isinstance(inner, dict):  # Azure's content filter
@@ -185,7 +198,7 @@ def _raise_error(obj: dict[str, Any]) -> None:
     error = obj.get("error")
     if not error and obj.get("object") != "error":
         return
-    code, message, param = _parts(error or obj)
+    code, message, param = _parts(obj)
     status = int(code) if code.isdigit() and 400 <= int(code) < 600 else 200
     reason = None if status != 200 or code.lower() in failures.CODES else Reason.UPSTREAM_ERROR
     raise failures.classify(status, code=code, message=message, param=param, reason=reason)
@@ -194,37 +207,40 @@ def _raise_error(obj: dict[str, Any]) -> None:
 # What vendors do to choices
 
 
-def _normalise(choice: Any, key: str) -> str:
+def _normalise(choice: Any, key: str, position: int) -> str:
     """Bring one choice's JSON to OpenAI's form, in place; the vendor's own finish reason."""
     if choice.__class__ is not dict:
         raise failures.invalid_response(f"a choice is {type(choice).__name__}")
+    if choice.get("index") is None:
+        choice["index"] = position
     message = choice.get(key)
     if message.__class__ is dict:
         _normalise_message(message)
-    native = choice.get("finish_reason")
-    if native is None:
-        return ""
-    native = str(native)
+    native = str(choice.get("finish_reason") or "")
     if native.lower() in _FAILED:
         _raise_error(choice)
         raise failures.classify(502, message=f"finish_reason {native}")
     choice["finish_reason"] = _FINISH.get(native.lower(), "stop") if native else None
-    return str(choice.get("native_finish_reason") or native)
+    return native and str(choice.get("native_finish_reason") or native)
 
 
 def _normalise_message(message: dict[str, Any]) -> None:
+    message.pop("role", None)  # whoever answers is the assistant
     content = message.get("content")
     if content.__class__ is list:
         _split_parts(message, content)
     reasoning = message.get("reasoning")  # Ollama, Groq, OpenRouter, vLLM
     if reasoning.__class__ is str and message.get("reasoning_content") is None:
         message["reasoning_content"] = reasoning
-    calls = message.get("tool_calls")
-    if calls:
-        for call in calls:
-            function = call.get("function") if call.__class__ is dict else None
-            if function.__class__ is dict and function.get("arguments").__class__ in (dict, list):
-                function["arguments"] = openai_json.encode_text(function["arguments"])
+    calls = message.get("tool_calls") or []
+    if calls.__class__ is not list:
+        raise failures.invalid_response("tool_calls is not a list")
+    for call in calls:
+        if call.__class__ is not dict:
+            raise failures.invalid_response("a tool call is not an object")
+        function = call.get("function")
+        if function.__class__ is dict and function.get("arguments").__class__ in (dict, list):
+            function["arguments"] = _parse(openai_json.encode_text, function["arguments"])
     legacy = message.pop("function_call", None)
     if legacy and not calls:
         message["tool_calls"] = [{"index": 0, "id": "call_0", "type": "function", "function": legacy}]
@@ -253,6 +269,10 @@ def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
         message["annotations"] = [*(message.get("annotations") or []), *(o for o in other if isinstance(o, dict))]
 
 
+#: What a chunk that only carries usage has no need of.
+_ENVELOPE = frozenset({"id", "created", "system_fingerprint", "service_tier"})
+
+
 def _default_finish(has_calls: bool) -> pb.FinishReason.ValueType:
     return pb.FINISH_REASON_TOOL_CALLS if has_calls else pb.FINISH_REASON_STOP
 
@@ -260,12 +280,43 @@ def _default_finish(has_calls: bool) -> pb.FinishReason.ValueType:
 class _ChoiceState:
     """What a decoder remembers of one choice."""
 
-    __slots__ = ("calls", "finished", "last_call")
+    __slots__ = ("finished", "ids", "last", "names", "places")
 
     def __init__(self) -> None:
         self.finished = False
-        self.calls: dict[str, int] = {}  # id -> index
-        self.last_call = -1
+        self.names: list[str] = []  # of the tool calls so far, by index
+        self.ids: dict[str, int] = {}  # the provider's id -> index
+        self.places: dict[int, int] = {}  # the provider's index -> index
+        self.last = 0
+
+    def settle(self, call: dict[str, Any]) -> None:
+        """Bring a piece of a tool call to OpenAI's form: an index, and id and name on the call's first piece only.
+
+        A new id is a new call, whatever index it comes with: some vendors give
+        every call of a turn the same one, and some give none. What has neither
+        goes on with the last call, unless it gives a name.
+        """
+        place, id_ = call.get("index"), failures.text(call.pop("id", None))
+        place = place if place.__class__ is int else None
+        inner = call.get("function") or call.get("custom")
+        name = failures.text(inner.get("name")) if isinstance(inner, dict) else ""
+        new = len(self.names)
+        if id_:
+            index = self.ids.setdefault(id_, new)
+        elif place is not None:
+            index = self.places.get(place, new)
+        else:
+            index = new if name or not new else self.last
+        if index == new:
+            self.names.append("")
+            call["id"] = id_ or f"call_{index}"
+        if isinstance(inner, dict) and name == self.names[index]:
+            inner.pop("name", None)
+        elif name:
+            self.names[index] = name
+        if place is not None:
+            self.places[place] = index
+        call["index"] = self.last = index
 
 
 class OpenAIDecoder:
@@ -276,7 +327,7 @@ class OpenAIDecoder:
         self._sse = SSEDecoder()
         self._choices: dict[int, _ChoiceState] = {}
         self._done = False
-        self._closed = False
+        self._closed = False  # all is given out
         self._id = ""
         self._created = 0
         self._usage: pb.ChatCompletionChunk | None = None
@@ -291,25 +342,32 @@ class OpenAIDecoder:
         """The last chunks, with usage where the provider gave it."""
         if self._closed:
             return []
+        chunks: list[pb.ChatCompletionChunk] = []
         try:
             chunks = self._decode(self._sse.close())
         except ProviderError as error:
-            if error.reason is Reason.UPSTREAM_INVALID_RESPONSE:  # the torn end of an event
-                raise StreamTruncated from None
-            raise
-        return chunks if self._done else chunks + self._end()
+            if error.reason is not Reason.UPSTREAM_INVALID_RESPONSE:  # else the torn end of an event
+                raise
+        return chunks if self._closed else chunks + self._end()
 
     def _decode(self, events: list[Event]) -> list[pb.ChatCompletionChunk]:
         chunks: list[pb.ChatCompletionChunk] = []
         for event in events:
             if self._done:
                 break
-            if event.data == b"[DONE]":
+            if event.data.strip() == b"[DONE]":
                 self._done = True
                 chunks += self._end()
             elif event.data:
-                self._event(event, chunks)
+                try:
+                    self._event(event, chunks)
+                except ProviderError:
+                    if not self._complete():  # else everything was said, and this takes nothing away
+                        raise
         return chunks
+
+    def _complete(self) -> bool:
+        return len(self._choices) >= self._n and all(state.finished for state in self._choices.values())
 
     def _event(self, event: Event, chunks: list[pb.ChatCompletionChunk]) -> None:
         obj = _object(event.data)
@@ -320,9 +378,8 @@ class OpenAIDecoder:
         if choices:
             if choices.__class__ is not list:
                 raise failures.invalid_response("choices is not a list")
-            obj["choices"] = [choice for choice in choices if self._choice(choice)]
-        elif choices is None:
-            obj.pop("choices", None)
+            obj["choices"] = [c for position, c in enumerate(choices) if self._choice(c, position)]
+        obj.pop("lmchat", None)  # a gateway's behind this one
         usage = obj.pop("usage", None)
         if self._kept:
             obj = {**self._kept, **obj}
@@ -331,7 +388,7 @@ class OpenAIDecoder:
             self._usage = _parse(openai_json.parse_chunk, {"usage": usage})
         if not obj.get("choices"):
             # Nothing a caller can show: what it carries goes with the next chunk that has a choice.
-            self._kept = {k: v for k, v in obj.items() if k not in ("object", "model", "lmchat", "choices") and v}
+            self._kept = {k: v for k, v in obj.items() if v and k not in ("object", "model", "choices")}
             return
         chunks.append(self._stamp(_parse(openai_json.parse_chunk, obj)))
 
@@ -341,69 +398,48 @@ class OpenAIDecoder:
         self._created = self._created or chunk.created
         chunk.id = self._id
         chunk.created = self._created
-        chunk.ClearField("lmchat")
         return chunk
 
-    def _choice(self, choice: Any) -> bool:
+    def _choice(self, choice: Any, position: int) -> bool:
         """Normalise one choice of a chunk; False when nothing is left of it."""
-        native = _normalise(choice, "delta")
-        index = choice.setdefault("index", 0)
-        if not isinstance(index, int):
+        if choice.__class__ is dict and choice.get("delta").__class__ is not dict:
+            message = choice.pop("message", None)  # some send the last chunk as if it were a whole answer
+            choice["delta"] = message if message.__class__ is dict else {}
+        native = _normalise(choice, "delta", position)
+        index, delta = choice["index"], choice["delta"]
+        if index.__class__ is not int:
             raise failures.invalid_response("index is not a number")
-        if choice.get("delta").__class__ is not dict:
-            choice["delta"] = choice.pop("message", None) or {}
-        delta = choice["delta"]
         state = self._choices.get(index)
-        delta.pop("role", None)
         if state is None:
             state = self._choices[index] = _ChoiceState()
             delta["role"] = "assistant"
         for call in delta.get("tool_calls") or ():
-            self._index_call(state, call)
+            state.settle(call)
+        if state.finished:  # some say it twice, or add an empty delta; the finish reason comes once, and last
+            choice["finish_reason"] = None
+            return any(delta.values())
         if native:
             self.native_finish_reason = self.native_finish_reason or native
-            if state.finished:  # some say it twice; once is the contract
-                choice["finish_reason"] = None
-                return any(value for value in delta.values())
             state.finished = True
         return True
 
-    def _index_call(self, state: _ChoiceState, call: Any) -> None:
-        """Make sure of `index`: a new id is a new call, none goes on with the last."""
-        if call.__class__ is not dict:
-            raise failures.invalid_response("a tool call is not an object")
-        index = call.get("index")
-        id_ = call.get("id") or ""
-        if not isinstance(index, int):
-            index = state.calls.get(id_, len(state.calls)) if id_ else max(state.last_call, 0)
-            call["index"] = index
-        if id_:
-            state.calls.setdefault(id_, index)
-        state.last_call = index
-
     def _end(self) -> list[pb.ChatCompletionChunk]:
         """Settle the account: an end is one only if every choice was finished, or [DONE] was said."""
-        self._closed = True
         if not self._choices:
             raise StreamTruncated if not self._done else failures.invalid_response("[DONE] without a choice")
-        open_ = [i for i, state in self._choices.items() if not state.finished]
-        if not self._done and (open_ or len(self._choices) < self._n):
+        if not self._done and not self._complete():
             raise StreamTruncated
+        self._closed = True
         chunks: list[pb.ChatCompletionChunk] = []
-        for index in open_:
+        for index, state in self._choices.items():
+            if state.finished:
+                continue
             chunk = self._stamp(pb.ChatCompletionChunk())
-            finish = _default_finish(self._choices[index].last_call >= 0)
-            chunk.choices.add(index=index, finish_reason=finish).delta.SetInParent()
+            chunk.choices.add(index=index, finish_reason=_default_finish(bool(state.names))).delta.SetInParent()
             chunks.append(chunk)
         if self._usage is not None:
             usage = self._stamp(self._usage)
-            if self._kept:
-                usage.extra_json = openai_json.encode_text(
-                    {
-                        k: v
-                        for k, v in self._kept.items()
-                        if k not in ("id", "created", "system_fingerprint", "service_tier")
-                    }
-                )
+            extra = {key: value for key, value in self._kept.items() if key not in _ENVELOPE}
+            usage.extra_json = openai_json.encode_text(extra) if extra else ""
             chunks.append(usage)
         return chunks

@@ -8,12 +8,13 @@ until then the router may still turn to another endpoint unseen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import NamedTuple, Protocol
 
 import httpx
 from lmchat.v1 import chat_pb2 as pb
 
+from server import openai_json
 from server.errors import ProviderError, Reason, StreamTruncated
 from server.providers import failures
 from server.providers.base import Endpoint, HttpRequest, StreamDecoder, Translator
@@ -22,6 +23,9 @@ from server.providers.base import Endpoint, HttpRequest, StreamDecoder, Translat
 _ERROR_BODY = 64 * 1024
 #: Seconds to wait for what a provider may still send after its last finish_reason.
 _TAIL = 5.0
+
+#: Content types of a 200 that is an error, or a proxy's page.
+_NO_STREAM = ("application/json", "text/html")
 
 Chunks = list[pb.ChatCompletionChunk]
 
@@ -70,7 +74,7 @@ class Upstream:
         """One streamed call, not yet opened. Raises InvalidRequest for what the dialect cannot say."""
         translator = self._translators[endpoint.dialect]
         call = translator.request(request, endpoint, stream=True)
-        return UpstreamStream(self, endpoint, call, translator, translator.decoder(request))
+        return UpstreamStream(self, endpoint, call, translator, translator.decoder(request), max(1, request.n))
 
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> httpx.Response:
         """A 2xx response whose body is unread; anything else raises."""
@@ -89,7 +93,11 @@ class Upstream:
         if 200 <= response.status_code < 300:
             return response
         headers = {name.lower(): value for name, value in response.headers.items()}
-        raise translator.error(response.status_code, headers, await _read(response, _ERROR_BODY))
+        try:
+            body = await _read(response, _ERROR_BODY)
+        except ProviderError:  # it broke off; the status says enough
+            body = b""
+        raise translator.error(response.status_code, headers, body)
 
 
 class UpstreamStream:
@@ -102,12 +110,14 @@ class UpstreamStream:
         call: HttpRequest,
         translator: Translator,
         decoder: StreamDecoder,
+        n: int,
     ) -> None:
         self._upstream = upstream
         self._endpoint = endpoint
         self._call = call
         self._translator = translator
         self._decoder = decoder
+        self._n = n
         self._response: httpx.Response | None = None
         self._finished: set[int] = set()
         self._choices: set[int] = set()
@@ -127,7 +137,7 @@ class UpstreamStream:
         try:
             async with asyncio.timeout(min(limit, self._endpoint.timeouts.first_token)):
                 self._response = await self._upstream._send(self._endpoint, self._call, self._translator)
-                if self._response.headers.get("content-type", "").startswith("application/json"):
+                if self._response.headers.get("content-type", "").lower().startswith(_NO_STREAM):
                     # An error in a 200; a whole completion is not what was asked for.
                     self._translator.completion(await _read(self._response), pb.ChatCompletionRequest())
                     raise failures.invalid_response("JSON where a stream was asked for")
@@ -148,7 +158,7 @@ class UpstreamStream:
         idle = self._endpoint.timeouts.idle
         now = asyncio.get_running_loop().time
         while not self._ended:
-            complete = self._choices and self._finished >= self._choices
+            complete = len(self._choices) >= self._n and self._finished >= self._choices
             try:
                 async with asyncio.timeout_at(min(now() + (min(idle, _TAIL) if complete else idle), deadline)):
                     chunks = await self._read()
@@ -195,10 +205,11 @@ def has_content(chunk: pb.ChatCompletionChunk) -> bool:
         choice.finish_reason
         or choice.delta.content
         or choice.delta.reasoning_content
+        or choice.delta.reasoning_details
         or choice.delta.tool_calls
         or choice.delta.refusal
         or choice.delta.HasField("audio")
-        or choice.delta.extra_json
+        or (choice.delta.extra_json and any(openai_json.decode_json(choice.delta.extra_json).values()))
         for choice in chunk.choices
     )
 

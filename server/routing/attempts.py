@@ -1,26 +1,32 @@
 """The try loop: one candidate after another until one answers, in bounded time.
 
-`decide` is the whole policy, pure. The loop around it makes the calls, keeps
-the account of them, and shares out the time that is left so that a silent first
-endpoint leaves room for a second.
+`decide` is the whole policy, pure, and `summary` what the caller is told when
+all is in vain. The loop around them makes the calls, keeps the account of them,
+and shares out the time that is left so that a silent first endpoint leaves room
+for a second. No endpoint is called more than twice for one request.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderError, Reason
-from server.routing.health import EndpointHealth
-from server.routing.plan import Candidate, Plan
+from server.routing.health import Call, EndpointHealth
+from server.routing.plan import Candidate, Plan, Skipped
 
 T = TypeVar("T")
 
-#: Seconds; the first retry waits up to the first of them, full jitter.
-_BACKOFF = (0.25, 0.5, 1.0)
+#: Seconds; a retry waits up to this long, full jitter.
+_BACKOFF = 0.25
 #: A `retry-after` up to this many seconds is waited out on the same endpoint.
 _SHORT_WAIT = 2.0
+#: Seconds; silence for less than this, and less than `first_token`, does not count against an endpoint.
+_PATIENCE = 5.0
+#: Seconds by which timers and clocks may differ.
+SLACK = 0.01
 
 
 class Decision(NamedTuple):
@@ -42,23 +48,21 @@ def decide(
     """The policy. `tries_here` counts calls of this endpoint so far, `others` the candidates after it.
 
     A retry on the same endpoint never takes the try that another candidate
-    would need. `remaining` is in seconds.
+    would need, and a wait the provider asks for is only sat out where there is
+    no other. `remaining` is in seconds, `random` gives numbers in [0, 1).
     """
-    if tries_left <= 0 or remaining <= 0:
+    if tries_left <= 0 or remaining <= 0 or not error.fall_over:
         return Decision("fail")
     if error.retry_here and tries_here == 1 and tries_left > others:
-        limited = error.reason is Reason.RATE_LIMITED
         wait = error.retry_after
         if wait is None:
-            wait = random() * _BACKOFF[min(tries_here, len(_BACKOFF)) - 1]
-            allowed = not limited
+            wait = random() * _BACKOFF
+            allowed = error.reason is not Reason.RATE_LIMITED
         else:
-            allowed = wait <= _SHORT_WAIT and not (limited and others)
+            allowed = wait <= _SHORT_WAIT and not others
         if allowed and wait < remaining:
             return Decision("retry", wait)
-    if error.fall_over and others:
-        return Decision("next")
-    return Decision("fail")
+    return Decision("next" if others else "fail")
 
 
 class Success(NamedTuple, Generic[T]):
@@ -67,10 +71,40 @@ class Success(NamedTuple, Generic[T]):
     candidate: Candidate
     result: T
     attempts: list[AttemptRecord]
+    #: Candidates whose dialect could not say the request; they were not called.
+    skipped: list[Skipped]
     #: Seconds spent in provider calls.
     upstream_seconds: float
-    #: When the successful call began, for `EndpointHealth`.
-    begun: float
+    #: The successful call, for EndpointHealth.
+    call: Call
+
+
+class _Account:
+    """What happened so far on behalf of one request."""
+
+    def __init__(self) -> None:
+        self.attempts: list[AttemptRecord] = []
+        self.skipped: list[Skipped] = []
+        #: The last error of each endpoint, by its id; the latest at the end.
+        self.errors: dict[str, ProviderError] = {}
+        self.tries: Counter[str] = Counter()
+        self.seconds = 0.0
+
+    def note(self, candidate: Candidate, seconds: float, error: ProviderError | None = None) -> None:
+        """A call ended, after so many seconds."""
+        endpoint = candidate.endpoint
+        status, reason = (200, "ok") if error is None else (error.http_status or 0, str(error.reason))
+        ms = round(seconds * 1000)
+        self.attempts.append(AttemptRecord(endpoint.name, endpoint.public_model, status, reason, ms))
+        self.seconds += seconds
+        self.tries[endpoint.id] += 1
+        if error is not None:
+            self.errors.pop(endpoint.id, None)
+            self.errors[endpoint.id] = error
+
+    def summary(self) -> LmchatError:
+        """The error that all of it comes to."""
+        return summary([*self.errors.values()], self.attempts)
 
 
 class Attempts:
@@ -90,56 +124,54 @@ class Attempts:
         self._sleep = sleep
 
     async def run(
-        self, plan: Plan, deadline: float, call: Callable[[Candidate, float], Awaitable[T]]
+        self, plan: Plan, deadline: float, call: Callable[[Candidate, float], Awaitable[T]], *, whole: bool
     ) -> Success[T]:
-        """The first success of `call(candidate, limit)`; raises the error that tells the caller most."""
+        """The first success of `call(candidate, limit)`; raises the error that tells the caller most.
+
+        `whole` says that a success is the whole answer; if it is only the first
+        content of a stream, the caller tells EndpointHealth how that ends.
+        """
+        if deadline <= self._clock():
+            raise LmchatError(Reason.TIMEOUT, "The deadline had passed before a provider could be called.")
         queue = list(plan.candidates)
-        attempts: list[AttemptRecord] = []
-        errors: list[LmchatError] = []
-        spent = 0.0
-        tries_here = 0
+        account = _Account()
         while True:
             candidate = self._choose(queue)
-            tries_left = plan.max_tries - len(attempts)
-            begun = self._health.begin(candidate.endpoint.id)
-            limit = (deadline - begun) / max(1, min(len(queue), tries_left))
+            made = self._health.begin(candidate.endpoint.id)
+            tries_left = plan.max_tries - len(account.attempts)
+            limit = (deadline - made.begun) / max(1, min(len(queue), tries_left))
             try:
                 result = await call(candidate, limit)
             except InvalidRequest as error:  # this dialect cannot say it; no call was made
-                self._health.abandon(candidate.endpoint.id)
-                errors.append(error)
+                self._health.abandon(made)
+                account.skipped.append(Skipped(candidate.endpoint, error.message))
                 queue.pop(0)
-                tries_here = 0
                 if not queue:
-                    raise summary(errors, attempts) from None
-                continue
+                    raise (account.summary() if account.errors else error) from None
             except ProviderError as error:
-                self._failed(candidate, error, begun)
-                spent += self._account(candidate, error.http_status or 0, str(error.reason), begun, attempts)
-                errors.append(error)
-                tries_here += 1
+                account.note(candidate, self._clock() - made.begun, error)
+                self._failed(candidate, made, error, limit)
                 decision = decide(
                     error,
-                    tries_here=tries_here,
-                    tries_left=plan.max_tries - len(attempts),
+                    tries_here=account.tries[candidate.endpoint.id],
+                    tries_left=tries_left - 1,
                     others=len(queue) - 1,
                     remaining=deadline - self._clock(),
                     random=self._random,
                 )
                 if decision.action == "fail":
-                    raise summary(errors, attempts) from None
+                    raise account.summary() from None
                 if decision.action == "retry":
                     await self._sleep(decision.delay)
                 else:
                     queue.pop(0)
-                    tries_here = 0
-                continue
-            except BaseException:
-                self._health.abandon(candidate.endpoint.id)
+            except BaseException:  # the caller left, or a fault of ours
+                self._health.abandon(made)
                 raise
-            self._health.success(candidate.endpoint.id, begun)
-            spent += self._account(candidate, 200, "ok", begun, attempts)
-            return Success(candidate, result, attempts, spent, begun)
+            else:
+                self._health.answered(made, whole=whole)
+                account.note(candidate, self._clock() - made.begun)
+                return Success(candidate, result, account.attempts, account.skipped, account.seconds, made)
 
     def _choose(self, queue: list[Candidate]) -> Candidate:
         """The next candidate; one whose circuit opened since the plan was made lets the others go first."""
@@ -147,49 +179,39 @@ class Attempts:
             queue.sort(key=lambda candidate: self._health.is_open(candidate.endpoint.id))
         return queue[0]
 
-    def _failed(self, candidate: Candidate, error: ProviderError, begun: float) -> None:
-        """Only failures of the endpoint count against it, not mistakes of the caller."""
-        if error.reason in _ENDPOINT_FAULTS:
-            self._health.failure(candidate.endpoint.id, begun, error.retry_after)
+    def _failed(self, candidate: Candidate, made: Call, error: ProviderError, limit: float) -> None:
+        """Count it, unless a caller in a hurry cut the call short: that says nothing of the endpoint."""
+        hurried = (
+            error.reason is Reason.TIMEOUT
+            and error.http_status is None
+            and limit < min(_PATIENCE, candidate.endpoint.timeouts.first_token)
+            and self._clock() - made.begun >= limit - SLACK
+        )
+        if hurried:
+            self._health.abandon(made)
         else:
-            self._health.success(candidate.endpoint.id, begun)
-
-    def _account(
-        self, candidate: Candidate, status: int, reason: str, begun: float, attempts: list[AttemptRecord]
-    ) -> float:
-        seconds = self._clock() - begun
-        endpoint = candidate.endpoint
-        attempts.append(AttemptRecord(endpoint.name, endpoint.public_model, status, reason, round(seconds * 1000)))
-        return seconds
+            self._health.failure(made, error)
 
 
-_ENDPOINT_FAULTS = frozenset(
-    {
-        Reason.RATE_LIMITED,
-        Reason.UPSTREAM_ERROR,
-        Reason.UPSTREAM_INVALID_RESPONSE,
-        Reason.UPSTREAM_AUTHENTICATION,
-        Reason.STREAM_TRUNCATED,
-        Reason.OVERLOADED,
-        Reason.TIMEOUT,
-    }
-)
+def summary(errors: Sequence[ProviderError], attempts: Sequence[AttemptRecord]) -> LmchatError:
+    """The one error for the last error of each endpoint called, with `attempts` and the smallest wait known.
 
-
-def summary(errors: Sequence[LmchatError], attempts: Sequence[AttemptRecord]) -> LmchatError:
-    """The one error for several failures: the last, if all say the same to the caller, else 503.
-
-    `retry_after` is the smallest wait known.
+    It is the last of them if that is final, if all have its status, or if
+    waiting would help with none of them; for any other mix it is a 503.
     """
-    last = errors[-1]
-    waits = [error.retry_after for error in errors if error.retry_after is not None]
-    if len({error.status.http for error in errors}) == 1 or last.status.http == 400:
-        last.retry_after = min(waits, default=None)
-        last.attempts = tuple(attempts)
-        return last
-    return LmchatError(
-        Reason.OVERLOADED,
-        f"No endpoint could answer. The last one: {last.message}",
-        retry_after=min(waits, default=None),
-        attempts=attempts,
-    )
+    error = errors[-1]
+    statuses = {other.status.http for other in errors}
+    if error.fall_over and len(statuses) > 1 and not statuses <= _LASTING:
+        error = ProviderError(
+            Reason.OVERLOADED,
+            f"No endpoint could answer. The last one: {error.message}",
+            raw="; ".join(other.raw for other in errors if other.raw),
+        )
+    if error.status.http not in _LASTING:
+        error.retry_after = min((e.retry_after for e in errors if e.retry_after is not None), default=None)
+    error.attempts = tuple(attempts)
+    return error
+
+
+#: Statuses that stay the same however long a caller waits.
+_LASTING = frozenset({400, 404, 413, 422})

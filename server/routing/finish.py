@@ -1,6 +1,6 @@
 """The last touch on a stream, sans-I/O: what the contract promises and providers do not.
 
-Every chunk gets the gateway's id, time and public model; usage appears only
+Every chunk gets the same id and time, and the public model; usage appears only
 where it was asked for; the routing report rides on the last chunk, which is
 therefore the one thing held back, until the provider's end is known.
 """
@@ -13,35 +13,40 @@ from server.providers.upstream import Chunks
 
 
 class StreamFinisher:
-    """`id` and `created` stand in where the provider gives none."""
+    """`id` and `created` stand in where the provider's first chunk gives none; `model` is the public id."""
 
     def __init__(self, *, id: str, created: int, model: str, include_usage: bool) -> None:
         self._id = id
         self._created = created
         self._model = model
         self._include_usage = include_usage
-        self._open: set[int] = set()
+        self._begun = False
+        self._seen: set[int] = set()
+        self._finished: set[int] = set()
         self._last: pb.ChatCompletionChunk | None = None
+        #: Output tokens, as far as the provider said; 0 where it did not.
+        self.tokens = 0
 
     def feed(self, chunks: Chunks) -> Chunks:
         """`chunks` as they may leave now."""
         out: Chunks = []
         for chunk in chunks:
-            if not chunk.choices and not self._include_usage:
+            if chunk.HasField("usage"):
+                self.tokens = chunk.usage.completion_tokens
+            if not chunk.choices and not (self._include_usage and chunk.HasField("usage")):
                 continue
             if self._last is not None:
                 out.append(self._last)
                 self._last = None
             self._stamp(chunk)
             for choice in chunk.choices:
+                self._seen.add(choice.index)
                 if choice.finish_reason:
-                    self._open.discard(choice.index)
-                else:
-                    self._open.add(choice.index)
-            if self._open:
-                out.append(chunk)
-            else:
+                    self._finished.add(choice.index)
+            if self._finished >= self._seen:  # nothing need follow
                 self._last = chunk
+            else:
+                out.append(chunk)
         return out
 
     def end(self, report: pb.RoutingReport) -> Chunks:
@@ -52,6 +57,10 @@ class StreamFinisher:
         return [self._last]
 
     def _stamp(self, chunk: pb.ChatCompletionChunk) -> None:
-        self._id = chunk.id = chunk.id or self._id
-        self._created = chunk.created = chunk.created or self._created
+        if not self._begun:
+            self._begun = True
+            self._id = chunk.id or self._id
+            self._created = chunk.created or self._created
+        chunk.id = self._id
+        chunk.created = self._created
         chunk.model = self._model

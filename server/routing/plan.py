@@ -7,6 +7,7 @@ routing section.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -26,11 +27,11 @@ class Health(Protocol):
         ...
 
     def latency(self, endpoint_id: str) -> float | None:
-        """Recent seconds to the first content; None when not known."""
+        """Recent seconds to the first content; None when not known of late."""
         ...
 
     def throughput(self, endpoint_id: str) -> float | None:
-        """Recent output tokens per second; None when not known."""
+        """Recent output tokens per second; None when not known of late."""
         ...
 
 
@@ -49,7 +50,7 @@ class Skipped(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Candidates in the order of trying; at least one."""
+    """Candidates in the order of trying, at least one, none twice; `max_tries` bounds the calls of them all."""
 
     candidates: list[Candidate]
     skipped: list[Skipped]
@@ -57,18 +58,19 @@ class Plan(NamedTuple):
 
 
 def covers(name: str, endpoint_name: str) -> bool:
-    """Whether a name in a directive means this endpoint: itself, or the base of a variant (`azure`, `azure-eastus`)."""
+    """Whether a directive's name means this endpoint: it, or the base of a variant (`azure`, `azure-eastus`)."""
     return endpoint_name == name or endpoint_name.startswith(f"{name}-")
 
 
 def check_names(routing: pb.Routing, known: Iterable[str]) -> None:
     """Raise InvalidRequest for a name that no endpoint of the catalogue has."""
     for field in ("prefer", "only", "ignore"):
-        for index, name in enumerate(getattr(routing, field)):
+        names = list(getattr(routing, field))
+        for name in dict.fromkeys(names):
             if not any(covers(name, endpoint_name) for endpoint_name in known):
                 raise InvalidRequest(
-                    f"No endpoint is named {name!r}. Known: {', '.join(sorted(known))}.",
-                    f"lmchat.routing.{field}[{index}]",
+                    f"No endpoint is named {name[:80]!r}. Known: {', '.join(sorted(known))}.",
+                    f"lmchat.routing.{field}[{names.index(name)}]",
                     reason=Reason.INVALID_ROUTING,
                 )
 
@@ -83,21 +85,30 @@ def plan(
 ) -> Plan:
     """The plan for `request` over `models`, the asked one first.
 
-    Raises InvalidRequest when the directive, or what the request needs, leaves
-    no endpoint at all.
+    `random` gives numbers in [0, 1). Raises InvalidRequest when the directive,
+    or what the request needs, leaves no endpoint at all.
     """
     routing = request.lmchat.routing
+    if routing.sort not in pb.RoutingSort.values():  # the typed door lets any number through
+        raise InvalidRequest(
+            f"There is no sort {routing.sort}.", "lmchat.routing.sort", reason=Reason.INVALID_ROUTING
+        )
+    only, ignore = set(routing.only), set(routing.ignore)
     needed = features.needs(request)
     candidates: list[Candidate] = []
     skipped: list[Skipped] = []
+    seen: set[str] = set()
     for model in models:
         fit: list[Candidate] = []
         for endpoint in model.endpoints:
             dropped = features.dropped(request, endpoint)
-            reason = _unfit(endpoint, routing, needed, dropped)
+            reason = _unfit(endpoint, only, ignore, needed, dropped if routing.require_parameters else [])
+            if not reason and endpoint.id in seen:  # two models may share one; it is called as one
+                reason = "already a candidate"
             if reason:
                 skipped.append(Skipped(endpoint, reason))
             else:
+                seen.add(endpoint.id)
                 fit.append(Candidate(endpoint, dropped))
         candidates += fit if len(fit) < 2 else _ordered(fit, routing, health, random)
     if not candidates:
@@ -111,76 +122,85 @@ def plan(
     return Plan(candidates, skipped, tries)
 
 
-def _unfit(endpoint: Endpoint, routing: pb.Routing, needed: frozenset[str], dropped: list[str]) -> str:
-    """Why `endpoint` cannot be a candidate; empty if it can."""
-    if routing.only and not any(covers(name, endpoint.name) for name in routing.only):
+def _unfit(
+    endpoint: Endpoint, only: set[str], ignore: set[str], needed: frozenset[str], forbidden: list[str]
+) -> str:
+    """Why `endpoint` cannot be a candidate; empty if it can. `forbidden` is what it must not drop but would."""
+    if only and not any(covers(name, endpoint.name) for name in only):
         return "not in `only`"
-    if any(covers(name, endpoint.name) for name in routing.ignore):
+    if any(covers(name, endpoint.name) for name in ignore):
         return "in `ignore`"
     if endpoint.features is not None and not needed <= endpoint.features:
         return f"cannot do: {', '.join(sorted(needed - endpoint.features))}"
-    if dropped and routing.require_parameters:
-        return f"would drop: {', '.join(dropped)}"
+    if forbidden:
+        return f"would drop: {', '.join(forbidden)}"
     return ""
 
 
 def _ordered(
     fit: list[Candidate], routing: pb.Routing, health: Health, random: Callable[[], float]
 ) -> list[Candidate]:
-    """The preferred in their order, then the rest by `sort`, or in the catalogue's order and by weight."""
-    preferred: list[Candidate] = []
-    rest = list(fit)
-    for name in routing.prefer:
-        preferred += [c for c in rest if covers(name, c.endpoint.name)]
-        rest = [c for c in rest if not covers(name, c.endpoint.name)]
-    if routing.sort:
-        rest.sort(key=lambda c: _score(c.endpoint, routing.sort, health))
-    else:
-        rest = _weighted(rest, random)
-    return preferred + rest
+    """The preferred in their order, then the rest; the variants that one name covers are equals."""
+    ordered: list[Candidate] = []
+    rest = fit
+    for name in dict.fromkeys(routing.prefer):
+        covered = [c for c in rest if covers(name, c.endpoint.name)]
+        if covered:
+            ordered += _equals(covered, routing.sort, health, random)
+            rest = [c for c in rest if not covers(name, c.endpoint.name)]
+    return ordered + _equals(rest, routing.sort, health, random)
+
+
+def _equals(
+    group: list[Candidate], sort: pb.RoutingSort.ValueType, health: Health, random: Callable[[], float]
+) -> list[Candidate]:
+    """By `sort`, or in the catalogue's order and by weight."""
+    if sort:
+        return sorted(group, key=lambda c: _score(c.endpoint, sort, health))
+    return _weighted(group, random)
 
 
 def _score(endpoint: Endpoint, sort: pb.RoutingSort.ValueType, health: Health) -> float:
-    """Lower is better; what is not known comes last."""
+    """Lower is better. What has no price comes last; what was not measured of late comes first, to be measured."""
     if sort == pb.ROUTING_SORT_PRICE:
         # Chat prompts are some three times as long as their answers.
-        return (3 * endpoint.price.input + endpoint.price.output) / 4 if endpoint.price else float("inf")
+        return (3 * endpoint.price.input + endpoint.price.output) / 4 if endpoint.price else math.inf
     if sort == pb.ROUTING_SORT_LATENCY:
         latency = health.latency(endpoint.id)
-        return float("inf") if latency is None else latency
+        return -math.inf if latency is None else latency
     throughput = health.throughput(endpoint.id)
-    return float("inf") if throughput is None else -throughput
+    return -math.inf if throughput is None else -throughput
 
 
-def _weighted(rest: list[Candidate], random: Callable[[], float]) -> list[Candidate]:
+def _weighted(group: list[Candidate], random: Callable[[], float]) -> list[Candidate]:
     """Neighbours that have a weight share the traffic; the others keep their places.
 
-    Each of a group gets the key random^(1/weight); sorting by it picks every
-    order with the probability of drawing by weight without replacement
-    (Efraimidis and Spirakis, 2006).
+    Each of a run gets an exponentially distributed key of rate `weight`;
+    sorting by it picks every order with the probability of drawing by weight
+    without replacement (Efraimidis and Spirakis, 2006).
     """
     out: list[Candidate] = []
-    group: list[tuple[float, Candidate]] = []
-    for candidate in rest:
+    drawn: list[tuple[float, Candidate]] = []
+    for candidate in group:
         weight = candidate.endpoint.weight
         if weight is None:
-            out += _drawn(group)
-            group = []
+            out += _drawn(drawn)
+            drawn = []
             out.append(candidate)
         else:
-            group.append((random() ** (1 / weight), candidate))
-    return out + _drawn(group)
+            drawn.append((-math.log(1.0 - random()) / weight, candidate))
+    return out + _drawn(drawn)
 
 
-def _drawn(group: list[tuple[float, Candidate]]) -> list[Candidate]:
-    return [candidate for _, candidate in sorted(group, key=lambda pair: -pair[0])]
+def _drawn(drawn: list[tuple[float, Candidate]]) -> list[Candidate]:
+    return [candidate for _, candidate in sorted(drawn, key=lambda pair: pair[0])]
 
 
 def _nothing_left(model: str, skipped: list[Skipped], needed: frozenset[str]) -> LmchatError:
     """The error when every endpoint was left out, with each one's reason."""
     reasons = "; ".join(f"{s.endpoint.name} {s.reason}" for s in skipped)
     if all(s.reason.startswith("cannot do") for s in skipped):
-        missing = frozenset.intersection(*(needed - (s.endpoint.features or needed) for s in skipped))
+        missing = frozenset.intersection(*(needed - (s.endpoint.features or frozenset()) for s in skipped))
         param = next((_PARAMS[name] for name in sorted(missing) if name in _PARAMS), None)
         return InvalidRequest(
             f"No endpoint of {model!r} can do what the request needs: {reasons}.",

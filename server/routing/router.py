@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from lmchat.v1 import chat_pb2 as pb
 
 from server.catalog import Catalog, Model
 from server.config import Retry
-from server.errors import AttemptRecord, InvalidRequest, LmchatError, Reason
+from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderError, Reason
 from server.providers import features
 from server.providers.upstream import Answer, Chunks, Upstream, UpstreamStream
-from server.routing.attempts import Attempts, Success
+from server.routing.attempts import SLACK, Attempts, Success
 from server.routing.finish import StreamFinisher
 from server.routing.health import EndpointHealth
 from server.routing.plan import Candidate, Plan, check_names, plan
+
+#: Models one request may name: more than the provider calls it may have would never be asked.
+_MOST_MODELS = 100
 
 
 class Ids(NamedTuple):
@@ -36,44 +40,81 @@ class Routed(NamedTuple):
 
 
 class RoutedStream:
-    """A stream committed to an endpoint. Iterate `batches` inside `aclosing`; that closes the provider's too."""
+    """A stream committed to an endpoint: lists of chunks as they come, to be iterated once.
+
+    Whoever has it closes it, read or not: `async with aclosing(routed.batches())`
+    does. A break raises ProviderError, with every attempt so far.
+    """
 
     def __init__(
         self,
-        stream: UpstreamStream,
-        first: Chunks,
+        success: Success[tuple[UpstreamStream, Chunks]],
         finisher: StreamFinisher,
         report: pb.RoutingReport,
+        health: EndpointHealth,
+        clock: Callable[[], float],
         deadline: float,
     ) -> None:
-        self._stream = stream
-        self._first = first
+        self._success = success
+        self._stream, self._first = success.result
         self._finisher = finisher
+        self._health = health
+        self._clock = clock
         self._deadline = deadline
+        self._chunks = self._read()
         self.report = report
-        self.upstream_seconds = 0.0
+        self.upstream_seconds = success.upstream_seconds
 
-    async def batches(self) -> AsyncGenerator[Chunks, None]:
-        """Lists of chunks as they come. Raises ProviderError when the provider breaks off."""
+    def batches(self) -> Self:
+        """The stream itself."""
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Awaitable[Chunks]:
+        return anext(self._chunks)
+
+    async def aclose(self) -> None:
+        """Let go of the provider without reading on; the socket closes if it was not done."""
         try:
-            first = self._finisher.feed(self._first)
-            if first:
-                yield first
-            async with aclosing(self._stream.batches(self._deadline)) as batches:
+            await self._chunks.aclose()
+        finally:  # a generator that never ran has nothing of its own to clean up
+            await self._stream.aclose()
+
+    async def _read(self) -> AsyncGenerator[Chunks, None]:
+        first = self._finisher.feed(self._first)
+        if first:
+            yield first
+        call = self._success.call
+        until = asyncio.get_running_loop().time() + self._deadline - self._clock()
+        try:
+            async with aclosing(self._stream.batches(until)) as batches:
                 async for batch in batches:
                     out = self._finisher.feed(batch)
                     if out:
                         yield out
-            self.report.native_finish_reason = self._stream.native_finish_reason
-            last = self._finisher.end(self.report)
-            if last:
-                yield last
+        except ProviderError as error:
+            self._broke(error)
+            raise
         finally:
             await self._stream.aclose()
+        self._health.success(call)
+        self._health.speed(call, self._finisher.tokens)
+        self.report.native_finish_reason = self._stream.native_finish_reason
+        last = self._finisher.end(self.report)
+        if last:
+            yield last
 
-    async def aclose(self) -> None:
-        """Let go of the provider without reading on."""
-        await self._stream.aclose()
+    def _broke(self, error: ProviderError) -> None:
+        """Hold it against the endpoint, unless only the time was up, and put it on the account."""
+        now = self._clock()
+        call = self._success.call
+        if error.reason is not Reason.TIMEOUT or now < self._deadline - SLACK:
+            self._health.failure(call, error)
+        *before, this = self._success.attempts
+        ms = round((now - call.begun) * 1000)
+        error.attempts = (*before, AttemptRecord(this.provider, this.model, this.status, str(error.reason), ms))
 
 
 class Router:
@@ -97,16 +138,14 @@ class Router:
             sent = features.without(request, candidate.dropped)
             return await self._upstream.complete(candidate.endpoint, sent, limit)
 
-        success = await self._attempts.run(made, self._deadline(made, timeout), call)
+        success = await self._attempts.run(made, self._deadline(made, timeout), call, whole=True)
         completion = success.result.completion
         completion.id = completion.id or self._ids.new()
         completion.created = completion.created or int(self._ids.now())
         completion.model = success.candidate.endpoint.public_model
         completion.lmchat.CopyFrom(_report(request, made, success))
         completion.lmchat.native_finish_reason = success.result.native_finish_reason
-        self._health.speed(
-            success.candidate.endpoint.id, completion.usage.completion_tokens, self._ids.clock() - success.begun
-        )
+        self._health.speed(success.call, completion.usage.completion_tokens)
         return Routed(completion, success.upstream_seconds)
 
     async def stream(self, request: pb.ChatCompletionRequest, timeout: float | None) -> RoutedStream:
@@ -122,17 +161,22 @@ class Router:
                 await stream.aclose()
                 raise
 
-        success = await self._attempts.run(made, deadline, call)
-        stream, first = success.result
+        success = await self._attempts.run(made, deadline, call, whole=False)
+        endpoint = success.candidate.endpoint
         finisher = StreamFinisher(
             id=self._ids.new(),
             created=int(self._ids.now()),
-            model=success.candidate.endpoint.public_model,
+            model=endpoint.public_model,
             include_usage=request.stream_options.include_usage,
         )
-        routed = RoutedStream(stream, first, finisher, _report(request, made, success), deadline)
-        routed.upstream_seconds = success.upstream_seconds
-        return routed
+        return RoutedStream(
+            success,
+            finisher,
+            _report(request, made, success),
+            self._health,
+            self._ids.clock,
+            min(deadline, success.call.begun + endpoint.timeouts.total),
+        )
 
     def _plan(self, request: pb.ChatCompletionRequest) -> Plan:
         routing = request.lmchat.routing
@@ -147,17 +191,23 @@ class Router:
         )
 
     def _models(self, request: pb.ChatCompletionRequest) -> list[Model]:
-        models = [self._catalog.resolve(request.model)]
+        """The asked model, then the others, none twice."""
+        asked = self._catalog.resolve(request.model)
+        models = {asked.id: asked}
         for index, name in enumerate(request.lmchat.routing.models):
+            param = f"lmchat.routing.models[{index}]"
+            if index >= _MOST_MODELS:
+                raise InvalidRequest(f"At most {_MOST_MODELS}.", param, reason=Reason.INVALID_ROUTING)
             try:
-                models.append(self._catalog.resolve(name))
+                model = self._catalog.resolve(name)
             except LmchatError as error:
-                param = f"lmchat.routing.models[{index}]"
                 raise InvalidRequest(error.message, param, reason=Reason.INVALID_ROUTING) from None
-        return models
+            models.setdefault(model.id, model)
+        return [*models.values()]
 
     def _deadline(self, made: Plan, timeout: float | None) -> float:
-        total = made.candidates[0].endpoint.timeouts.total
+        """The caller's, at most the time the most patient endpoint has; each call has its own limits too."""
+        total = max(candidate.endpoint.timeouts.total for candidate in made.candidates)
         return self._ids.clock() + (total if timeout is None else min(total, timeout))
 
 
@@ -175,7 +225,7 @@ def _report(
     if debug or len(success.attempts) > 1:
         report.attempts.extend(map(_attempt, success.attempts))
     if debug:
-        for endpoint, reason in made.skipped:
+        for endpoint, reason in (*made.skipped, *success.skipped):
             report.skipped.add(provider=endpoint.name, model=endpoint.public_model, reason=reason)
     return report
 

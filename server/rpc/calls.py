@@ -114,7 +114,7 @@ class Call:
         return self
 
     async def begin(self) -> None:
-        """Send the headers of an answer. Not before it is sure: an error after them reaches REST without its body."""
+        """Send an answer's headers. Not before it is sure: an error after them reaches REST without its body."""
         await self.context.send_initial_metadata((("x-request-id", self.request_id),))
 
     async def __aexit__(

@@ -28,7 +28,9 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
     (aiohttp.ClientConnectorError, httpx.ConnectError),
-    (aiohttp.ClientProxyConnectionError, httpx.ConnectError),
+    (aiohttp.ClientHttpProxyError, httpx.ProxyError),
+    (aiohttp.InvalidURL, httpx.LocalProtocolError),
+    (aiohttp.NonHttpUrlClientError, httpx.LocalProtocolError),
     (TimeoutError, httpx.ReadTimeout),
     (aiohttp.ClientConnectionError, httpx.ReadError),
     (aiohttp.ClientPayloadError, httpx.ReadError),
@@ -75,7 +77,11 @@ class _Body(httpx.AsyncByteStream):
 def proxies(environ: Mapping[str, str]) -> dict[str, str]:
     """What `Transport` takes, from the variables that curl reads too, in either case."""
     found = {name: environ.get(f"{name}_proxy") or environ.get(f"{name}_proxy".upper(), "") for name in _SCHEMES}
-    return {name: value for name, value in found.items() if value}
+    return {
+        name: value if name == "no" or "://" in value else f"http://{value}"
+        for name, value in found.items()
+        if value
+    }
 
 
 class Transport(httpx.AsyncBaseTransport):

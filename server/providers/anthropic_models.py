@@ -1,0 +1,92 @@
+"""What Claude models take and refuse, by generation: one row each.
+
+https://platform.claude.com/docs/en/models/overview (output limits)
+https://platform.claude.com/docs/en/build-with-claude/effort (effort levels)
+https://platform.claude.com/docs/en/build-with-claude/thinking (adaptive thinking, budgets)
+https://platform.claude.com/docs/en/models/opus-5-5/migration-guide and its siblings (what newer models refuse)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+#: Levels of `output_config.effort`, lowest first.
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
+
+
+class Claude(msgspec.Struct, frozen=True, kw_only=True):
+    """One row.
+
+    `max_output`: tokens, what `max_tokens` is where nobody gives one.
+    `thinking`: how it is turned on. `off`: the `thinking.type` that turns it
+    off; empty where leaving `thinking` out does, `never` where nothing does.
+    `efforts`: levels understood. `sampling`: whether temperature and top_p
+    may be given together, only one of them, or neither. `forced_tools`:
+    `tool_choice` any and tool. `structured`: `output_config.format` and strict tools.
+    """
+
+    max_output: int
+    thinking: Literal["", "budget", "adaptive"] = "budget"
+    off: Literal["", "disabled", "between_tools", "never"] = ""
+    efforts: tuple[str, ...] = ()
+    sampling: Literal["both", "one", "none"] = "one"
+    forced_tools: bool = True
+    structured: bool = True
+
+
+_3 = Claude(max_output=4_096, thinking="", sampling="both", structured=False)
+_3_7 = Claude(max_output=64_000, sampling="both", structured=False)
+_4_5 = Claude(max_output=64_000)
+_4_6 = Claude(max_output=128_000, thinking="adaptive", efforts=("low", "medium", "high", "max"))
+_4_7 = Claude(max_output=128_000, thinking="adaptive", efforts=EFFORTS, sampling="none")
+_5 = msgspec.structs.replace(_4_7, off="disabled")
+_ALWAYS = msgspec.structs.replace(_4_7, off="never")
+_ALWAYS_FREE = msgspec.structs.replace(_ALWAYS, forced_tools=False)
+
+#: The longest key within a model's id counts: dates (`@20250929`, `-20250929`) and resellers' prefixes do not.
+_ROWS: Mapping[str, Claude] = {
+    "claude": _ALWAYS,  # not known here, so newer than this table
+    "claude-3": _3,
+    "claude-3-5": msgspec.structs.replace(_3, max_output=8_192),
+    "claude-3-7": _3_7,
+    "claude-sonnet-4": _3_7,
+    "claude-opus-4": msgspec.structs.replace(_3_7, max_output=32_000),
+    "claude-opus-4-1": msgspec.structs.replace(_3_7, max_output=32_000, sampling="one"),
+    "claude-haiku-4-5": _4_5,
+    "claude-sonnet-4-5": _4_5,
+    "claude-opus-4-5": msgspec.structs.replace(_4_5, efforts=("low", "medium", "high")),
+    "claude-sonnet-4-6": _4_6,
+    "claude-opus-4-6": _4_6,
+    "claude-opus-4-7": _4_7,
+    "claude-opus-4-8": _4_7,
+    "claude-sonnet-5": _5,
+    "claude-opus-5": _5,
+    "claude-haiku-5": _5,
+    "claude-sonnet-5-5": msgspec.structs.replace(_4_7, off="between_tools", forced_tools=False),
+    "claude-opus-5-5": _ALWAYS_FREE,
+    "claude-fable-5": _ALWAYS,
+    "claude-fable-5-1": _ALWAYS_FREE,
+    "claude-fable-5-2": _ALWAYS_FREE,
+    "claude-mythos-5": _ALWAYS,
+    "claude-mythos-5-1": _ALWAYS_FREE,
+    "claude-mythos-preview": msgspec.structs.replace(_ALWAYS, efforts=_4_6.efforts),
+}
+
+#: Models that are not Claude, behind servers that speak Anthropic's dialect (llama.cpp, DeepSeek, ...).
+_OTHER = Claude(max_output=4_096, off="disabled", sampling="both", structured=False)
+
+
+def of(model: str) -> Claude:
+    """The row for a model's id at the provider."""
+    id_ = model.lower().replace(".", "-")
+    keys = [key for key in _ROWS if key in id_]
+    return _ROWS[max(keys, key=len)] if keys else _OTHER
+
+
+def effort(model: Claude, wanted: str) -> str:
+    """The highest level of the model's that is not above `wanted`, or its lowest; empty where it has none."""
+    fitting = [level for level in model.efforts if EFFORTS.index(level) <= EFFORTS.index(wanted)]
+    return fitting[-1] if fitting else next(iter(model.efforts), "")

@@ -1,0 +1,78 @@
+"""Every command and example of the README, run as it is written against the running gateway."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.catalog import Catalog
+from server.config import load
+from tests.e2e.conftest import Up
+from tests.support import needs
+
+README = (needs.ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+SHELL = [body for kind, body in BLOCKS if kind == "sh"]
+#: Commands of which the whole suite and .ci/run are the test.
+ELSEWHERE = {"pip install uv", "uv run lmchat up", "uv run pytest", "uv run check", "uv run generate"}
+
+
+def run(up: Up, *command: str | Path, cwd: Path = needs.ROOT, text: str | None = None) -> str:
+    """What a command prints, with this gateway in the place of the README's."""
+    environ = {**os.environ, "LMCHAT_API_KEY": up.key, "LMCHAT_URL": up.url}
+    environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=cwd, env=environ, input=text, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def here(up: Up, body: str) -> str:
+    return body.replace("127.0.0.1:8080", f"127.0.0.1:{up.port}")
+
+
+def test_there_are_examples() -> None:
+    assert {kind for kind, _ in BLOCKS} >= {"sh", "python", "js", "yaml", "json"}
+
+
+@pytest.mark.parametrize("body", [body for body in SHELL if body.startswith("curl")])
+def test_curl(up: Up, body: str) -> None:
+    needs.curl()
+    printed = run(up, "bash", "-euc", here(up, body))
+    assert '"finish_reason":"stop"' in printed
+    if "-N" in body:
+        assert printed.rstrip().endswith("data: [DONE]")
+
+
+@pytest.mark.parametrize("body", [body for kind, body in BLOCKS if kind == "python"])
+def test_python(up: Up, body: str) -> None:
+    assert run(up, sys.executable, "-c", here(up, body)).strip()
+
+
+@pytest.mark.parametrize("body", [body for kind, body in BLOCKS if kind == "js"])
+def test_node(up: Up, body: str) -> None:
+    assert run(up, needs.node(), "--input-type=module", "-e", here(up, body), cwd=needs.NODE).strip()
+
+
+@pytest.mark.parametrize(
+    "line", [line for body in SHELL for line in body.splitlines() if line.startswith(("uv run", "pip"))]
+)
+def test_commands(up: Up, line: str) -> None:
+    if line in ELSEWHERE:
+        return
+    assert run(up, "bash", "-euc", line.removeprefix("uv run ")).strip()
+
+
+def test_configuration(tmp_path: Path) -> None:
+    [body] = [body for kind, body in BLOCKS if kind == "yaml"]
+    file = tmp_path / "lmchat.yaml"
+    file.write_text(body)
+    environ = {"LMCHAT_API_KEY": "k", "LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1:1/v1"}
+    catalog = Catalog(load(file, environ), environ)
+    assert [endpoint.name for endpoint in catalog.resolve("fast").endpoints] == ["rack", "cloud"]

@@ -1,0 +1,256 @@
+"""The gateway as operators know it: starts, faults, restarts, stops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.e2e.conftest import READY, Up, environment, finished, free_port, start, stop
+from tests.support import faults
+from tests.support.faults import FaultServer, answer, fault_server
+from tests.support.gateway import ask
+
+CONFIGURATION = """
+auth: {{keys: [{{name: test, key: sk-test}}]}}
+providers: {{up: {{type: openai, base_url: "{base_url}"}}}}
+models: {{"*": {{endpoints: [{{provider: up, model: "*"}}]}}}}
+"""
+
+
+@pytest.fixture(name="provider")
+async def provider_fixture() -> AsyncIterator[FaultServer]:
+    async with fault_server() as server:
+        yield server
+
+
+@pytest.fixture(name="remote")
+async def remote_fixture(provider: FaultServer, tmp_path: Path) -> AsyncIterator[Up]:
+    """Two workers in front of the scripted provider, without the embedded model."""
+    file = tmp_path / "lmchat.yaml"
+    file.write_text(CONFIGURATION.format(base_url=provider.base_url))
+    up = start(tmp_path / "state", "--config", str(file), "--workers", "2")
+    await asyncio.to_thread(up.ready.wait, READY)
+    assert up.process.poll() is None, "".join(up.output)
+    yield up
+    assert await asyncio.to_thread(stop, up) == 0, "".join(up.output)
+
+
+def client() -> aiohttp.ClientSession:
+    """A caller with a key and any number of connections."""
+    return aiohttp.ClientSession(
+        headers={"authorization": "Bearer sk-test"}, connector=aiohttp.TCPConnector(limit=0)
+    )
+
+
+async def post(session: aiohttp.ClientSession, up: Up, body: Any) -> tuple[int, str]:
+    """One call; its status and its text."""
+    async with session.post(f"{up.url}/api/v1/chat/completions", json=body) as reply:
+        return reply.status, await reply.text()
+
+
+@dataclass
+class Load:
+    """Calls that go on until told to stop, and what became of them."""
+
+    up: Up
+    done: int = 0
+    failed: list[str] = field(default_factory=list)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def run(self, callers: int) -> None:
+        """`callers` at once, each one call after the other."""
+        async with client() as session:
+            await asyncio.gather(*(self._caller(session, number) for number in range(callers)))
+
+    async def _caller(self, session: aiohttp.ClientSession, number: int) -> None:
+        stream = bool(number % 2)
+        while not self.over.is_set():
+            try:
+                status, text = await post(session, self.up, ask(stream=stream))
+            except aiohttp.ClientError as error:
+                self.failed.append(repr(error))
+                continue
+            whole = text.endswith("data: [DONE]\n\n") if stream else '"finish_reason":"stop"' in text
+            async with self.progress:
+                if status == 200 and whole:
+                    self.done += 1
+                else:
+                    self.failed.append(f"{status} {text[-300:]}")
+                self.progress.notify_all()
+
+    async def until(self, count: int) -> None:
+        """Wait until `count` more calls are done."""
+        target = self.done + count
+        async with self.progress:
+            await asyncio.wait_for(self.progress.wait_for(lambda: self.done >= target), 120)
+
+    async def until_true(self, condition: Callable[[], bool]) -> None:
+        """Wait, a call at a time, until `condition` holds."""
+        while not condition():
+            await self.until(1)
+
+
+async def test_a_killed_worker_loses_only_its_own_calls(provider: FaultServer, remote: Up) -> None:
+    provider.script("m", answer("Hi", " there"))
+    load = Load(remote)
+    running = asyncio.create_task(load.run(8))
+    await load.until(50)
+    victim, *others = remote.workers()
+    os.kill(victim, signal.SIGKILL)
+    await load.until(200)
+    await load.until_true(lambda: len(remote.workers()) == 2)
+    await load.until(50)
+    load.over.set()
+    await running
+    assert set(others) < set(remote.workers())
+    assert len(load.failed) <= 8, load.failed
+
+
+async def test_a_rolling_restart_loses_none(provider: FaultServer, remote: Up) -> None:
+    provider.script("m", answer("Hi", " there"))
+    load = Load(remote)
+    running = asyncio.create_task(load.run(8))
+    await load.until(50)
+    before = set(remote.workers())
+    remote.process.send_signal(signal.SIGHUP)
+    await load.until_true(lambda: any("rolling restart done" in line for line in remote.output))
+    await load.until(50)
+    load.over.set()
+    await running
+    assert before.isdisjoint(remote.workers())
+    assert load.failed == []
+
+
+async def test_envoy_comes_back(provider: FaultServer, remote: Up) -> None:
+    provider.script("m", answer("Hi"))
+    [envoy] = [pid for pid, command in remote.children().items() if "envoy.yaml" in command]
+    os.kill(envoy, signal.SIGKILL)
+    load = Load(remote)
+    running = asyncio.create_task(load.run(1))
+    await load.until(5)
+    load.over.set()
+    await running
+
+
+async def test_many_at_once_leave_nothing_behind(provider: FaultServer, remote: Up) -> None:
+    """200 open streams, then 2,000 calls, half of them streams: no error, and no worker restarted."""
+    gate = asyncio.Event()
+
+    async def held(call: faults.Call) -> None:
+        await call.head()
+        await call.delta(content="one")
+        await gate.wait()
+        await call.delta("stop")
+        await call.event(b"[DONE]")
+        await call.end()
+
+    provider.script("held", held)
+    provider.script("m", answer("Hi"))
+    workers = set(remote.workers())
+    async with client() as session:
+
+        async def hold() -> str:
+            return (await post(session, remote, ask("held", stream=True)))[1][-14:]
+
+        streams = [asyncio.create_task(hold()) for _ in range(200)]
+        await asyncio.wait_for(provider.arrived(200), 30)
+        gate.set()
+        assert set(await asyncio.gather(*streams)) == {"data: [DONE]\n\n"}
+    load = Load(remote)
+    running = asyncio.create_task(load.run(16))
+    await asyncio.wait_for(load.until(2000), 120)
+    load.over.set()
+    await running
+    assert load.failed == []
+    assert set(remote.workers()) == workers
+
+
+def test_port_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        up = start(tmp_path, port=taken.getsockname()[1])
+        assert finished(up) == 1
+    assert len(up.output) == 1
+    assert "cannot listen on 127.0.0.1" in up.output[0]
+
+
+def test_bad_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "lmchat.yaml"
+    file.write_text("providers:\n  up: {type: openia}\nmodels:\n  m: {endpoints: [{provider: up, model: m}]}\n")
+    up = start(tmp_path / "state", "--config", str(file))
+    assert finished(up) == 1
+    assert up.output[0].startswith(f"{file}:2: providers.up.type: ")
+    assert "openai" in up.output[0]
+    assert "Traceback" not in "".join(up.output)
+    check = subprocess.run(
+        [sys.executable, "-m", "server", "check", "--config", str(file)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert check.returncode == 1
+    assert check.stderr == up.output[0]
+
+
+def test_missing_envoy(tmp_path: Path) -> None:
+    """Another Python without envoy beside it, and no PATH."""
+    script = tmp_path / "elsewhere.py"
+    script.write_text(
+        "import sys\nsys.executable = '/nowhere/python'\n"
+        "from server.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script), "up", "--port", str(free_port()), "--state-dir", str(tmp_path / "state")],
+        capture_output=True,
+        text=True,
+        env=environment(PATH="/nowhere"),
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "envoy" in done.stderr
+
+
+async def test_stopping_drains_and_leaves_nothing(provider: FaultServer, tmp_path: Path) -> None:
+    gate = asyncio.Event()
+
+    async def held(call: faults.Call) -> None:
+        await call.head()
+        await call.delta(content="one")
+        await gate.wait()
+        await call.delta("stop")
+        await call.event(b"[DONE]")
+        await call.end()
+
+    provider.script("held", held)
+    file = tmp_path / "lmchat.yaml"
+    file.write_text(CONFIGURATION.format(base_url=provider.base_url))
+    up = start(tmp_path / "state", "--config", str(file), "--workers", "1")
+    await asyncio.to_thread(up.ready.wait, READY)
+    children = up.children()
+    async with client() as session:
+        url = f"{up.url}/api/v1/chat/completions"
+        async with session.post(url, json=ask("held", stream=True)) as reply:
+            assert b"one" in await reply.content.readline()
+            up.process.send_signal(signal.SIGTERM)
+            gate.set()
+            rest = await reply.text()
+    assert rest.endswith("data: [DONE]\n\n")
+    assert await asyncio.to_thread(finished, up) == 0
+    for pid in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

@@ -1,0 +1,216 @@
+"""A router over scripted endpoints: real catalogue, translators and calls, and no network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from itertools import count
+from typing import Any
+
+import httpx
+from lmchat.v1 import chat_pb2 as pb
+
+from server.catalog import Catalog
+from server.config import Circuit, Config, EndpointSettings, ModelSettings, ProviderSettings, Retry, Timeouts
+from server.errors import InvalidRequest
+from server.providers.base import Endpoint, HttpRequest
+from server.providers.openai import OpenAITranslator
+from server.providers.upstream import Upstream
+from server.routing.health import EndpointHealth
+from server.routing.router import Ids, Routed, RoutedStream, Router
+from tests.routing.routing_help import request
+
+#: What a provider does with a call.
+Behaviour = Callable[[dict[str, Any]], Awaitable[httpx.Response]]
+
+
+class Body(httpx.AsyncByteStream):
+    """A body played from a script: bytes are sent, numbers are seconds of silence, exceptions are raised."""
+
+    def __init__(self, script: Sequence[bytes | float | Exception]) -> None:
+        self._script = script
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for step in self._script:
+            if isinstance(step, Exception):
+                raise step
+            if isinstance(step, bytes):
+                yield step
+            else:
+                await asyncio.sleep(step)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+RESET = httpx.ReadError("connection reset")
+FOR_EVER = 1e6
+
+
+def sends(*script: bytes | float | Exception, status: int = 200, **headers: str) -> Behaviour:
+    """A response with this body."""
+
+    async def behave(asked: dict[str, Any]) -> httpx.Response:
+        given = {"content-type": "text/event-stream" if asked.get("stream") else "application/json"}
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.Response(status, headers=given, stream=Body(script))
+
+    return behave
+
+
+def event(obj: Any) -> bytes:
+    return b"data: " + (obj if isinstance(obj, bytes) else json.dumps(obj).encode()) + b"\n\n"
+
+
+def chunk(finish_reason: str | None = None, **delta: Any) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return event({"id": "chatcmpl-up", "created": 5, "model": "up", "choices": [choice]})
+
+
+ROLE = chunk(role="assistant", content="")
+STOP = chunk("stop")
+DONE = event(b"[DONE]")
+USAGE = event({"id": "chatcmpl-up", "created": 5, "choices": [], "usage": {"completion_tokens": 40}})
+
+
+def answer(text: str, seconds: float = 0.0) -> Behaviour:
+    """A good answer, whole or word by word; it takes so many `seconds`."""
+    message = {"role": "assistant", "content": text}
+    whole = {
+        "id": "chatcmpl-up", "created": 5, "model": "up", "usage": {"completion_tokens": 40},
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+    }  # fmt: skip
+
+    async def behave(asked: dict[str, Any]) -> httpx.Response:
+        if not asked.get("stream"):
+            return await sends(seconds, json.dumps(whole).encode())(asked)
+        words = [chunk(content=word) for word in text.split(" ")]
+        return await sends(ROLE, *words, seconds, STOP, USAGE, DONE)(asked)
+
+    return behave
+
+
+def status(code: int, **headers: str) -> Behaviour:
+    """An error of OpenAI's shape."""
+    return sends(json.dumps({"error": {"message": f"it said {code}"}}).encode(), status=code, **headers)
+
+
+async def refuses(asked: dict[str, Any]) -> httpx.Response:
+    """No connection."""
+    raise httpx.ConnectError("connection refused")
+
+
+async def silent(asked: dict[str, Any]) -> httpx.Response:
+    """A connection, and nothing more."""
+    await asyncio.sleep(FOR_EVER)
+    raise AssertionError
+
+
+class _NoKeys:
+    async def headers(self, request: HttpRequest) -> Mapping[str, str]:
+        return {}
+
+
+class _Mute(OpenAITranslator):
+    """A dialect that cannot say what it is asked to."""
+
+    def request(self, request: pb.ChatCompletionRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
+        raise InvalidRequest("There is no word for it.", "stop")
+
+
+class Rig:
+    """A router over one endpoint for each script, its last behaviour for ever; model `m` has them all.
+
+    Model `second` has the endpoint `z`, `w/*` the endpoint `a`. To be made inside a running loop.
+    """
+
+    def __init__(
+        self,
+        scripts: Mapping[str, Sequence[Behaviour]],
+        *,
+        timeouts: Timeouts | None = None,
+        circuit: Circuit | None = None,
+        own: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.now = asyncio.get_running_loop().time
+        self.calls: list[tuple[str, float, dict[str, Any]]] = []
+        self.bodies: list[Body] = []
+        self._scripts = {name: list(script) for name, script in scripts.items()}
+        limits = timeouts or Timeouts(first_token=10.0, idle=10.0, total=100.0)
+        entries = {
+            name: EndpointSettings(**{"name": name, "provider": name, "model": "up", "timeouts": limits, **more})
+            for name in scripts
+            for more in [(own or {}).get(name, {})]
+        }
+        models = [ModelSettings(id="m", endpoints=tuple(e for name, e in entries.items() if name != "z"))]
+        if "z" in entries:
+            models.append(ModelSettings(id="second", endpoints=(entries["z"],)))
+        wild = EndpointSettings(name="a", provider="a", model="*", timeouts=limits)
+        models.append(ModelSettings(id="w/*", endpoints=(wild,)))
+        providers = {
+            name: ProviderSettings(key=name, type="openai", base_url=f"https://{name}.test/v1") for name in scripts
+        }
+        catalog = Catalog(
+            Config(providers=providers, models={model.id: model for model in models}, aliases={"alias": "m"}), {}
+        )
+        numbers = count(1)
+        ids = Ids(lambda: f"chatcmpl-own{next(numbers)}", lambda: 1.75e9, self.now, lambda: 0.5)
+        translators = {"openai": OpenAITranslator(), "gemini": _Mute()}
+        upstream = Upstream(httpx.MockTransport(self._serve), translators, dict.fromkeys(providers, _NoKeys()))
+        self.health = EndpointHealth(circuit or Circuit(), self.now)
+        self.router = Router(catalog, upstream, self.health, ids, Retry())
+
+    async def _serve(self, http: httpx.Request) -> httpx.Response:
+        name = http.url.host.partition(".")[0]
+        asked = json.loads(http.content)
+        self.calls.append((name, self.now(), asked))
+        script = self._scripts[name]
+        response = await (script.pop(0) if len(script) > 1 else script[0])(asked)
+        if isinstance(response.stream, Body):
+            self.bodies.append(response.stream)
+        return response
+
+    def names(self) -> str:
+        """Who was called, in order."""
+        return "".join(name for name, _, _ in self.calls)
+
+    def is_open(self, name: str) -> bool:
+        """The circuit of an endpoint."""
+        return self.health.is_open(f"{name}/{name}/up")
+
+    async def complete(
+        self, asked: pb.ChatCompletionRequest | None = None, timeout: float | None = None
+    ) -> Routed:
+        """A whole answer."""
+        return await self.router.complete(asked or request(), timeout)
+
+    async def stream(
+        self, asked: pb.ChatCompletionRequest | None = None, timeout: float | None = None
+    ) -> list[pb.ChatCompletionChunk]:
+        """All chunks of a stream."""
+        routed = await self.router.stream(asked or request(), timeout)
+        chunks: list[pb.ChatCompletionChunk] = []
+        await drain(routed, chunks)
+        return chunks
+
+    def check_closed(self) -> None:
+        """Nothing is left open."""
+        assert all(body.closed for body in self.bodies)
+
+
+async def drain(routed: RoutedStream, into: list[pb.ChatCompletionChunk]) -> None:
+    """Read to the end."""
+    async with aclosing(routed.batches()) as batches:
+        async for batch in batches:
+            into += batch
+
+
+def text(chunks: Sequence[pb.ChatCompletionChunk]) -> str:
+    return " ".join(choice.delta.content for chunk in chunks for choice in chunk.choices if choice.delta.content)
+
+
+def attempts(report: pb.RoutingReport) -> list[tuple[str, int, str]]:
+    return [(attempt.provider, attempt.status, attempt.reason) for attempt in report.attempts]

@@ -1,0 +1,115 @@
+"""What the tests of routing share: endpoints, requests, a clock moved by hand, a loop that never waits."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from lmchat.v1 import chat_pb2 as pb
+
+from server.catalog import Model
+from server.config import Price, ProviderSettings, Timeouts
+from server.providers.base import Endpoint
+from server.providers.registry import PLAIN
+
+T = TypeVar("T")
+
+
+class Clock:
+    """Seconds; `sleep` takes no time but on this clock, and is noted in `slept`."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Move on."""
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def endpoint(
+    name: str = "a",
+    *,
+    model: str = "up",
+    public_model: str = "m",
+    drops: Sequence[str] = (),
+    features: Sequence[str] | None = None,
+    weight: float | None = None,
+    price: tuple[float, float] | None = None,
+    first_token: float = 60.0,
+) -> Endpoint:
+    """An endpoint; its provider has its name."""
+    return Endpoint(
+        name=name,
+        model=model,
+        public_model=public_model,
+        vendor=PLAIN["openai"],
+        provider=ProviderSettings(key=name, type="openai"),
+        dialect="openai",
+        base_url=f"https://{name}.test/v1",
+        timeouts=Timeouts(first_token=first_token),
+        weight=weight,
+        price=Price(input=price[0], output=price[1]) if price else None,
+        drops=frozenset(drops),
+        features=None if features is None else frozenset(features),
+    )
+
+
+def model(*endpoints: Endpoint, id_: str = "m") -> Model:
+    """A model of these endpoints."""
+    return Model(id=id_, endpoints=endpoints)
+
+
+def request(routing: dict[str, Any] | None = None, **fields: Any) -> pb.ChatCompletionRequest:
+    """A small request for `m`, with these fields besides or instead."""
+    said = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="hello")])
+    options = pb.RequestOptions(routing=pb.Routing(**(routing or {})), debug=fields.pop("debug", ()))
+    return pb.ChatCompletionRequest(**{"model": "m", "messages": [said], "lmchat": options, **fields})
+
+
+class _Jump(selectors.DefaultSelector):
+    """Instead of waiting for a timer, moves `now` to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            if timeout is None:
+                raise AssertionError("the test waits for what can never happen")
+            self.now += timeout
+        return ready
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Real in all but its time."""
+
+    def __init__(self) -> None:
+        self._jump = _Jump()
+        super().__init__(self._jump)
+
+    def time(self) -> float:
+        return self._jump.now
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """What `main` returns, on a loop whose timers fire at once, in their order; no task may outlive it."""
+
+    async def checked() -> T:
+        result = await main
+        for _ in range(3):  # the loop closes iterators that were dropped in tasks of its own
+            await asyncio.sleep(0)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"left running: {left}"
+        return result
+
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        return runner.run(checked())
