@@ -118,7 +118,7 @@ class Worker:
 
 
 async def serve(config: Config, catalog: Catalog, address: str, proxies: Mapping[str, str]) -> None:
-    """Run a worker until SIGTERM or SIGINT; a second signal ends it at once. Raises OSError if it cannot listen."""
+    """Run a worker until SIGTERM or SIGINT; a second signal ends it at once. Raises OSError if it cannot."""
     worker = Worker(config, catalog, Transport(proxies))
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()

@@ -46,7 +46,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     config = argparse.ArgumentParser(add_help=False)
     config.add_argument(
         "--config", type=Path, metavar="FILE", default=_path(environ.get("LMCHAT_CONFIG")),
-        help="YAML; default: $LMCHAT_CONFIG, else the embedded model and the vendors with a key in the environment",
+        help="YAML; default: $LMCHAT_CONFIG, else the embedded model and vendors with a key in the environment",
     )  # fmt: skip
     state = argparse.ArgumentParser(add_help=False)
     state.add_argument(
