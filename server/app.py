@@ -27,6 +27,7 @@ from server.catalog import Catalog
 from server.config import Config
 from server.providers.credentials import authenticator
 from server.providers.dialects import DIALECTS
+from server.providers.emulation import Emulation
 from server.providers.upstream import Upstream
 from server.routing.health import EndpointHealth
 from server.routing.router import Ids, Router
@@ -34,6 +35,7 @@ from server.rpc.calls import Calls, KeyRing
 from server.rpc.chat import ChatCompletions
 from server.rpc.models import Models
 from server.rpc.rest import Rest
+from server.wire.fetch import Fetcher
 from server.wire.transport import Transport
 
 log = logging.getLogger("lmchat.app")
@@ -76,7 +78,9 @@ class Worker:
             {key: authenticator(provider, vendor, transport) for key, (provider, vendor) in vendors.items()},
         )
         ids = Ids(lambda: f"chatcmpl-{uuid.uuid4().hex}", time.time, time.monotonic, random.random)
-        router = Router(catalog, upstream, EndpointHealth(config.circuit, time.monotonic), ids, config.retry)
+        self._fetcher = Fetcher(config.fetch)
+        caller = Emulation(upstream, self._fetcher)
+        router = Router(catalog, caller, EndpointHealth(config.circuit, time.monotonic), ids, config.retry)
         calls = Calls(KeyRing(config.keys), time.monotonic)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(

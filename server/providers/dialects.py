@@ -18,16 +18,35 @@ def _nothing(model: str) -> frozenset[str]:
 
 
 class Dialect(NamedTuple):
-    """`extra_body`: unknown top-level fields it honours (None: all); `drops`: what a model makes it leave out."""
+    """What of one dialect depends on the dialect or on the model, not on the vendor.
+
+    `extra_body`: unknown top-level fields it honours (None: all). `drops`: what a model makes it leave out.
+    `emulates`: what the gateway does for its endpoints whatever their vendor's row says, by vendor type; the empty
+    type stands for all others. The rest follows from that row: see catalog.py.
+    """
 
     translator: Translator
     extra_body: frozenset[str] | None = frozenset()
     drops: Callable[[str], frozenset[str]] = _nothing
+    emulates: Mapping[str, frozenset[str]] = {}
 
+
+_URLS = frozenset({"image_url", "file_url"})
+#: Native for some models and some schemas; emulation.NATIVE_SCHEMAS decides by request.
+_SCHEMA = frozenset({"json_schema"})
 
 DIALECTS: Mapping[str, Dialect] = {
-    "openai": Dialect(OpenAITranslator(), extra_body=None),
-    "anthropic": Dialect(AnthropicTranslator(), anthropic_request.EXTRA_BODY),
-    "gemini": Dialect(GeminiTranslator(), gemini.EXTRA_BODY),
-    "bedrock": Dialect(BedrockTranslator(), bedrock_request.EXTRA_BODY, bedrock_models.drops),
+    "openai": Dialect(OpenAITranslator(), extra_body=None, emulates={"ollama": frozenset({"image_url"})}),
+    "anthropic": Dialect(
+        AnthropicTranslator(),
+        anthropic_request.EXTRA_BODY,
+        emulates={"": _SCHEMA, "vertex": _SCHEMA | _URLS},
+    ),
+    "gemini": Dialect(GeminiTranslator(), gemini.EXTRA_BODY, emulates={"": frozenset({"image_url"})}),
+    "bedrock": Dialect(
+        BedrockTranslator(),
+        bedrock_request.EXTRA_BODY,
+        bedrock_models.drops,
+        emulates={"": _SCHEMA | _URLS},
+    ),
 }

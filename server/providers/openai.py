@@ -243,7 +243,7 @@ def _normalise_message(message: dict[str, Any]) -> None:
             function["arguments"] = _parse(openai_json.encode_text, function["arguments"])
     legacy = message.pop("function_call", None)
     if legacy and not calls:
-        message["tool_calls"] = [{"index": 0, "id": "call_0", "type": "function", "function": legacy}]
+        message["tool_calls"] = [{"id": "call_0", "type": "function", "function": legacy}]
 
 
 def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
@@ -254,7 +254,7 @@ def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
     text, thinking, other = [], [], []
     for part in parts:
         match part:
-            case {"type": "text", "text": str(piece)}:
+            case {"type": "text", "text": str(piece)} | str(piece):
                 text.append(piece)
             case {"type": "thinking", "thinking": str(piece)}:
                 thinking.append(piece)
@@ -266,7 +266,8 @@ def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
     if thinking:
         message["reasoning_content"] = "".join(thinking)
     if other:
-        message["annotations"] = [*(message.get("annotations") or []), *(o for o in other if isinstance(o, dict))]
+        notes = message.get("annotations")
+        message["annotations"] = [*(notes if isinstance(notes, list) else ()), *other]
 
 
 #: What a chunk that only carries usage has no need of.
@@ -293,8 +294,9 @@ class _ChoiceState:
         """Bring a piece of a tool call to OpenAI's form: an index, and id and name on the call's first piece only.
 
         A new id is a new call, whatever index it comes with: some vendors give
-        every call of a turn the same one, and some give none. What has neither
-        goes on with the last call, unless it gives a name.
+        every call of a turn the same index, or none. A piece of which neither
+        id nor index is known goes on with the last call, unless it gives a name.
+        https://github.com/agno-agi/agno/pull/8880
         """
         place, id_ = call.get("index"), failures.text(call.pop("id", None))
         place = place if place.__class__ is int else None
@@ -303,8 +305,8 @@ class _ChoiceState:
         new = len(self.names)
         if id_:
             index = self.ids.setdefault(id_, new)
-        elif place is not None:
-            index = self.places.get(place, new)
+        elif place in self.places:
+            index = self.places[place]
         else:
             index = new if name or not new else self.last
         if index == new:

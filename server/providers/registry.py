@@ -79,7 +79,7 @@ _GEMINI = Vendor(
     auth="x-goog-api-key",
     env=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
     # https://ai.google.dev/api/generate-content
-    drops=_FOREIGN | {"user", "metadata", "parallel_tool_calls"},
+    drops=_FOREIGN | {"user", "metadata", "parallel_tool_calls", "n"},
     max_stop=5,
 )
 

@@ -8,7 +8,7 @@ until then the router may still turn to another endpoint unseen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import NamedTuple, Protocol
 
 import httpx
@@ -119,6 +119,7 @@ class UpstreamStream:
         self._decoder = decoder
         self._n = n
         self._response: httpx.Response | None = None
+        self._reads: AsyncIterator[bytes] | None = None
         self._finished: set[int] = set()
         self._choices: set[int] = set()
         self._ended = False
@@ -177,11 +178,18 @@ class UpstreamStream:
     async def aclose(self) -> None:
         """Let go of the connection; closes the socket unless the answer was read to its end."""
         response, self._response = self._response, None
-        if response is not None:
-            await response.aclose()
+        reads, self._reads = self._reads, None
+        try:
+            if isinstance(reads, AsyncGenerator):  # else the loop does it, later and in a task of its own
+                await reads.aclose()
+        finally:
+            if response is not None:
+                await response.aclose()
 
     async def _read(self) -> Chunks:
         """What one read decodes to."""
+        if self._reads is None:
+            raise RuntimeError("not open")
         try:
             data = await anext(self._reads, None)
         except httpx.TransportError as error:

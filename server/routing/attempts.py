@@ -25,6 +25,8 @@ _BACKOFF = 0.25
 _SHORT_WAIT = 2.0
 #: Seconds; silence for less than this, and less than `first_token`, does not count against an endpoint.
 _PATIENCE = 5.0
+#: What a whole answer may take while another endpoint may follow, in units of `first_token`.
+_WHOLE_SHARE = 2.0
 #: Seconds by which timers and clocks may differ.
 SLACK = 0.01
 
@@ -107,6 +109,20 @@ class _Account:
         return summary([*self.errors.values()], self.attempts)
 
 
+def _limit(candidate: Candidate, remaining: float, calls: int, *, whole: bool) -> float:
+    """Seconds a call may take, of those `remaining`, when it and others after it are so many `calls`.
+
+    They share the time evenly. A whole answer shows nothing until it is there, so that silence cannot be told
+    from work: while another endpoint may follow, such a call has `_WHOLE_SHARE` times the endpoint's
+    `first_token` at most (120 s by default), and the last one all that is left. (The first content of a stream
+    has `first_token`, which Upstream sees to.)
+    """
+    if calls <= 1:
+        return remaining
+    share = remaining / calls
+    return min(share, _WHOLE_SHARE * candidate.endpoint.timeouts.first_token) if whole else share
+
+
 class Attempts:
     """Runs plans. `clock` is monotonic; all times are seconds."""
 
@@ -139,7 +155,7 @@ class Attempts:
             candidate = self._choose(queue)
             made = self._health.begin(candidate.endpoint.id)
             tries_left = plan.max_tries - len(account.attempts)
-            limit = (deadline - made.begun) / max(1, min(len(queue), tries_left))
+            limit = _limit(candidate, deadline - made.begun, min(len(queue), tries_left), whole=whole)
             try:
                 result = await call(candidate, limit)
             except InvalidRequest as error:  # this dialect cannot say it; no call was made

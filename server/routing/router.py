@@ -13,7 +13,8 @@ from server.catalog import Catalog, Model
 from server.config import Retry
 from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderError, Reason
 from server.providers import features
-from server.providers.upstream import Answer, Chunks, Upstream, UpstreamStream
+from server.providers.caller import Caller, Stream
+from server.providers.upstream import Answer, Chunks
 from server.routing.attempts import SLACK, Attempts, Success
 from server.routing.finish import StreamFinisher
 from server.routing.health import EndpointHealth
@@ -48,7 +49,7 @@ class RoutedStream:
 
     def __init__(
         self,
-        success: Success[tuple[UpstreamStream, Chunks]],
+        success: Success[tuple[Stream, Chunks]],
         finisher: StreamFinisher,
         report: pb.RoutingReport,
         health: EndpointHealth,
@@ -120,9 +121,7 @@ class RoutedStream:
 class Router:
     """Answers requests from the catalogue's endpoints."""
 
-    def __init__(
-        self, catalog: Catalog, upstream: Upstream, health: EndpointHealth, ids: Ids, retry: Retry
-    ) -> None:
+    def __init__(self, catalog: Catalog, upstream: Caller, health: EndpointHealth, ids: Ids, retry: Retry) -> None:
         self._catalog = catalog
         self._upstream = upstream
         self._health = health
@@ -153,7 +152,7 @@ class Router:
         made = self._plan(request)
         deadline = self._deadline(made, timeout)
 
-        async def call(candidate: Candidate, limit: float) -> tuple[UpstreamStream, Chunks]:
+        async def call(candidate: Candidate, limit: float) -> tuple[Stream, Chunks]:
             stream = self._upstream.stream(candidate.endpoint, features.without(request, candidate.dropped))
             try:
                 return stream, await stream.open(limit)
@@ -214,7 +213,7 @@ class Router:
 def _report(
     request: pb.ChatCompletionRequest,
     made: Plan,
-    success: Success[Answer] | Success[tuple[UpstreamStream, Chunks]],
+    success: Success[Answer] | Success[tuple[Stream, Chunks]],
 ) -> pb.RoutingReport:
     report = pb.RoutingReport(
         provider=success.candidate.endpoint.name,

@@ -13,6 +13,7 @@ closes the socket.
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
@@ -21,6 +22,8 @@ import aiohttp
 import httpx
 from yarl import URL
 
+#: Bytes from which aiohttp wants a file.
+_LARGE = 2**20
 _SCHEMES = ("http", "https", "no")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -43,6 +46,13 @@ _CAUGHT = (aiohttp.ClientError, OSError)  # TimeoutError is an OSError
 def _translate(error: BaseException, request: httpx.Request) -> httpx.TransportError:
     kind = next(to for of, to in _ERRORS if isinstance(error, of))
     return kind(str(error) or type(error).__name__, request=request)
+
+
+def _payload(content: bytes) -> bytes | io.BytesIO | None:
+    """Large bodies as files: aiohttp warns that it would copy them at once."""
+    if len(content) > _LARGE:
+        return io.BytesIO(content)
+    return content or None
 
 
 @lru_cache(1024)
@@ -119,7 +129,7 @@ class Transport(httpx.AsyncBaseTransport):
             response = await self._open().request(
                 request.method,
                 _url(str(request.url)),
-                data=request.content or None,
+                data=_payload(request.content),
                 headers=request.headers.multi_items(),
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect),

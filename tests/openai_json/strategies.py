@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from lmchat.v1 import chat_pb2 as pb
@@ -19,6 +20,9 @@ from server.openai_json import encode_text
 from server.openai_json.fields import INT32_MAX, INT64_MAX
 
 Fields = dict[str, Any]
+
+#: For a machine with other things to do.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT = st.text(max_size=8)
 SOME_TEXT = st.text(min_size=1, max_size=8)

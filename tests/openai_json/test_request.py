@@ -12,7 +12,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.errors import InvalidRequest, Reason
 from server.openai_json import dump, dump_options, encode_text, parse
 from server.openai_json.fields import INT32_MAX, INT64_MAX
-from tests.openai_json.strategies import REQUESTS, WORDLESS
+from tests.openai_json.strategies import PATIENT, REQUESTS, WORDLESS
 
 HELLO = {"role": "user", "content": "Hello"}
 TURN = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="Hello")])
@@ -798,7 +798,7 @@ def test_what_the_contract_knows_wins_over_further_fields() -> None:
 
 
 @given(REQUESTS)
-@settings(max_examples=100)
+@settings(PATIENT, max_examples=100)
 def test_parse_of_dump_is_the_request(request: pb.ChatCompletionRequest) -> None:
     written = dump(request)
     if request.HasField("lmchat"):

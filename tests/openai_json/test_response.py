@@ -14,7 +14,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.errors import InvalidRequest
 from server.openai_json import decode_json, dump_chunk, dump_completion, encode_text, parse_chunk, parse_completion
 from server.openai_json.fields import INT32_MAX, INT64_MAX
-from tests.openai_json.strategies import CHUNKS, COMPLETIONS, JSON
+from tests.openai_json.strategies import CHUNKS, COMPLETIONS, JSON, PATIENT
 
 COMPLETION: dict[str, Any] = {
     "id": "chatcmpl-1",
@@ -357,7 +357,7 @@ def places(tree: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @given(st.one_of(COMPLETIONS, CHUNKS), st.data())
-@settings(max_examples=100)
+@settings(PATIENT, max_examples=100)
 def test_nonsense_anywhere_is_read_or_refused(
     msg: pb.ChatCompletion | pb.ChatCompletionChunk, data: st.DataObject
 ) -> None:
@@ -375,19 +375,19 @@ def test_nonsense_anywhere_is_read_or_refused(
 
 
 @given(COMPLETIONS)
-@settings(max_examples=80)
+@settings(PATIENT, max_examples=80)
 def test_parse_of_dump_is_the_completion(completion: pb.ChatCompletion) -> None:
     assert parse_completion(decode_json(encode_text(dump_completion(completion)))) == completion
 
 
 @given(CHUNKS, st.booleans())
-@settings(max_examples=80)
+@settings(PATIENT, max_examples=80)
 def test_parse_of_dump_is_the_chunk(chunk: pb.ChatCompletionChunk, asked: bool) -> None:
     assert parse_chunk(decode_json(encode_text(dump_chunk(chunk, include_usage=asked)))) == chunk
 
 
 @given(COMPLETIONS, CHUNKS)
-@settings(max_examples=30)
+@settings(PATIENT, max_examples=30)
 def test_what_must_be_there_is_there(completion: pb.ChatCompletion, chunk: pb.ChatCompletionChunk) -> None:
     for choice in dump_completion(completion)["choices"]:
         assert choice.keys() >= {"index", "message", "logprobs", "finish_reason"}

@@ -23,6 +23,7 @@ from server.providers import anthropic_models, anthropic_schema
 from server.providers.anthropic import AnthropicTranslator
 from server.providers.anthropic_request import EXTRA_BODY
 from server.providers.base import Endpoint, HttpRequest, Vendor
+from tests.recordings.readings import anthropic_stream
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
@@ -827,37 +828,6 @@ def raw(response: dict[str, Any]) -> bytes:
     return body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
 
-def replayed(stream: str) -> dict[str, Any]:
-    """The message a recorded stream amounts to, read independently of the dialect."""
-    blocks: dict[int, dict[str, Any]] = {}
-    message: dict[str, Any] = {}
-    for line in stream.splitlines():
-        if not line.startswith("data:"):
-            continue
-        event: dict[str, Any] = json.loads(line.removeprefix("data:"))
-        if event["type"] == "message_start":
-            message = event["message"]
-        elif event["type"] == "content_block_start":
-            blocks[event["index"]] = {"json": "", **event["content_block"]}
-        elif event["type"] == "content_block_delta":
-            for field, piece in event["delta"].items():
-                block = blocks[event["index"]]
-                if field == "partial_json":
-                    block["json"] += piece
-                elif field == "citation":
-                    block["citations"] = [*(block.get("citations") or []), piece]
-                elif field != "type":
-                    block[field] = block.get(field, "") + piece
-        elif event["type"] == "message_delta":
-            message |= event["delta"]
-            message["usage"] |= {k: v for k, v in event["usage"].items() if v is not None}
-    for block in blocks.values():
-        if block["json"]:
-            block["input"] = json.loads(block["json"])
-    message["content"] = [block for _, block in sorted(blocks.items())]
-    return message
-
-
 def check(completion: pb.ChatCompletion, message: dict[str, Any]) -> None:
     """Compare a completion with Anthropic's message, field by field."""
     (choice,) = completion.choices
@@ -912,7 +882,7 @@ def test_recorded_answers() -> None:
             seen["error"] += 1
         elif recording["request"]["body"].get("stream"):
             data = raw(response)
-            expected = replayed(response["body"])
+            expected = anthropic_stream(response["body"])
             whole = decode(data)
             chance = random.Random(name)
             for _ in range(5):

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from botocore.eventstream import EventStreamBuffer
 from botocore.model import ServiceModel
 from lmchat.v1 import chat_pb2 as pb
 
@@ -32,6 +31,8 @@ from tests.providers.bedrock_help import (
     stream,
     violations,
 )
+from tests.recordings.readings import converse as reading
+from tests.recordings.readings import converse_stream as assembled
 
 RECORDINGS = SHARED / "recordings"
 OPENAI_DIALECT = (
@@ -63,31 +64,6 @@ def converse(*, streamed: bool) -> Iterator[tuple[str, dict[str, Any], bytes]]:
 
 
 # Answers
-
-
-def reading(message: Any, stop_reason: str, usage: Any) -> dict[str, Any]:
-    """What a recorded turn says, read apart from the code under test."""
-    blocks = message["content"]
-    text = "".join(
-        block.get("text", "") + "".join(p["text"] for p in block.get("citationsContent", {}).get("content", ()))
-        for block in blocks
-    )
-    thoughts = [block["reasoningContent"]["reasoningText"] for block in blocks if "reasoningContent" in block]
-    uses = [block["toolUse"] for block in blocks if "toolUse" in block]
-    mine = [use for use in uses if use.get("type") != "server_tool_use"]
-    given = [c for block in blocks for c in block.get("citationsContent", {}).get("citations", ())]
-    finish = {"end_turn": "stop", "tool_use": "tool_calls", "max_tokens": "length"}[stop_reason]
-    cached = usage.get("cacheReadInputTokens", 0), usage.get("cacheWriteInputTokens", 0)
-    return {
-        "text": text,
-        "reasoning": "".join(thought["text"] for thought in thoughts),
-        "signatures": [thought["signature"] for thought in thoughts if thought.get("signature")],
-        "calls": [(use["toolUseId"], use["name"], use["input"]) for use in mine],
-        "citations": len(given),
-        "finish": finish,
-        "native": stop_reason,
-        "usage": (usage["inputTokens"] + sum(cached), usage["outputTokens"], usage["totalTokens"], *cached),
-    }
 
 
 def ours(completion: pb.ChatCompletion, native: str) -> dict[str, Any]:
@@ -124,44 +100,6 @@ def test_unary() -> None:
         seen.update(["all", *(field for field in ("text", "reasoning", "calls", "citations") if read[field])])
     print("unary:", dict(seen))
     assert seen == {"all": 60, "text": 48, "reasoning": 4, "calls": 14, "citations": 4}
-
-
-def assembled(data: bytes) -> dict[str, Any]:
-    """The unary answer that a recorded stream amounts to."""
-    buffer = EventStreamBuffer()
-    buffer.add_data(data)
-    blocks: dict[int, dict[str, Any]] = {}
-    answer: dict[str, Any] = {}
-    for message in buffer:
-        headers: Any = message.headers
-        payload = json.loads(message.payload)
-        block = blocks.setdefault(payload.get("contentBlockIndex", -1), {})
-        if headers[":event-type"] == "contentBlockStart":
-            start = payload["start"]
-            for kind in start:
-                block[kind] = {**start[kind], "input": ""} if kind == "toolUse" else start[kind]
-        elif headers[":event-type"] == "contentBlockDelta":
-            delta = payload["delta"]
-            if "text" in delta:
-                block["text"] = block.get("text", "") + delta["text"]
-            elif "toolUse" in delta:
-                block["toolUse"]["input"] += delta["toolUse"]["input"]
-            elif "reasoningContent" in delta:
-                thought = block.setdefault("reasoningContent", {}).setdefault("reasoningText", {"text": ""})
-                for key, piece in delta["reasoningContent"].items():
-                    thought[key] = thought.get(key, "") + piece
-            elif "citation" in delta:
-                block.setdefault("citationsContent", {}).setdefault("citations", []).append(delta["citation"])
-        elif headers[":event-type"] in ("messageStop", "metadata"):
-            answer |= payload
-    content = []
-    for _, block in sorted((index, block) for index, block in blocks.items() if index >= 0):
-        if "citationsContent" in block and "text" in block:
-            block["citationsContent"]["content"] = [{"text": block.pop("text")}]
-        if "toolUse" in block:
-            block["toolUse"]["input"] = json.loads(block["toolUse"]["input"])
-        content.append(block)
-    return {**answer, "output": {"message": {"role": "assistant", "content": content}}}
 
 
 def test_streams() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import Reason
@@ -146,6 +146,7 @@ _DATES = st.lists(
 
 
 @given(st.text(max_size=12) | _DATES.map(" ".join), st.sampled_from([None, "", DATE, "21 Oct 99999"]))
+@settings(deadline=None)
 def test_any_retry_after_is_a_time_or_none(value: str, date: str | None) -> None:
     headers = {"retry-after": value, "retry-after-ms": value} | ({} if date is None else {"date": date})
     seconds = retry_after(headers)

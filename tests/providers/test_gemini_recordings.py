@@ -17,6 +17,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server import openai_json
 from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from tests.providers.gemini_help import ROOT, SHARED, TRANSLATOR, cut, endpoint, fold, sse, stream, whole
+from tests.recordings.readings import gemini, gemini_responses
 
 RECORDINGS = SHARED / "recordings"
 SPEC = SHARED / "specs" / "gemini-discovery.json"
@@ -32,40 +33,6 @@ MODELS = (
 
 def recordings(*patterns: str) -> list[Path]:
     return sorted(path for pattern in patterns for path in RECORDINGS.glob(pattern))
-
-
-def responses(text: str) -> list[dict[str, Any]]:
-    """The responses in a recorded body: one, a list, or server-sent events."""
-    if text.lstrip().startswith("data:"):
-        lines = text.replace("\r\n", "\n").split("\n")
-        return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
-    obj = json.loads(text)
-    return obj if isinstance(obj, list) else [obj]
-
-
-def reading(pieces: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a recording says, read without the translator."""
-    out: dict[str, Any] = {"text": "", "reasoning": "", "calls": [], "signed": 0, "audio": ""}
-    usage: dict[str, int] = {}
-    for piece in pieces:
-        usage |= piece.get("usageMetadata", {})
-        for answer in piece["candidates"]:
-            assert answer.get("index", 0) == 0
-            for part in answer["content"]["parts"]:
-                if "text" in part:
-                    out["reasoning" if part.get("thought") else "text"] += part["text"]
-                if "functionCall" in part:
-                    out["calls"].append((part["functionCall"]["name"], part["functionCall"].get("args", {})))
-                if "inlineData" in part:
-                    out["audio"] += part["inlineData"]["data"]
-                out["signed"] += "thoughtSignature" in part
-            out["native"] = answer.get("finishReason")
-    out["finish"] = {"STOP": "tool_calls" if out["calls"] else "stop"}[out["native"]]
-    prompt = usage["promptTokenCount"] + usage.get("toolUsePromptTokenCount", 0)
-    out["usage"] = (prompt, usage["totalTokenCount"] - prompt, usage["totalTokenCount"])
-    out["cached"] = usage.get("cachedContentTokenCount", 0)
-    out["thoughts"] = usage.get("thoughtsTokenCount", 0)
-    return out
 
 
 def shown(completion: pb.ChatCompletion, native: str) -> dict[str, Any]:
@@ -106,8 +73,8 @@ def test_recorded_answers() -> None:
             assert error.reason is not Reason.UPSTREAM_ERROR, path.name
             counts["errors"] += 1
             continue
-        pieces = responses(text)
-        expected = reading(pieces)
+        pieces = gemini_responses(text)
+        expected = gemini(pieces)
         if text.startswith("{"):
             completion, native = TRANSLATOR.completion(text.encode(), pb.ChatCompletionRequest())
             assert shown(completion, native) == expected, path.name
@@ -150,7 +117,7 @@ def test_recorded_turns_come_back() -> None:
         recorded = json.loads(path.read_text())
         if recorded["response"]["status"] != 200 or ":batchGenerateContent" in recorded["request"]["url"]:
             continue
-        pieces = responses(recorded["response"]["body"])
+        pieces = gemini_responses(recorded["response"]["body"])
         parts = [part for piece in pieces for part in piece["candidates"][0]["content"]["parts"]]
         if any("inlineData" in part for part in parts):  # speech, which Gemini does not take back
             continue

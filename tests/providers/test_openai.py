@@ -16,7 +16,7 @@ from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from server.providers.base import Endpoint, Vendor
 from server.providers.openai import url
 from server.providers.registry import VENDORS
-from tests.openai_json.strategies import COMPLETIONS, JSON
+from tests.openai_json.strategies import COMPLETIONS, JSON, PATIENT
 from tests.providers.openai_help import (
     DONE,
     PLAIN,
@@ -292,7 +292,7 @@ MESSAGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "a function call of old",
         {"function_call": {"name": "f", "arguments": '{"x":1}'}},
-        {"tool_calls": [pb.ToolCall(id="call_0", function=TYPED_CALL.function, extra_json='{"index":0}')]},
+        {"tool_calls": [pb.ToolCall(id="call_0", function=TYPED_CALL.function)]},
     ),
     ("reasoning_content", {"reasoning_content": "Hm."}, {"reasoning_content": "Hm."}),
     ("reasoning", {"reasoning": "Hm."}, {"reasoning_content": "Hm.", "extra_json": '{"reasoning":"Hm."}'}),
@@ -323,6 +323,17 @@ MESSAGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"reasoning_content": "Hm."},
     ),
     ("an empty list", {"content": []}, {}),
+    ("a list of strings", {"content": ["Hi", " there"]}, {"content": [pb.ContentPart(text="Hi there")]}),
+    (
+        "parts beside annotations",
+        {"content": [{"type": "reference"}], "annotations": [{"type": "x"}]},
+        {
+            "annotations": [
+                pb.Annotation(other_json='{"type":"x"}'),
+                pb.Annotation(other_json='{"type":"reference"}'),
+            ]
+        },
+    ),
     ("another role", {"role": "model", "content": "a"}, {"content": [pb.ContentPart(text="a")]}),
     ("no role", {"role": None, "refusal": "No."}, {"refusal": "No."}),
 ]
@@ -417,6 +428,7 @@ def test_the_report_of_a_gateway_upstream_is_not_ours(lmchat: Any) -> None:
         pytest.param(b'{"choices": [{"index": 0, "finish_reason": "stop"}]}', id="a choice without a message"),
         pytest.param(b'{"choices": [{"message": "Hi"}]}', id="a message as text"),
         pytest.param(b'{"choices": [{"message": {"content": 5}}]}', id="content as a number"),
+        pytest.param(b'{"choices": [{"message": {"content": [5]}}]}', id="content as a list of numbers"),
         pytest.param(b'{"choices": [{"message": {"tool_calls": 5}}]}', id="calls as a number"),
         pytest.param(b'{"choices": [{"message": {"tool_calls": ["f"]}}]}', id="a call as text"),
         pytest.param(b'{"choices": [{"message": {"tool_calls": [{"function": "f"}]}}]}', id="a function as text"),
@@ -864,6 +876,32 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
         ],
     ),
     (
+        "the second call begun at one index and gone on with at another",
+        [
+            calls(call(0, "1", name="f", arguments="{}")),
+            calls(call(0, "2", name="g", arguments="")),
+            calls(call(1, arguments="{")),
+            calls(call(1, arguments="}")),
+            DONE,
+        ],
+        [
+            ROLE | {"tool_calls": [told(0, "1", "{}", name="f")]},
+            {"tool_calls": [told(1, "2", name="g")]},
+            {"tool_calls": [told(1, arguments="{")]},
+            {"tool_calls": [told(1, arguments="}")]},
+            {"finish": "tool_calls"},
+        ],
+    ),
+    (
+        "Ollama's calls without an id",
+        [calls(call(0, name="f", arguments="{}")), calls(call(1, name="g", arguments="{}")), DONE],
+        [
+            ROLE | {"tool_calls": [told(0, "call_0", "{}", name="f")]},
+            {"tool_calls": [told(1, "call_1", "{}", name="g")]},
+            {"finish": "tool_calls"},
+        ],
+    ),
+    (
         "indices that count other blocks too",
         [
             calls(call(1, "1", name="f", arguments="{}")),
@@ -1115,7 +1153,7 @@ CUTS = st.lists(st.integers(0, 5000), max_size=10)
 
 
 @given(st.lists(EVENTS, max_size=6), CUTS, st.integers(1, 2), st.sampled_from(["\n", "\r\n"]))
-@settings(max_examples=250)
+@settings(PATIENT, max_examples=250)
 def test_any_split_gives_the_same_chunks(events: list[Any], cuts: list[int], n: int, end: str) -> None:
     stream = sse(*events, end=end)
     chunks, error = outcome([bytes([byte]) for byte in stream], n)
@@ -1131,7 +1169,7 @@ def test_any_split_gives_the_same_chunks(events: list[Any], cuts: list[int], n: 
 
 
 @given(st.sampled_from([row[1] for row in STREAMS]), st.data())
-@settings(max_examples=200)
+@settings(PATIENT, max_examples=200)
 def test_nonsense_anywhere_is_the_providers_fault(events: list[Any], data: st.DataObject) -> None:
     events = copy.deepcopy(events)
     places = [(container, key) for event in events for container, key in _places(event)]
@@ -1142,7 +1180,7 @@ def test_nonsense_anywhere_is_the_providers_fault(events: list[Any], data: st.Da
 
 
 @given(st.data())
-@settings(max_examples=100)
+@settings(PATIENT, max_examples=100)
 def test_nonsense_anywhere_in_an_answer_is_the_providers_fault(data: st.DataObject) -> None:
     obj = answer(data.draw(st.sampled_from([copy.deepcopy(row[1]) for row in MESSAGES])), usage=dict(USAGE))
     container, key = data.draw(st.sampled_from(_places(obj)))
@@ -1208,7 +1246,7 @@ def streamed(written: dict[str, Any], data: st.DataObject) -> list[Any]:
 
 
 @given(COMPLETIONS, st.data())
-@settings(max_examples=80)
+@settings(PATIENT, max_examples=80)
 def test_a_folded_stream_is_the_unary_answer(completion: pb.ChatCompletion, data: st.DataObject) -> None:
     del completion.choices[2:]
     if not completion.choices:

@@ -68,22 +68,26 @@ def again(times: int, *steps: Step) -> list[Step]:
 
 
 class Body(httpx.AsyncByteStream):
-    """A response's bytes as scripted, and whether somebody closed it."""
+    """A response's bytes as scripted; whether it was closed, and whether nobody is left reading it."""
 
     def __init__(self, *steps: Step) -> None:
         self._steps = steps
         self.closed = False
+        self.left = False
         self.read = 0
 
     async def __aiter__(self) -> Any:
-        for step in self._steps:
-            self.read += 1
-            if isinstance(step, Exception):
-                raise step
-            if isinstance(step, Pause):
-                await asyncio.sleep(step)
-            else:
-                yield step
+        try:
+            for step in self._steps:
+                self.read += 1
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step)
+                else:
+                    yield step
+        finally:
+            self.left = True
 
     async def aclose(self) -> None:
         self.closed = True
@@ -495,7 +499,7 @@ def test_leaving_a_stream_closes_it() -> None:
         open_until_now = not provider.body.closed
         for _ in range(2):
             await stream.aclose()
-        assert (open_until_now, provider.body.closed) == (True, True)
+        assert (open_until_now, provider.body.closed, provider.body.left) == (True, True, True)
 
     run(main())
 

@@ -20,6 +20,7 @@ from server.providers.openai import url
 from server.providers.registry import VENDORS
 from server.providers.upstream import has_content
 from tests.providers.openai_help import TRANSLATOR, decode, endpoint, fold, torn
+from tests.recordings.readings import Told, content_of
 from tests.support.needs import RECORDINGS, missing
 
 
@@ -167,17 +168,6 @@ def lost(sent: Any, kept: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {sent!r} is now {kept!r}"
 
 
-def content_of(message: dict[str, Any]) -> tuple[str | None, str]:
-    """Text and reasoning, wherever they stand."""
-    content = message.get("content")
-    thoughts = message.get("reasoning_content") or message.get("reasoning") or ""
-    if not isinstance(content, list):
-        return content, thoughts
-    texts = [part["text"] for part in content if part["type"] == "text"]
-    thoughts = "".join(t["text"] for part in content if part["type"] == "thinking" for t in part["thinking"])
-    return "".join(texts) if texts else None, thoughts
-
-
 @VENDOR
 def test_answers(vendor: str) -> None:
     count = 0
@@ -207,50 +197,6 @@ def test_answers(vendor: str) -> None:
 
 
 # Streams
-
-
-def events(body: str) -> list[dict[str, Any]]:
-    """The JSON of every event."""
-    payloads = re.findall(r"^data: ?(.*?)$", body.replace("\r\n", "\n"), re.MULTILINE)
-    return [json.loads(payload) for payload in payloads if payload != "[DONE]"]
-
-
-class Told:
-    """What a stream says, added up without any of the code under test. All of them have one choice."""
-
-    def __init__(self, body: str) -> None:
-        self.content = ""
-        self.thoughts = ""
-        self.calls: dict[int, dict[str, Any]] = {}
-        self.details: list[Any] = []
-        self.finish = self.native = ""
-        self.usage: dict[str, Any] | None = None
-        self.ids: list[str] = []
-        self.other: dict[str, Any] = {}
-        for event in events(body):
-            self.ids += [event["id"]] if event["id"] else []
-            self.usage = event.get("usage") or self.usage
-            known = ("id", "object", "created", "model", "choices", "usage")
-            self.other |= {key: value for key, value in event.items() if key not in known and value is not None}
-            for choice in event["choices"]:
-                assert choice["index"] == 0
-                self.finish = self.finish or choice.get("finish_reason") or ""
-                self.native = (
-                    self.native or choice.get("native_finish_reason") or choice.get("finish_reason") or ""
-                )
-                self._delta(choice["delta"])
-
-    def _delta(self, delta: dict[str, Any]) -> None:
-        text, thoughts = content_of(delta)
-        self.content += text or ""
-        self.thoughts += thoughts
-        self.details += delta.get("reasoning_details") or []
-        for call in delta.get("tool_calls") or []:
-            known = self.calls.setdefault(call["index"], {"id": "", "name": "", "arguments": ""})
-            function = call.get("function") or {}
-            known["id"] = known["id"] or call.get("id")
-            known["name"] = known["name"] or function.get("name")
-            known["arguments"] += function.get("arguments") or ""
 
 
 @VENDOR

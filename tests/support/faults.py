@@ -10,10 +10,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Behaviour = Callable[["Call"], Awaitable[None]]
+
+#: Seconds in which the gateway, in the same loop, has read what was sent.
+_READ = 0.03
 
 
 @dataclass
@@ -26,6 +29,8 @@ class Call:
     begun: float
     writer: asyncio.StreamWriter
     connection: _Connection
+    #: Set when the behaviour is done with it.
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def send(self, data: bytes) -> None:
         """Send bytes as they are."""
@@ -130,9 +135,12 @@ async def silence(call: Call) -> None:
 
 
 async def headers_only(call: Call) -> None:
-    """Headers and a role, then silence."""
-    await call.head()
-    await call.delta(role="assistant", content="")
+    """Headers, of a stream the role too, then silence."""
+    if not call.body.get("stream"):
+        await call.head(200, "application/json")
+    else:
+        await call.head()
+        await call.delta(role="assistant", content="")
     await call.wait()
 
 
@@ -148,20 +156,56 @@ def cut(*words: str) -> Behaviour:
             await call.delta(role="assistant", content="")
             for word in words:
                 await call.delta(content=word)
+            await asyncio.sleep(_READ)  # what a reset overtakes is lost
         call.writer.transport.abort()
 
     return behave
 
 
 def stall(*words: str) -> Behaviour:
-    """Some words, then silence."""
+    """Some words of a stream, or half of a whole answer, then silence."""
 
     async def behave(call: Call) -> None:
+        if not call.body.get("stream"):
+            await call.head(200, "application/json")
+            await call.piece(b'{"id": "x", "choi')
+        else:
+            await call.head()
+            await call.delta(role="assistant", content="")
+            for word in words:
+                await call.delta(content=word)
+        await call.wait()
+
+    return behave
+
+
+def broken(*words: str, event: bytes = b'{"choices": [') -> Behaviour:
+    """Some words of a stream, then an `event` that is no JSON; or a whole answer that is none.
+
+    An empty `event` is left out: a stream that ends early, with no word of why.
+    """
+
+    async def behave(call: Call) -> None:
+        if not call.body.get("stream"):
+            await reply(200, event or b" ")(call)
+            return
         await call.head()
-        await call.delta(role="assistant", content="")
         for word in words:
             await call.delta(content=word)
-        await call.wait()
+        await asyncio.sleep(_READ)
+        if event:
+            await call.event(event)
+        await call.end()
+
+    return behave
+
+
+def late(seconds: float, then: Behaviour) -> Behaviour:
+    """`then`, so many seconds after the call came."""
+
+    async def behave(call: Call) -> None:
+        await asyncio.sleep(seconds)
+        await then(call)
 
     return behave
 
@@ -238,6 +282,7 @@ class FaultServer:
             self.calls.append(call)
             self._arrivals.notify_all()
         await (script.pop(0) if len(script) > 1 else script[0])(call)
+        call.answered.set()
 
 
 @asynccontextmanager

@@ -148,7 +148,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=30).map(b"".join), st.lists(st.integers(0, 100), max_size=8))
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 def test_any_split_of_any_bytes(stream: bytes, cuts: list[int]) -> None:
     assert read(*torn(stream, cuts)) == by_the_letter(stream)
 
@@ -161,7 +161,7 @@ PAYLOAD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\
     st.data(),
     st.lists(st.tuples(st.sampled_from(["", "error"]), st.lists(PAYLOAD, min_size=1, max_size=3)), max_size=4),
 )
-@settings(max_examples=150)
+@settings(deadline=None, max_examples=150)
 def test_what_was_written_is_read(draw: st.DataObject, written: list[tuple[str, list[str]]]) -> None:
     end = draw.draw(LINE_END)
     noise = draw.draw(st.sampled_from([b"", b": ping" + end + end, b"id: 1" + end]))

@@ -1,0 +1,299 @@
+"""What recordings say, read without any of the code under test."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+from botocore.eventstream import EventStreamBuffer
+
+# The OpenAI dialect
+
+
+def content_of(message: dict[str, Any]) -> tuple[str | None, str]:
+    """Text and reasoning, wherever they stand."""
+    content = message.get("content")
+    thoughts = message.get("reasoning_content") or message.get("reasoning") or ""
+    if not isinstance(content, list):
+        return content, thoughts
+    texts = [part["text"] for part in content if part["type"] == "text"]
+    thoughts = "".join(t["text"] for part in content if part["type"] == "thinking" for t in part["thinking"])
+    return "".join(texts) if texts else None, thoughts
+
+
+def openai_events(body: str) -> list[dict[str, Any]]:
+    """The JSON of every event."""
+    payloads = re.findall(r"^data: ?(.*?)$", body.replace("\r\n", "\n"), re.MULTILINE)
+    return [json.loads(payload) for payload in payloads if payload != "[DONE]"]
+
+
+class Told:
+    """What a stream says, added up without any of the code under test. All of them have one choice."""
+
+    def __init__(self, body: str) -> None:
+        self.content = ""
+        self.thoughts = ""
+        self.calls: dict[int, dict[str, Any]] = {}
+        self.details: list[Any] = []
+        self.finish = self.native = ""
+        self.usage: dict[str, Any] | None = None
+        self.ids: list[str] = []
+        self.other: dict[str, Any] = {}
+        for event in openai_events(body):
+            self.ids += [event["id"]] if event["id"] else []
+            self.usage = event.get("usage") or self.usage
+            known = ("id", "object", "created", "model", "choices", "usage")
+            self.other |= {key: value for key, value in event.items() if key not in known and value is not None}
+            for choice in event["choices"]:
+                assert choice["index"] == 0
+                self.finish = self.finish or choice.get("finish_reason") or ""
+                self.native = (
+                    self.native or choice.get("native_finish_reason") or choice.get("finish_reason") or ""
+                )
+                self._delta(choice["delta"])
+
+    def _delta(self, delta: dict[str, Any]) -> None:
+        text, thoughts = content_of(delta)
+        self.content += text or ""
+        self.thoughts += thoughts
+        self.details += delta.get("reasoning_details") or []
+        for call in delta.get("tool_calls") or []:
+            known = self.calls.setdefault(call["index"], {"id": "", "name": "", "arguments": ""})
+            function = call.get("function") or {}
+            known["id"] = known["id"] or call.get("id")
+            known["name"] = known["name"] or function.get("name")
+            known["arguments"] += function.get("arguments") or ""
+
+
+# Anthropic
+
+
+def anthropic_stream(stream: str) -> dict[str, Any]:
+    """The message a recorded stream amounts to, read independently of the dialect."""
+    blocks: dict[int, dict[str, Any]] = {}
+    message: dict[str, Any] = {}
+    for line in stream.splitlines():
+        if not line.startswith("data:"):
+            continue
+        event: dict[str, Any] = json.loads(line.removeprefix("data:"))
+        if event["type"] == "message_start":
+            message = event["message"]
+        elif event["type"] == "content_block_start":
+            blocks[event["index"]] = {"json": "", **event["content_block"]}
+        elif event["type"] == "content_block_delta":
+            for field, piece in event["delta"].items():
+                block = blocks[event["index"]]
+                if field == "partial_json":
+                    block["json"] += piece
+                elif field == "citation":
+                    block["citations"] = [*(block.get("citations") or []), piece]
+                elif field != "type":
+                    block[field] = block.get(field, "") + piece
+        elif event["type"] == "message_delta":
+            message |= event["delta"]
+            message["usage"] |= {k: v for k, v in event["usage"].items() if v is not None}
+    for block in blocks.values():
+        if block["json"]:
+            block["input"] = json.loads(block["json"])
+    message["content"] = [block for _, block in sorted(blocks.items())]
+    return message
+
+
+# Gemini
+
+
+def gemini_responses(text: str) -> list[dict[str, Any]]:
+    """The responses in a recorded body: one, a list, or server-sent events."""
+    if text.lstrip().startswith("data:"):
+        lines = text.replace("\r\n", "\n").split("\n")
+        return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    obj = json.loads(text)
+    return obj if isinstance(obj, list) else [obj]
+
+
+def gemini(pieces: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a recording says, read without the translator."""
+    out: dict[str, Any] = {"text": "", "reasoning": "", "calls": [], "signed": 0, "audio": ""}
+    usage: dict[str, int] = {}
+    for piece in pieces:
+        usage |= piece.get("usageMetadata", {})
+        for answer in piece["candidates"]:
+            assert answer.get("index", 0) == 0
+            for part in answer["content"]["parts"]:
+                if "text" in part:
+                    out["reasoning" if part.get("thought") else "text"] += part["text"]
+                if "functionCall" in part:
+                    out["calls"].append((part["functionCall"]["name"], part["functionCall"].get("args", {})))
+                if "inlineData" in part:
+                    out["audio"] += part["inlineData"]["data"]
+                out["signed"] += "thoughtSignature" in part
+            out["native"] = answer.get("finishReason")
+    out["finish"] = {"STOP": "tool_calls" if out["calls"] else "stop"}[out["native"]]
+    prompt = usage["promptTokenCount"] + usage.get("toolUsePromptTokenCount", 0)
+    out["usage"] = (prompt, usage["totalTokenCount"] - prompt, usage["totalTokenCount"])
+    out["cached"] = usage.get("cachedContentTokenCount", 0)
+    out["thoughts"] = usage.get("thoughtsTokenCount", 0)
+    return out
+
+
+# Bedrock
+
+
+def converse(message: Any, stop_reason: str, usage: Any) -> dict[str, Any]:
+    """What a recorded turn says, read apart from the code under test."""
+    blocks = message["content"]
+    text = "".join(
+        block.get("text", "") + "".join(p["text"] for p in block.get("citationsContent", {}).get("content", ()))
+        for block in blocks
+    )
+    thoughts = [block["reasoningContent"]["reasoningText"] for block in blocks if "reasoningContent" in block]
+    uses = [block["toolUse"] for block in blocks if "toolUse" in block]
+    mine = [use for use in uses if use.get("type") != "server_tool_use"]
+    given = [c for block in blocks for c in block.get("citationsContent", {}).get("citations", ())]
+    finish = {"end_turn": "stop", "tool_use": "tool_calls", "max_tokens": "length"}[stop_reason]
+    cached = usage.get("cacheReadInputTokens", 0), usage.get("cacheWriteInputTokens", 0)
+    return {
+        "text": text,
+        "reasoning": "".join(thought["text"] for thought in thoughts),
+        "signatures": [thought["signature"] for thought in thoughts if thought.get("signature")],
+        "calls": [(use["toolUseId"], use["name"], use["input"]) for use in mine],
+        "citations": len(given),
+        "finish": finish,
+        "native": stop_reason,
+        "usage": (usage["inputTokens"] + sum(cached), usage["outputTokens"], usage["totalTokens"], *cached),
+    }
+
+
+def converse_stream(data: bytes) -> dict[str, Any]:
+    """The unary answer that a recorded stream amounts to."""
+    buffer = EventStreamBuffer()
+    buffer.add_data(data)
+    blocks: dict[int, dict[str, Any]] = {}
+    answer: dict[str, Any] = {}
+    for message in buffer:
+        headers: Any = message.headers
+        payload = json.loads(message.payload)
+        block = blocks.setdefault(payload.get("contentBlockIndex", -1), {})
+        if headers[":event-type"] == "contentBlockStart":
+            start = payload["start"]
+            for kind in start:
+                block[kind] = {**start[kind], "input": ""} if kind == "toolUse" else start[kind]
+        elif headers[":event-type"] == "contentBlockDelta":
+            delta = payload["delta"]
+            if "text" in delta:
+                block["text"] = block.get("text", "") + delta["text"]
+            elif "toolUse" in delta:
+                block["toolUse"]["input"] += delta["toolUse"]["input"]
+            elif "reasoningContent" in delta:
+                thought = block.setdefault("reasoningContent", {}).setdefault("reasoningText", {"text": ""})
+                for key, piece in delta["reasoningContent"].items():
+                    thought[key] = thought.get(key, "") + piece
+            elif "citation" in delta:
+                block.setdefault("citationsContent", {}).setdefault("citations", []).append(delta["citation"])
+        elif headers[":event-type"] in ("messageStop", "metadata"):
+            answer |= payload
+    content = []
+    for _, block in sorted((index, block) for index, block in blocks.items() if index >= 0):
+        if "citationsContent" in block and "text" in block:
+            block["citationsContent"]["content"] = [{"text": block.pop("text")}]
+        if "toolUse" in block:
+            block["toolUse"]["input"] = json.loads(block["toolUse"]["input"])
+        content.append(block)
+    return {**answer, "output": {"message": {"role": "assistant", "content": content}}}
+
+
+# What all of them have in common
+
+
+class Choice(NamedTuple):
+    """One of an answer's choices; calls are names and arguments."""
+
+    text: str
+    reasoning: str
+    calls: list[tuple[str, Any]]
+    finish: str
+
+
+class Usage(NamedTuple):
+    """Tokens, in OpenAI's words."""
+
+    prompt: int
+    completion: int
+    total: int
+    cached: int = 0
+    reasoning: int = 0
+
+
+class Said(NamedTuple):
+    """An answer, in whichever dialect it came."""
+
+    choices: list[Choice]
+    usage: Usage | None
+
+
+def arguments(written: str) -> Any:
+    """What a call was made with; no arguments are often written as nothing."""
+    return json.loads(written or "{}")
+
+
+def openai_usage(usage: dict[str, Any] | None) -> Usage | None:
+    """Usage in OpenAI's own form."""
+    if not usage:
+        return None
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    thoughts = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    return Usage(usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"], cached, thoughts)
+
+
+def said_openai(body: str, *, stream: bool) -> Said:
+    """A recorded answer of the OpenAI dialect."""
+    if stream:
+        told = Told(body)
+        calls = [(told.calls[i]["name"], arguments(told.calls[i]["arguments"])) for i in sorted(told.calls)]
+        finish = told.finish or ("tool_calls" if calls else "stop")  # one ends with [DONE] alone
+        return Said([Choice(told.content, told.thoughts, calls, finish)], openai_usage(told.usage))
+    answer = json.loads(body)
+    choices = []
+    for index, choice in enumerate(answer["choices"]):
+        assert choice["index"] == index
+        text, thoughts = content_of(choice["message"])
+        functions = [call["function"] for call in choice["message"].get("tool_calls") or []]
+        calls = [(function["name"], arguments(function["arguments"])) for function in functions]
+        choices.append(Choice(text or "", thoughts, calls, choice["finish_reason"]))
+    return Said(choices, openai_usage(answer.get("usage")))
+
+
+def said_anthropic(body: str, *, stream: bool) -> Said:
+    """A recorded answer of the Messages API."""
+    message = anthropic_stream(body) if stream else json.loads(body)
+    blocks, usage = message["content"], message["usage"]
+    cached = usage["cache_read_input_tokens"]
+    prompt = usage["input_tokens"] + usage["cache_creation_input_tokens"] + cached
+    thoughts = (usage.get("output_tokens_details") or {}).get("thinking_tokens", 0)
+    choice = Choice(
+        "".join(block["text"] for block in blocks if block["type"] == "text"),
+        "".join(block["thinking"] for block in blocks if block["type"] == "thinking"),
+        [(block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"],
+        {"end_turn": "stop", "stop_sequence": "stop", "tool_use": "tool_calls"}[message["stop_reason"]],
+    )
+    return Said([choice], Usage(prompt, usage["output_tokens"], prompt + usage["output_tokens"], cached, thoughts))
+
+
+def said_gemini(body: str) -> Said:
+    """A recorded answer of generateContent, whole or streamed."""
+    read = gemini(gemini_responses(body))
+    choice = Choice(read["text"], read["reasoning"], read["calls"], read["finish"])
+    prompt, completion, total = read["usage"]
+    return Said([choice], Usage(prompt, completion, total, read["cached"], read["thoughts"]))
+
+
+def said_converse(body: bytes, *, stream: bool) -> Said:
+    """A recorded answer of Converse, which counts no reasoning tokens."""
+    answer = converse_stream(body) if stream else json.loads(body)
+    read = converse(answer["output"]["message"], answer["stopReason"], answer["usage"])
+    prompt, completion, total, cached, _ = read["usage"]
+    calls = [(name, given) for _, name, given in read["calls"]]
+    return Said(
+        [Choice(read["text"], read["reasoning"], calls, read["finish"])], Usage(prompt, completion, total, cached)
+    )
