@@ -3,6 +3,7 @@
 https://platform.claude.com/docs/en/models/overview (output limits)
 https://platform.claude.com/docs/en/build-with-claude/effort (effort levels)
 https://platform.claude.com/docs/en/build-with-claude/thinking (adaptive thinking, budgets)
+https://platform.claude.com/docs/en/about-claude/models/whats-new-claude-4-6#prefill-removal
 https://platform.claude.com/docs/en/models/opus-5-5/migration-guide and its siblings (what newer models refuse)
 """
 
@@ -26,6 +27,7 @@ class Claude(msgspec.Struct, frozen=True, kw_only=True):
     `efforts`: levels understood. `sampling`: whether temperature and top_p
     may be given together, only one of them, or neither. `forced_tools`:
     `tool_choice` any and tool. `structured`: `output_config.format` and strict tools.
+    `prefill`: goes on with an assistant turn that comes last; a 400 where not.
     """
 
     max_output: int
@@ -35,11 +37,12 @@ class Claude(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Literal["both", "one", "none"] = "one"
     forced_tools: bool = True
     structured: bool = True
+    prefill: bool = False
 
 
-_3 = Claude(max_output=4_096, thinking="", sampling="both", structured=False)
-_3_7 = Claude(max_output=64_000, sampling="both", structured=False)
-_4_5 = Claude(max_output=64_000)
+_3 = Claude(max_output=4_096, thinking="", sampling="both", structured=False, prefill=True)
+_3_7 = Claude(max_output=64_000, sampling="both", structured=False, prefill=True)
+_4_5 = Claude(max_output=64_000, prefill=True)
 _4_6 = Claude(max_output=128_000, thinking="adaptive", efforts=("low", "medium", "high", "max"))
 _4_7 = Claude(max_output=128_000, thinking="adaptive", efforts=EFFORTS, sampling="none")
 _5 = msgspec.structs.replace(_4_7, off="disabled")

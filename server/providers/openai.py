@@ -17,6 +17,7 @@ from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from server.openai_json.fields import decode
 from server.providers import failures
 from server.providers.base import Endpoint, HttpRequest, Vendor
+from server.providers.registry import PLAIN
 from server.wire.sse import Event, SSEDecoder
 
 _encode = msgspec.json.Encoder().encode
@@ -37,6 +38,8 @@ _FINISH = {
 }
 #: Words that say the provider gave up: the answer is not one.
 _FAILED = frozenset({"error", "insufficient_system_resource", "abort", "network_error"})
+#: Under these words the other dialects have what they signed sent back to them.
+_OTHERS = frozenset({"anthropic", "bedrock", "gemini", "google"})
 
 
 class OpenAITranslator:
@@ -59,6 +62,8 @@ class OpenAITranslator:
         else:
             out.pop("stream_options", None)  # only allowed on streams
         _apply_quirks(out, vendor)
+        if vendor != PLAIN["openai"]:  # behind which may be Google's own, or a gateway such as this
+            _forget_others(out["messages"])
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream" if stream else "application/json",
@@ -120,6 +125,22 @@ def url(endpoint: Endpoint) -> str:
 def completion_id(provider_id: str) -> str:
     """The provider's id in OpenAI's form, so that both logs can be searched for it; empty stays empty."""
     return provider_id if not provider_id or provider_id.startswith("chatcmpl-") else f"chatcmpl-{provider_id}"
+
+
+def _forget_others(messages: list[dict[str, Any]]) -> None:
+    """Take out the signatures of other dialects: no vendor reads them, and some refuse fields they do not know."""
+    for message in messages:
+        details = message.get("reasoning_details")
+        if isinstance(details, list):
+            message["reasoning_details"] = [d for d in details if d.get("format") not in _OTHERS]
+            if not message["reasoning_details"]:
+                del message["reasoning_details"]
+        for call in message.get("tool_calls", ()):
+            extra = call.get("extra_content")
+            if isinstance(extra, dict):
+                call["extra_content"] = {name: value for name, value in extra.items() if name not in _OTHERS}
+                if not call["extra_content"]:
+                    del call["extra_content"]
 
 
 def _apply_quirks(out: dict[str, Any], vendor: Vendor) -> None:

@@ -52,6 +52,13 @@ _LABELS = frozenset({"user", "metadata", "service_tier"})
 #: What no other dialect has a word for.
 _FOREIGN = frozenset({"logit_bias", "prediction", "verbosity"})
 
+#: llama.cpp goes on with a last assistant turn by itself, but a model that thinks would begin with that: a 400.
+#: https://github.com/ggml-org/llama.cpp/tree/master/tools/server
+_LLAMA_PREFILL: Mapping[str, Any] = {
+    "prefill": True,
+    "prefill_body": {"chat_template_kwargs": {"enable_thinking": False}},
+}
+
 
 def _compatible(type_: str, base_url: str = "", *env: str, **quirks: Any) -> Vendor:
     """A server of the OpenAI dialect that is not OpenAI: the older names, which they all know."""
@@ -70,6 +77,7 @@ _ANTHROPIC = Vendor(
     response_formats=_JSON_SCHEMA,
     modalities=_DOCUMENTS,
     max_stop=16,
+    prefill=True,
 )
 
 _GEMINI = Vendor(
@@ -140,7 +148,9 @@ _ROWS = (
     ),
     _BEDROCK,
     # The embedded model, a small one: steadier when cool, and it never learned to call tools.
-    _compatible("local", modalities=_TEXT, drops=frozenset({"tools"}), defaults={"temperature": 0.2}),
+    _compatible(
+        "local", modalities=_TEXT, drops=frozenset({"tools"}), defaults={"temperature": 0.2}, **_LLAMA_PREFILL
+    ),
     # A 400 for logprobs, logit_bias and n; penalties, metadata and store do nothing.
     # https://console.groq.com/docs/openai  https://console.groq.com/docs/api-reference
     _compatible(
@@ -270,9 +280,15 @@ _ROWS = (
         modalities=_IMAGES,
     ),
     # https://docs.vllm.ai/en/stable/serving/openai_compatible_server/
-    _compatible("vllm", "http://localhost:8000/v1", drops=frozenset({"user"})),
+    _compatible(
+        "vllm",
+        "http://localhost:8000/v1",
+        drops=frozenset({"user"}),
+        prefill=True,
+        prefill_body={"continue_final_message": True, "add_generation_prompt": False},
+    ),
     # https://github.com/ggml-org/llama.cpp/tree/master/tools/server
-    _compatible("llamacpp", "http://localhost:8080/v1"),
+    _compatible("llamacpp", "http://localhost:8080/v1", **_LLAMA_PREFILL),
     # A 400 for json_object. https://lmstudio.ai/docs/developer/openai-compat
     _compatible("lmstudio", "http://localhost:1234/v1", response_formats=_JSON_SCHEMA),
     # https://docs.sglang.ai/basic_usage/openai_api_completions.html

@@ -79,6 +79,8 @@ class Success(NamedTuple, Generic[T]):
     upstream_seconds: float
     #: The successful call, for EndpointHealth.
     call: Call
+    #: The candidates that were left to try.
+    others: list[Candidate]
 
 
 class _Account:
@@ -187,7 +189,9 @@ class Attempts:
             else:
                 self._health.answered(made, whole=whole)
                 account.note(candidate, self._clock() - made.begun)
-                return Success(candidate, result, account.attempts, account.skipped, account.seconds, made)
+                return Success(
+                    candidate, result, account.attempts, account.skipped, account.seconds, made, queue[1:]
+                )
 
     def _choose(self, queue: list[Candidate]) -> Candidate:
         """The next candidate; one whose circuit opened since the plan was made lets the others go first."""

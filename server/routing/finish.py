@@ -18,7 +18,8 @@ class StreamFinisher:
     def __init__(self, *, id: str, created: int, model: str, include_usage: bool) -> None:
         self._id = id
         self._created = created
-        self._model = model
+        #: The public id, from here on.
+        self.model = model
         self._include_usage = include_usage
         self._begun = False
         self._seen: set[int] = set()
@@ -63,4 +64,4 @@ class StreamFinisher:
             self._created = chunk.created or self._created
         chunk.id = self._id
         chunk.created = self._created
-        chunk.model = self._model
+        chunk.model = self.model

@@ -41,7 +41,7 @@ def validate(request: pb.ChatCompletionRequest) -> None:
     for index, tool in enumerate(request.tools):
         if not tool.function.name and not tool.HasField("other_json"):
             raise InvalidRequest("Required.", f"tools[{index}].function.name")
-    _json_texts(request, "")
+    _walk(request, "")
 
 
 def _message(message: pb.Message) -> None:
@@ -58,20 +58,22 @@ def _message(message: pb.Message) -> None:
             raise InvalidRequest("Required.", f"content[{index}].image_url.url")
 
 
-def _json_texts(msg: Any, path: str) -> None:
-    """Every field whose name ends in `_json` must hold one JSON object."""
+def _walk(msg: Any, path: str) -> None:
+    """Every field whose name ends in `_json` must hold one JSON object, every enum a number of this contract."""
     for field, value in msg.ListFields():
         here = f"{path}.{field.name}" if path else field.name
         if field.message_type is None:
             if field.name.endswith("_json"):
                 _json_object(value, here)
+            elif field.enum_type is not None and value not in field.enum_type.values_by_number:
+                raise InvalidRequest(f"{field.enum_type.name} has no number {value}.", here)
         elif field.message_type.GetOptions().map_entry:
             continue
         elif field.is_repeated:
             for index, item in enumerate(value):
-                _json_texts(item, f"{here}[{index}]")
+                _walk(item, f"{here}[{index}]")
         else:
-            _json_texts(value, here)
+            _walk(value, here)
 
 
 def _json_object(value: str, path: str) -> None:

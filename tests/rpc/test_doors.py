@@ -337,6 +337,8 @@ async def test_typed_errors_are_rich(gate: Gateway, up: FaultServer) -> None:
         ({"messages": [pb.Message(role=pb.ROLE_USER)]}, "messages[0].content"),
         ({"messages": [pb.Message()]}, "messages[0].role"),
         ({"messages": []}, "messages"),
+        ({"messages": [pb.Message(role=99, content=[pb.ContentPart(text="x")])]}, "messages[0].role"),  # type: ignore[arg-type]
+        ({"verbosity": 99}, "verbosity"),
         ({"model": ""}, "model"),
         ({"logit_bias": {"5": 300.0}}, "logit_bias.5"),
     ],
