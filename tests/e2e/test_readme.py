@@ -70,9 +70,14 @@ def test_commands(up: Up, line: str) -> None:
 
 
 def test_configuration(tmp_path: Path) -> None:
-    [body] = [body for kind, body in BLOCKS if kind == "yaml"]
+    body, providers = [body for kind, body in BLOCKS if kind == "yaml"]
     file = tmp_path / "lmchat.yaml"
     file.write_text(body)
     environ = {"LMCHAT_API_KEY": "k", "LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1:1/v1"}
     catalog = Catalog(load(file, environ), environ)
     assert [endpoint.name for endpoint in catalog.resolve("fast").endpoints] == ["rack", "cloud"]
+    file.write_text(providers)
+    keys = {"ANTHROPIC_API_KEY": "k", "GEMINI_API_KEY": "k", "AZURE_OPENAI_API_KEY": "k"}
+    catalog = Catalog(load(file, keys), keys)
+    claude = catalog.resolve("anthropic/claude")
+    assert [endpoint.dialect for endpoint in claude.endpoints] == ["anthropic", "bedrock", "anthropic"]
