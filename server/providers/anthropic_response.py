@@ -19,7 +19,7 @@ from server.errors import ProviderError, Reason
 from server.openai_json.fields import decode, encode_text
 from server.providers import failures
 from server.providers.anthropic_messages import FORMAT
-from server.providers.openai import completion_id
+from server.providers.base import completion_id
 
 #: Any other word is read as `stop`, or as `tool_calls` where there are some.
 #: https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons

@@ -14,7 +14,7 @@ from server.errors import ProviderError, Reason, StreamTruncated
 from server.openai_json.fields import encode_text
 from server.providers import anthropic_response as response
 from server.providers import failures
-from server.providers.openai import completion_id
+from server.providers.base import completion_id
 from server.wire.sse import Event, SSEDecoder
 
 

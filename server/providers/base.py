@@ -141,3 +141,8 @@ class Translator(Protocol):
     def decoder(self, request: pb.ChatCompletionRequest) -> StreamDecoder:
         """A fresh decoder for one streamed answer."""
         ...
+
+
+def completion_id(provider_id: str) -> str:
+    """The provider's id in OpenAI's form, so that both logs can be searched for it; empty stays empty."""
+    return provider_id if not provider_id or provider_id.startswith("chatcmpl-") else f"chatcmpl-{provider_id}"

@@ -19,8 +19,8 @@ from lmchat.v1 import chat_pb2 as pb
 from server.errors import ProviderError, Reason, StreamTruncated
 from server.openai_json import decode_json, encode_text
 from server.providers import failures
+from server.providers.base import completion_id
 from server.providers.gemini_contents import FORMAT
-from server.providers.openai import completion_id
 
 # Errors
 
