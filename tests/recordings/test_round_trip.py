@@ -1,0 +1,362 @@
+"""A tool conversation begun on one dialect and finished on another, each way, by a client of OpenAI's.
+
+The client sends back what the REST door gave it: whole, or reduced to role,
+content and tool calls. What then reaches the provider is checked against the
+provider's published schema, and for whose signatures it holds.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema
+import pytest
+
+from tests.providers import bedrock_help
+from tests.providers.test_gemini_recordings import check_conversation
+from tests.providers.test_gemini_recordings import validator as gemini_validator
+from tests.support.faults import FaultServer, fault_server, reply
+from tests.support.gateway import Gateway, gateway
+from tests.support.needs import ROOT, missing
+
+SPECS = ROOT.parent / "shared" / "specs"
+
+
+class Call(NamedTuple):
+    """A tool's call, and what the tool gives."""
+
+    name: str
+    arguments: dict[str, Any]
+    result: str
+
+
+#: What the model does in the first two turns; in the third it answers.
+TURNS = [
+    [Call("weather", {"city": "Rome"}, '{"temp": 18}'), Call("now", {}, "12:00")],
+    [Call("weather", {"city": "Ærø", "days": [1, 2.5]}, "It is {raining")],
+]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "The weather",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}, "days": {"type": "array", "items": {"type": "number"}}},
+                "required": ["city"],
+            },
+        },
+    },
+    {"type": "function", "function": {"name": "now", "description": "The time"}},
+]
+
+
+def signature(party: str, turn: int) -> str:
+    """A signature that shows whose it is."""
+    return base64.b64encode(f"<signed by {party}, turn {turn}>".encode()).decode()
+
+
+# What providers answer
+
+
+def openai_answer(turn: int, calls: list[Call]) -> dict[str, Any]:
+    made = [
+        {
+            "id": f"functions.{call.name}:{turn}{i}",  # as Kimi writes them
+            "type": "function",
+            "function": {"name": call.name, "arguments": json.dumps(call.arguments) if call.arguments else ""},
+        }
+        for i, call in enumerate(calls)
+    ]
+    details = [
+        {
+            "type": "reasoning.text", "text": "Hm.", "signature": signature("openai", turn),
+            "format": "anthropic-claude-v1", "index": 0,
+        }
+    ]  # fmt: skip
+    message = {"role": "assistant", "content": "Let me see." if calls else "Done."}
+    thoughts = {"reasoning": "Hm.", "reasoning_details": details}  # as OpenRouter writes it
+    return {
+        "id": "gen-1", "object": "chat.completion", "created": 1, "model": "up",
+        "choices": [
+            {
+                "index": 0,
+                "message": message | ({"tool_calls": made} if made else {}) | thoughts,
+                "finish_reason": "tool_calls" if made else "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    }  # fmt: skip
+
+
+def anthropic_answer(turn: int, calls: list[Call]) -> dict[str, Any]:
+    return {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "up", "stop_sequence": None,
+        "content": [
+            {"type": "thinking", "thinking": "Hm.", "signature": signature("anthropic", turn)},
+            {"type": "text", "text": "Let me see." if calls else "Done."},
+            *(
+                {"type": "tool_use", "id": f"toolu_{turn}{i}", "name": call.name, "input": call.arguments}
+                for i, call in enumerate(calls)
+            ),
+        ],
+        "stop_reason": "tool_use" if calls else "end_turn",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }  # fmt: skip
+
+
+def gemini_answer(turn: int, calls: list[Call]) -> dict[str, Any]:
+    """Its calls have no ids, and only the first of them is signed."""
+    made: list[dict[str, Any]] = [{"functionCall": {"name": call.name, "args": call.arguments}} for call in calls]
+    signed = [part | {"thoughtSignature": signature("gemini", turn)} for part in made[:1]] + made[1:]
+    text = {"text": "Let me see." if calls else "Done."}
+    parts = [{"text": "Hm.", "thought": True}, text, *signed]
+    return {
+        "candidates": [{"index": 0, "content": {"role": "model", "parts": parts}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2},
+        "responseId": f"r{turn}",
+    }
+
+
+def converse_answer(turn: int, calls: list[Call], thought: dict[str, Any]) -> dict[str, Any]:
+    content = [
+        {"reasoningContent": thought},
+        {"text": "Let me see." if calls else "Done."},
+        *(
+            {"toolUse": {"toolUseId": f"tooluse_{turn}{i}", "name": call.name, "input": call.arguments}}
+            for i, call in enumerate(calls)
+        ),
+    ]
+    return {
+        "output": {"message": {"role": "assistant", "content": content}},
+        "stopReason": "tool_use" if calls else "end_turn",
+        "usage": {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2},
+        "metrics": {"latencyMs": 1},
+    }
+
+
+def claude_answer(turn: int, calls: list[Call]) -> dict[str, Any]:
+    return converse_answer(
+        turn, calls, {"reasoningText": {"text": "Hm.", "signature": signature("bedrock-claude", turn)}}
+    )
+
+
+def opaque_answer(turn: int, calls: list[Call]) -> dict[str, Any]:
+    return converse_answer(turn, calls, {"redactedContent": signature("bedrock-gpt", turn)})
+
+
+# What reaches them: is it valid, and which calls and results does it hold
+
+Calls = list[tuple[str, str, Any]]  # id, name, arguments
+Results = list[tuple[str, str]]  # id, what the tool gave
+
+
+@cache
+def openapi(file: str, schema: str) -> jsonschema.protocols.Validator:
+    spec = json.loads((SPECS / file).read_bytes())
+    return jsonschema.Draft202012Validator({**spec, "$ref": f"#/components/schemas/{schema}"})
+
+
+def openai_sent(body: Any) -> tuple[Calls, Results]:
+    openapi("openai-chat.json", "CreateChatCompletionRequest").validate(body)
+    calls = [call for message in body["messages"] for call in message.get("tool_calls", [])]
+    return (
+        [(c["id"], c["function"]["name"], json.loads(c["function"]["arguments"] or "{}")) for c in calls],
+        [(m["tool_call_id"], m["content"]) for m in body["messages"] if m["role"] == "tool"],
+    )
+
+
+def anthropic_sent(body: Any) -> tuple[Calls, Results]:
+    openapi("anthropic-messages.json", "CreateMessageParams").validate(body)
+    assert [turn["role"] for turn in body["messages"]] == ["user", "assistant"] * (len(body["messages"]) // 2) + [
+        "user"
+    ]
+    blocks = [block for turn in body["messages"] for block in turn["content"]]
+    # A turn that goes on begins with thinking where there is a budget for it.
+    thinks = body["messages"][-2]["content"][0]["type"] == "thinking"
+    assert ("thinking" in body) == thinks
+    return (
+        [(b["id"], b["name"], b["input"]) for b in blocks if b["type"] == "tool_use"],
+        [(b["tool_use_id"], b["content"]) for b in blocks if b["type"] == "tool_result"],
+    )
+
+
+def gemini_sent(body: Any) -> tuple[Calls, Results]:
+    gemini_validator().validate(body)
+    check_conversation(body)
+    parts = [part for content in body["contents"] for part in content["parts"]]
+    for content in body["contents"]:  # Gemini 3 refuses a turn whose first call is not signed
+        made = [part for part in content["parts"] if "functionCall" in part]
+        assert all(part["thoughtSignature"] for part in made[:1])
+    calls = [part["functionCall"] for part in parts if "functionCall" in part]
+    results = [part["functionResponse"] for part in parts if "functionResponse" in part]
+
+    def given(response: dict[str, Any]) -> str:
+        return response["output"] if response.keys() == {"output"} else json.dumps(response)
+
+    return (
+        [(call["id"], call["name"], call["args"]) for call in calls],
+        [(result["id"], given(result["response"])) for result in results],
+    )
+
+
+def converse_sent(body: Any) -> tuple[Calls, Results]:
+    model = bedrock_help.service_model(SPECS / "bedrock-runtime-service-2.json")
+    assert bedrock_help.violations(model, "Converse", "m", body) == []
+    blocks = [block for turn in body["messages"] for block in turn["content"]]
+    uses = [block["toolUse"] for block in blocks if "toolUse" in block]
+    results = [block["toolResult"] for block in blocks if "toolResult" in block]
+
+    def given(content: Any) -> str:
+        [block] = content
+        return block["text"] if "text" in block else json.dumps(block["json"])
+
+    return (
+        [(use["toolUseId"], use["name"], use["input"]) for use in uses],
+        [(result["toolUseId"], given(result["content"])) for result in results],
+    )
+
+
+class Party(NamedTuple):
+    """One dialect, with a vendor and a model of it."""
+
+    provider: str
+    model: str
+    answer: Callable[[int, list[Call]], dict[str, Any]]
+    sent: Callable[[Any], tuple[Calls, Results]]
+    #: The parties whose signatures it takes: its own, and those of the same models elsewhere.
+    takes: frozenset[str]
+    #: What may not stand in ids.
+    forbidden: str = "$^"
+
+
+_KEYS = "region: eu-west-1, credentials: {access_key_id: AKIA, secret_access_key: s}"
+#: Claude signs for every platform that has it.
+#: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+_CLAUDE = frozenset({"anthropic", "bedrock-claude"})
+PARTIES = {
+    "openai": Party("type: openrouter, api_key: k", "o/m", openai_answer, openai_sent, frozenset({"openai"})),
+    "anthropic": Party(
+        "type: anthropic, api_key: k",
+        "claude-haiku-4-5",
+        anthropic_answer,
+        anthropic_sent,
+        _CLAUDE,
+        forbidden="[^A-Za-z0-9_-]",
+    ),
+    "gemini": Party(
+        "type: gemini, api_key: k", "gemini-3-flash-preview", gemini_answer, gemini_sent, frozenset({"gemini"})
+    ),
+    "bedrock-claude": Party(f"type: bedrock, {_KEYS}", bedrock_help.HAIKU, claude_answer, converse_sent, _CLAUDE),
+    "bedrock-gpt": Party(
+        f"type: bedrock, {_KEYS}", "openai.gpt-5.5", opaque_answer, converse_sent, frozenset({"bedrock-gpt"})
+    ),
+}
+
+
+@pytest.fixture(name="up")
+async def up_fixture() -> AsyncIterator[FaultServer]:
+    async with fault_server() as server:
+        yield server
+
+
+@pytest.fixture(name="gate")
+async def gate_fixture(up: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway]:
+    origin = up.base_url.removesuffix("/v1")
+    lines = ["providers:"]
+    for name, party in PARTIES.items():
+        lines.append(f'  {name}: {{{party.provider}, base_url: "{origin}"}}')
+    lines.append("models:")
+    for name, party in PARTIES.items():
+        lines.append(f'  {name}: {{endpoints: [{{provider: {name}, model: "{party.model}"}}]}}')
+    async with gateway(tmp_path, "\n".join(lines)) as gate:
+        yield gate
+
+
+def whole(message: dict[str, Any]) -> dict[str, Any]:
+    """A client that sends back all it was given."""
+    return message
+
+
+def reduced(message: dict[str, Any]) -> dict[str, Any]:
+    """A client that keeps what OpenAI's own fields hold."""
+    return {name: message[name] for name in ("role", "content", "tool_calls")}
+
+
+async def turn(gate: Gateway, up: FaultServer, party: str, number: int, messages: list[Any]) -> dict[str, Any]:
+    """One call of the model; its message."""
+    calls = TURNS[number] if number < len(TURNS) else []
+    answer = reply(200, PARTIES[party].answer(number, calls))
+    for name in ("", PARTIES[party].model):  # Gemini and Bedrock have the model in the path
+        up.script(name, answer)
+    asked = {"model": party, "messages": messages, "tools": TOOLS, "reasoning_effort": "low"}
+    got = await gate.post(asked)
+    assert got.status == 200, got.body
+    message: dict[str, Any] = got.json()["choices"][0]["message"]
+    made = [(c["function"]["name"], json.loads(c["function"]["arguments"] or "{}"))
+            for c in message.get("tool_calls", [])]  # fmt: skip
+    assert made == [(call.name, call.arguments) for call in calls]
+    return message
+
+
+def signers(body: Any) -> list[tuple[str, int]]:
+    """Whose signatures stand anywhere in a body, in order and each once."""
+    text = json.dumps(body, ensure_ascii=False)
+    found = [
+        (text.index(value), (party, number))
+        for party in PARTIES
+        for number in range(len(TURNS))
+        for value in (signature(party, number), base64.b64encode(signature(party, number).encode()).decode())
+        if value in text
+    ]
+    return [who for _, who in sorted(found)]
+
+
+@pytest.mark.parametrize("client", [whole, reduced])
+@pytest.mark.parametrize("last", PARTIES)
+@pytest.mark.parametrize("first", PARTIES)
+async def test_begun_here_and_finished_there(
+    gate: Gateway, up: FaultServer, first: str, last: str, client: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    if not SPECS.is_dir():
+        missing("../shared/specs")
+    messages: list[Any] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is the weather in Rome, and what time is it?"},
+    ]
+    calls: Calls = []
+    results: Results = []
+    for number, (party, made) in enumerate(zip((first, last), TURNS, strict=True)):
+        message = await turn(gate, up, party, number, messages)
+        messages.append(client(message))
+        for call, spec in zip(message["tool_calls"], made, strict=True):
+            calls.append((call["id"], spec.name, spec.arguments))
+            results.append((call["id"], spec.result))
+            messages.append({"role": "tool", "tool_call_id": call["id"], "content": spec.result})
+        assert len({id_ for id_, _, _ in calls}) == len(calls)
+        # The next call, by the same conversation so far, is `last`'s: both times.
+        answer = await turn(gate, up, last, number + 1, messages)
+        party_last = PARTIES[last]
+        body = up.calls[-1].body
+        sent_calls, sent_results = party_last.sent(body)
+
+        def fit(id_: str, forbidden: str = party_last.forbidden) -> str:
+            return re.sub(forbidden, "_", id_)
+
+        assert sent_calls == [(fit(id_), name, arguments) for id_, name, arguments in calls]
+        assert sent_results == [(fit(id_), result) for id_, result in results]
+        # Of OpenRouter's, a client that knows OpenAI's fields alone keeps none.
+        signed = [(who, n) for n, who in enumerate((first, last)[: number + 1]) if who in party_last.takes]
+        if client is reduced:
+            signed = [(who, n) for who, n in signed if who != "openai"]
+        assert signers(body) == signed
+        assert answer["content"] in ("Let me see.", "Done.")
+    assert answer["content"] == "Done."
+    assert "tool_calls" not in answer
