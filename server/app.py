@@ -80,7 +80,8 @@ class Worker:
         ids = Ids(lambda: f"chatcmpl-{uuid.uuid4().hex}", time.time, time.monotonic, random.random)
         self._fetcher = Fetcher(config.fetch)
         caller = Emulation(upstream, self._fetcher)
-        router = Router(catalog, caller, EndpointHealth(config.circuit, time.monotonic), ids, config.retry)
+        endpoint_health = EndpointHealth(config.circuit, time.monotonic)
+        router = Router(catalog, caller, endpoint_health, ids, config.retry)
         calls = Calls(KeyRing(config.keys), time.monotonic)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
@@ -91,7 +92,8 @@ class Worker:
             )
         )
         chat_service_pb2_grpc.add_ChatCompletionsServicer_to_server(ChatCompletions(calls, router), self._server)
-        model_service_pb2_grpc.add_ModelsServicer_to_server(Models(calls, catalog, int(time.time())), self._server)
+        models = Models(calls, catalog, int(time.time()), endpoint_health)
+        model_service_pb2_grpc.add_ModelsServicer_to_server(models, self._server)
         rest_pb2_grpc.add_RestServicer_to_server(Rest(calls, router, config.stream.keep_alive), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(

@@ -14,17 +14,8 @@ from itertools import islice
 
 import msgspec
 
-from server.config import (
-    Config,
-    ConfigError,
-    EndpointSettings,
-    ModelSettings,
-    Problem,
-    ProviderSettings,
-    Secret,
-    environment_keys,
-    suggest,
-)
+from server.config import Config, EndpointSettings, ModelSettings, ProviderSettings, Secret, environment_keys
+from server.config_yaml import ConfigError, Problem, suggest
 from server.errors import LmchatError, Reason
 from server.providers.base import Endpoint, Vendor
 from server.providers.credentials import mistake

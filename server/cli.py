@@ -16,7 +16,9 @@ from pathlib import Path
 
 from server import config as configuration
 from server.catalog import Catalog, default_config
-from server.config import Config, ConfigError
+from server.config import Config
+from server.config_file import load
+from server.config_yaml import ConfigError
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -113,7 +115,7 @@ def _positive(value: str) -> int:
 
 
 def _load(path: Path | None, environ: Mapping[str, str]) -> tuple[Config, Catalog]:
-    config = configuration.load(path, environ) if path else default_config(environ)
+    config = load(path, environ) if path else default_config(environ)
     return config, Catalog(config, environ)
 
 

@@ -11,18 +11,9 @@ import pytest
 
 from server import catalog as module
 from server.catalog import LOCAL_MODEL, Catalog, default_config
-from server.config import (
-    Config,
-    ConfigError,
-    EndpointSettings,
-    Key,
-    ModelSettings,
-    Price,
-    ProviderSettings,
-    Secret,
-    Timeouts,
-    load,
-)
+from server.config import Config, EndpointSettings, Key, ModelSettings, Price, ProviderSettings, Secret, Timeouts
+from server.config_file import load
+from server.config_yaml import ConfigError
 from server.errors import LmchatError, Reason
 from server.providers.base import Endpoint, Vendor
 from server.providers.dialects import DIALECTS, Dialect

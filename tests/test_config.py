@@ -12,11 +12,9 @@ from msgspec.structs import replace
 from server.config import (
     Circuit,
     Config,
-    ConfigError,
     EndpointSettings,
     Key,
     Price,
-    Problem,
     ProviderSettings,
     Retry,
     Secret,
@@ -24,8 +22,9 @@ from server.config import (
     Timeouts,
     environment,
     environment_keys,
-    load,
 )
+from server.config_file import load
+from server.config_yaml import ConfigError, Problem
 
 #: The example of the documentation.
 EXAMPLE = """\

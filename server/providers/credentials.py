@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 
 import httpx
 
-from server.config import ConfigError, Problem, ProviderSettings, Secret
+from server.config import ProviderSettings, Secret
+from server.config_yaml import ConfigError, Problem
 from server.providers.base import HttpRequest, Vendor
 from server.providers.credentials_lease import revealed
 from server.providers.upstream import Authenticator

@@ -11,6 +11,7 @@ from lmchat.v1 import model_service_pb2_grpc as model_grpc
 from server.catalog import Catalog, Model
 from server.providers import features
 from server.providers.base import Endpoint
+from server.routing.health import EndpointHealth
 from server.rpc.calls import Calls
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -21,32 +22,47 @@ _MODALITIES = ("image", "audio", "file")
 
 
 class Models(model_grpc.ModelsServicer):
-    """`created` is the time, in Unix seconds, at which the catalogue was read."""
+    """`created` is the time, in Unix seconds, at which the catalogue was read; `health` that of this worker."""
 
-    def __init__(self, calls: Calls, catalog: Catalog, created: int) -> None:
+    def __init__(self, calls: Calls, catalog: Catalog, created: int, health: EndpointHealth) -> None:
         self._calls = calls
         self._catalog = catalog
+        self._health = health
         self._created = created
-        self._list = model_service_pb2.ListModelsResponse(
-            object="list", data=[self._model(model) for model in catalog.models()]
-        )
+        self._models = catalog.models()
+        self._list = [self._model(model) for model in self._models]
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Context
     ) -> model_service_pb2.ListModelsResponse:
         """Every model, wildcards included."""
         async with self._calls(context) as call:
+            listed = model_service_pb2.ListModelsResponse(object="list", data=self._list)
+            for model, known in zip(listed.data, self._models, strict=True):
+                self._add_health(model, known)
             await call.begin()
-            return self._list
+            return listed
         raise AssertionError  # the block above returns or aborts
 
     async def GetModel(self, request: model_service_pb2.GetModelRequest, context: Context) -> model_pb2.Model:
         """One model; an id that a wildcard covers is found too."""
         async with self._calls(context) as call:
-            model = self._model(self._catalog.resolve(request.model))
+            known = self._catalog.resolve(request.model)
+            model = self._model(known)
+            self._add_health(model, known)
             await call.begin()
             return model
         raise AssertionError  # the block above returns or aborts
+
+    def _add_health(self, model: model_pb2.Model, known: Model) -> None:
+        """Say how the endpoints of `known` are doing now."""
+        for shown, endpoint in zip(model.lmchat.endpoints, known.endpoints, strict=True):
+            shown.health.state = self._health.circuit(endpoint.id)
+            latency, throughput = self._health.latency(endpoint.id), self._health.throughput(endpoint.id)
+            if latency is not None:
+                shown.health.latency_ms = round(latency * 1000, 1)
+            if throughput is not None:
+                shown.health.tokens_per_second = round(throughput, 1)
 
     def _model(self, model: Model) -> model_pb2.Model:
         return model_pb2.Model(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from server.catalog import Catalog
-from server.config import load
+from server.config_file import load
 from tests.e2e.conftest import Up
 from tests.support import needs
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from server.config import ConfigError, ProviderSettings, Secret, load
+from server.config import ProviderSettings, Secret
+from server.config_file import load
+from server.config_yaml import ConfigError
 from server.errors import ProviderError
 from server.providers import credentials_lease
 from server.providers.credentials import StaticHeaders, mistake

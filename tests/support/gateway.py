@@ -15,7 +15,7 @@ from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2_grpc, rest_pb2_gr
 
 from server.app import Worker
 from server.catalog import Catalog
-from server.config import load
+from server.config_file import load
 from server.wire.transport import Transport
 
 KEY = "sk-test"

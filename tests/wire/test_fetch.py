@@ -24,7 +24,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.config import ConfigError, Fetch, load
+from server.config import Fetch
+from server.config_file import load
+from server.config_yaml import ConfigError
 from server.errors import InvalidRequest
 from server.wire.fetch import Fetcher, Media, embedded, is_public, media_type
 

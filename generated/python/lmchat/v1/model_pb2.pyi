@@ -113,6 +113,7 @@ class Endpoint(_message.Message):
     SUPPORTED_PARAMETERS_FIELD_NUMBER: _builtins.int
     INPUT_MODALITIES_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that routing directives use."""
     provider: _builtins.str
@@ -133,6 +134,10 @@ class Endpoint(_message.Message):
     def price(self) -> Global___Price:
         """Where configured."""
 
+    @_builtins.property
+    def health(self) -> Global___EndpointHealth:
+        """How it has been doing, as the worker that answers sees it."""
+
     def __init__(
         self,
         *,
@@ -143,16 +148,63 @@ class Endpoint(_message.Message):
         supported_parameters: _abc.Iterable[_builtins.str] | None = ...,
         input_modalities: _abc.Iterable[_builtins.str] | None = ...,
         price: Global___Price | None = ...,
+        health: Global___EndpointHealth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_price", b"_price", "price", b"price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_health", b"_health", "_price", b"_price", "health", b"health", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_price", b"_price", "dialect", b"dialect", "input_modalities", b"input_modalities", "model", b"model", "name", b"name", "price", b"price", "provider", b"provider", "supported_parameters", b"supported_parameters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health", b"_health", "_price", b"_price", "dialect", b"dialect", "health", b"health", "input_modalities", b"input_modalities", "model", b"model", "name", b"name", "price", b"price", "provider", b"provider", "supported_parameters", b"supported_parameters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__health: _TypeAlias = _typing.Literal["health"]  # noqa: Y015
+    _WhichOneofArgType__health: _TypeAlias = _typing.Literal["_health", b"_health"]  # noqa: Y015
     _WhichOneofReturnType__price: _TypeAlias = _typing.Literal["price"]  # noqa: Y015
     _WhichOneofArgType__price: _TypeAlias = _typing.Literal["_price", b"_price"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__health) -> _WhichOneofReturnType__health | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__price) -> _WhichOneofReturnType__price | None: ...
 
 Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
+
+@_typing.final
+class EndpointHealth(_message.Message):
+    """How an endpoint has been doing of late."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    LATENCY_MS_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """The circuit: `closed`; `open`, tried last because it failed too often;
+    `half_open`, waiting for a single call to show whether it is well again.
+    """
+    latency_ms: _builtins.float
+    """Moving average of the time to the first content, or to whole answers
+    where nobody streams; absent where nothing was measured of late.
+    """
+    tokens_per_second: _builtins.float
+    """Moving average of output tokens; absent where nothing was measured of late."""
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        latency_ms: _builtins.float | None = ...,
+        tokens_per_second: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "_tokens_per_second", b"_tokens_per_second", "latency_ms", b"latency_ms", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "_tokens_per_second", b"_tokens_per_second", "latency_ms", b"latency_ms", "state", b"state", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__latency_ms: _TypeAlias = _typing.Literal["latency_ms"]  # noqa: Y015
+    _WhichOneofArgType__latency_ms: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms"]  # noqa: Y015
+    _WhichOneofReturnType__tokens_per_second: _TypeAlias = _typing.Literal["tokens_per_second"]  # noqa: Y015
+    _WhichOneofArgType__tokens_per_second: _TypeAlias = _typing.Literal["_tokens_per_second", b"_tokens_per_second"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_ms) -> _WhichOneofReturnType__latency_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_per_second) -> _WhichOneofReturnType__tokens_per_second | None: ...
+
+Global___EndpointHealth: _TypeAlias = EndpointHealth  # noqa: Y015
 
 @_typing.final
 class Price(_message.Message):
