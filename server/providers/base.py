@@ -46,7 +46,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     modalities: frozenset[str] = frozenset({"text", "image", "audio", "file"})
     #: The most stop sequences it takes.
     max_stop: int = 4
-    #: It goes on with an assistant turn that comes last, and gives only what follows it; with Anthropic's dialect,
+    #: It goes on with an assistant turn that comes last, streaming only what follows it; with Anthropic's dialect,
     #: where the model does (anthropic_models).
     prefill: bool = False
     #: Body fields it needs for that.

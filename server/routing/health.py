@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from server.config import Circuit
 from server.errors import ProviderError, Reason
@@ -102,6 +102,14 @@ class EndpointHealth:
         """Whether it is to be avoided: its circuit is open, or half-open with the probe under way."""
         state = self._endpoints.get(endpoint_id)
         return state is not None and state.open_until is not None and self._clock() < state.open_until
+
+    def circuit(self, endpoint_id: str) -> Literal["closed", "open", "half_open"]:
+        """`half_open`: the cooldown is over, and the probe is the next call or under way."""
+        state = self._endpoints.get(endpoint_id)
+        if state is None or state.open_until is None:
+            return "closed"
+        probing = state.probe is not None or self._clock() >= state.open_until
+        return "half_open" if probing else "open"
 
     def latency(self, endpoint_id: str) -> float | None:
         """Moving average of seconds to the first content; to whole answers, where nobody streams."""

@@ -13,8 +13,9 @@ from server.catalog import Catalog, Model
 from server.config import Retry
 from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderError, Reason
 from server.providers import features
-from server.providers.caller import Caller, Stream
+from server.providers.caller import Caller
 from server.providers.upstream import Answer, Chunks
+from server.routing import resume
 from server.routing.attempts import SLACK, Attempts, Success
 from server.routing.finish import StreamFinisher
 from server.routing.health import EndpointHealth
@@ -49,12 +50,13 @@ class RoutedStream:
 
     def __init__(
         self,
-        success: Success[tuple[Stream, Chunks]],
+        success: Success[resume.Opened],
         finisher: StreamFinisher,
         report: pb.RoutingReport,
         health: EndpointHealth,
         clock: Callable[[], float],
         deadline: float,
+        resumption: resume.Resumption | None,
     ) -> None:
         self._success = success
         self._stream, self._first = success.result
@@ -62,7 +64,10 @@ class RoutedStream:
         self._health = health
         self._clock = clock
         self._deadline = deadline
+        self._resumption = resumption
         self._chunks = self._read()
+        #: Tokens of the answer that calls before this one gave.
+        self._carried = 0
         self.report = report
         self.upstream_seconds = success.upstream_seconds
 
@@ -84,34 +89,63 @@ class RoutedStream:
             await self._stream.aclose()
 
     async def _read(self) -> AsyncGenerator[Chunks, None]:
-        first = self._finisher.feed(self._first)
-        if first:
-            yield first
-        call = self._success.call
-        until = asyncio.get_running_loop().time() + self._deadline - self._clock()
         try:
-            async with aclosing(self._stream.batches(until)) as batches:
-                async for batch in batches:
-                    out = self._finisher.feed(batch)
-                    if out:
-                        yield out
-        except ProviderError as error:
-            self._broke(error)
-            raise
+            while True:
+                first = self._feed(self._first)
+                if first:
+                    yield first
+                until = asyncio.get_running_loop().time() + self._until() - self._clock()
+                try:
+                    async with aclosing(self._stream.batches(until)) as batches:
+                        async for batch in batches:
+                            out = self._feed(batch)
+                            if out:
+                                yield out
+                    break
+                except ProviderError as error:
+                    await self._stream.aclose()
+                    self._broke(error)
+                    await self._resume(error)
         finally:
             await self._stream.aclose()
-        self._health.success(call)
-        self._health.speed(call, self._finisher.tokens)
+        self._health.success(self._success.call)
+        self._health.speed(self._success.call, self._finisher.tokens - self._carried)
         self.report.native_finish_reason = self._stream.native_finish_reason
         last = self._finisher.end(self.report)
         if last:
             yield last
 
+    def _until(self) -> float:
+        """When the call under way must be done, by the clock."""
+        call, timeouts = self._success.call, self._success.candidate.endpoint.timeouts
+        return min(self._deadline, call.begun + timeouts.total)
+
+    def _feed(self, chunks: Chunks) -> Chunks:
+        if self._resumption is not None:
+            chunks = self._resumption.splice.feed(chunks)
+        return self._finisher.feed(chunks)
+
+    async def _resume(self, error: ProviderError) -> None:
+        """Go on with a fallback; raises `error` where there is none."""
+        if self._resumption is None:
+            raise error
+        self._success = await self._resumption.run(self._success, error)
+        self._stream, self._first = self._success.result
+        self._carried = self._resumption.splice.carried.completion_tokens
+        candidate, report = self._success.candidate, self.report
+        self._finisher.model = candidate.endpoint.public_model
+        report.resumed = True
+        report.provider = candidate.endpoint.name
+        report.tries = len(self._success.attempts)
+        del report.attempts[:]
+        report.attempts.extend(map(_attempt, self._success.attempts))
+        report.dropped_params.extend(name for name in candidate.dropped if name not in report.dropped_params)
+
     def _broke(self, error: ProviderError) -> None:
         """Hold it against the endpoint, unless only the time was up, and put it on the account."""
         now = self._clock()
         call = self._success.call
-        if error.reason is not Reason.TIMEOUT or now < self._deadline - SLACK:
+        if error.reason is not Reason.TIMEOUT or now < self._until() - SLACK:
             self._health.failure(call, error)
         *before, this = self._success.attempts
         ms = round((now - call.begun) * 1000)
@@ -152,15 +186,13 @@ class Router:
         made = self._plan(request)
         deadline = self._deadline(made, timeout)
 
-        async def call(candidate: Candidate, limit: float) -> tuple[Stream, Chunks]:
-            stream = self._upstream.stream(candidate.endpoint, features.without(request, candidate.dropped))
-            try:
-                return stream, await stream.open(limit)
-            except BaseException:
-                await stream.aclose()
-                raise
+        async def call(candidate: Candidate, limit: float) -> resume.Opened:
+            return await self._open(candidate, request, limit)
 
         success = await self._attempts.run(made, deadline, call, whole=False)
+        resumption = None
+        if resume.wanted(request):
+            resumption = resume.Resumption(request, self._attempts, self._open, deadline, made.max_tries)
         endpoint = success.candidate.endpoint
         finisher = StreamFinisher(
             id=self._ids.new(),
@@ -174,8 +206,17 @@ class Router:
             _report(request, made, success),
             self._health,
             self._ids.clock,
-            min(deadline, success.call.begun + endpoint.timeouts.total),
+            deadline,
+            resumption,
         )
+
+    async def _open(self, candidate: Candidate, request: pb.ChatCompletionRequest, limit: float) -> resume.Opened:
+        stream = self._upstream.stream(candidate.endpoint, features.without(request, candidate.dropped))
+        try:
+            return stream, await stream.open(limit)
+        except BaseException:
+            await stream.aclose()
+            raise
 
     def _plan(self, request: pb.ChatCompletionRequest) -> Plan:
         routing = request.lmchat.routing
@@ -213,7 +254,7 @@ class Router:
 def _report(
     request: pb.ChatCompletionRequest,
     made: Plan,
-    success: Success[Answer] | Success[tuple[Stream, Chunks]],
+    success: Success[Answer] | Success[resume.Opened],
 ) -> pb.RoutingReport:
     report = pb.RoutingReport(
         provider=success.candidate.endpoint.name,

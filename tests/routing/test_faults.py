@@ -1,0 +1,457 @@
+"""The whole worker in front of providers that misbehave: what callers get, what providers see, and in how long.
+
+Two endpoints, `a` and `b`, in this order; every row is asked four times, whole
+and streamed, through both doors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from lmchat.v1 import chat_pb2 as pb
+from lmchat.v1 import model_service_pb2
+
+from server import openai_json
+from server.errors import STATUS, Reason
+from tests.support.faults import (
+    Behaviour,
+    Call,
+    FaultServer,
+    answer,
+    broken,
+    cut,
+    failure,
+    fault_server,
+    headers_only,
+    late,
+    reply,
+    reset,
+    silence,
+    stall,
+)
+from tests.support.gateway import AUTH, Gateway, ask, gateway
+
+CONFIGURATION = """
+timeouts: {{connect: 2s, first_token: 300ms, idle: 300ms, total: 2s}}
+circuit: {{min_requests: {min_requests}, cooldown: 400ms}}
+stream: {{keep_alive: 100ms}}
+providers:
+  a: {{type: openai, base_url: "{base_url}", api_key: secret-a}}
+  b: {{type: openai, base_url: "{base_url}", api_key: secret-b}}
+models:
+  m: {{endpoints: [{{provider: a, model: a}}, {{provider: b, model: b}}]}}
+  alone: {{endpoints: [{{provider: a, model: a}}]}}
+"""
+
+#: Who asks, and how.
+WAYS = [(door, stream) for door in ("rest", "typed") for stream in (False, True)]
+ways = pytest.mark.parametrize(
+    ("door", "stream"), WAYS, ids=[f"{d}-{'stream' if s else 'whole'}" for d, s in WAYS]
+)
+
+
+class Got(NamedTuple):
+    """What a caller got: all text, `ok` or the error's reason, and the attempts as `a 429 rate_limited`."""
+
+    text: str
+    reason: str
+    attempts: list[str]
+
+
+def listed(attempts: Sequence[dict[str, Any]]) -> list[str]:
+    return [f"{a['provider']} {a.get('status', 0)} {a['reason']}" for a in attempts]
+
+
+async def by_rest(gate: Gateway, body: dict[str, Any]) -> Got:
+    answered = await gate.post(body)
+    if not (body["stream"] and answered.status == 200):
+        said = answered.json()
+        if answered.status == 200:
+            return Got(said["choices"][0]["message"]["content"], "ok", listed(said["lmchat"]["attempts"]))
+        reason = said["error"]["lmchat"]["reason"]
+        assert STATUS[Reason(reason)].http == answered.status
+        assert (answered.status in (429, 503)) == ("retry-after" in answered.headers)
+        return Got("", reason, listed(said["error"]["lmchat"].get("attempts", [])))
+    *chunks, last = answered.events()
+    done = last == "[DONE]"
+    if not done:
+        chunks.append(last)
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    text = "".join(choice["delta"].get("content") or "" for choice in choices)
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert sum("role" in choice["delta"] for choice in choices) <= 1
+    finishes = [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
+    if done:
+        assert finishes == ["stop"]
+        return Got(text, "ok", listed(chunks[-1]["lmchat"]["attempts"]))
+    assert finishes == ["error"]
+    error = chunks[-1]["error"]["lmchat"]
+    return Got(text, error["reason"], listed(error["attempts"]))
+
+
+async def by_type(gate: Gateway, body: dict[str, Any]) -> Got:
+    request = openai_json.parse(json.dumps(body).encode()).request
+    text = ""
+    try:
+        if not body["stream"]:
+            whole = await gate.chat.CreateChatCompletion(request, metadata=AUTH)
+            return Got(whole.choices[0].message.content[0].text, "ok", reported(whole.lmchat))
+        finishes = []
+        async for chunk in gate.chat.StreamChatCompletion(request, metadata=AUTH):
+            text += "".join(choice.delta.content for choice in chunk.choices)
+            finishes += [choice.finish_reason for choice in chunk.choices if choice.finish_reason]
+        assert finishes == [pb.FINISH_REASON_STOP]
+        return Got(text, "ok", reported(chunk.lmchat))
+    except grpc.aio.AioRpcError as error:
+        return told(error, text)
+
+
+def told(error: grpc.aio.AioRpcError, text: str) -> Got:
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    reason = info.reason.lower()
+    assert STATUS[Reason(reason)].grpc is error.code()
+    return Got(text, reason, listed(json.loads(info.metadata["attempts"])))
+
+
+def reported(report: pb.RoutingReport) -> list[str]:
+    return [f"{a.provider} {a.status} {a.reason}" for a in report.attempts]
+
+
+async def get(
+    gate: Gateway, door: str, stream: bool, model: str = "m", text: str = "hello", **routing: Any
+) -> Got:
+    """Ask once; the report always lists the attempts."""
+    body = ask(model, stream=stream, lmchat={"routing": routing, "debug": ["routing"]})
+    body["messages"][0]["content"] = text
+    return await (by_rest if door == "rest" else by_type)(gate, body)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def most_in_three_seconds(calls: Sequence[Call]) -> int:
+    return max((sum(c.begun <= d.begun < c.begun + 3 for d in calls) for c in calls), default=0)
+
+
+@pytest.fixture(name="up")
+async def up_fixture() -> AsyncIterator[FaultServer]:
+    async with fault_server() as server:
+        server.script("b", answer("from", " b"))
+        yield server
+
+
+@pytest.fixture(name="gate")
+async def gate_fixture(up: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway]:
+    """A gateway whose circuits stay closed: each row shows what one request does."""
+    async with gateway(tmp_path, CONFIGURATION.format(base_url=up.base_url, min_requests=10**6)) as gate:
+        yield gate
+
+
+A, B = "from a", "from b"
+FINE = answer("from", " a")
+OK_A, OK_B = "a 200 ok", "b 200 ok"
+TOO_LONG = failure(400, "maximum context length is 10", "context_length_exceeded")
+POLICY = failure(400, "we will not", "content_policy_violation")
+PAGE = b"<html><h1>Bad gateway</h1></html>"
+
+
+def row(
+    script: Behaviour | list[Behaviour], whole: Got, stream: Got | None = None, *, within: float = 1.5, id: str
+) -> Any:
+    """`script` is what `a` does; `stream` is what a streaming caller gets, where that differs."""
+    return pytest.param(script if isinstance(script, list) else [script], whole, stream or whole, within, id=id)
+
+
+def falls(*attempts: str) -> Got:
+    """`b` answers in the end."""
+    return Got(B, "ok", [*attempts, OK_B])
+
+
+def breaks(text: str, reason: str) -> Got:
+    """A stream of `a` that broke in its middle."""
+    return Got(text, reason, [f"a 200 {reason}"])
+
+
+FAULTS = [
+    row(FINE, Got(A, "ok", [OK_A]), id="none"),
+    row([failure(429), FINE], falls("a 429 rate_limited"), id="429 once"),
+    row(failure(429), falls("a 429 rate_limited"), id="429 for ever"),
+    row([failure(429, retry_after="1"), FINE], falls("a 429 rate_limited"), id="429 with retry-after, once"),
+    row(failure(429, retry_after="30"), falls("a 429 rate_limited"), id="429 with retry-after, for ever"),
+    row([failure(500), FINE], Got(A, "ok", ["a 500 upstream_error", OK_A]), id="500 once"),
+    row(failure(500), falls("a 500 upstream_error", "a 500 upstream_error"), id="500 for ever"),
+    row(failure(503), falls("a 503 overloaded", "a 503 overloaded"), id="503 for ever"),
+    row([reset, FINE], Got(A, "ok", ["a 0 upstream_error", OK_A]), id="reset before headers, once"),
+    row(reset, falls("a 0 upstream_error", "a 0 upstream_error"), id="reset before headers, for ever"),
+    row(silence, falls("a 0 timeout"), id="accepted and never answered"),
+    row(headers_only, falls("a 0 timeout"), id="headers, then silence"),
+    row(late(0.1, FINE), Got(A, "ok", [OK_A]), id="slow first token"),
+    row(late(10, FINE), falls("a 0 timeout"), id="first token too late"),
+    row(
+        cut("one"),
+        falls("a 0 upstream_error", "a 0 upstream_error"),
+        breaks("one", "stream_truncated"),
+        id="cut in the middle",
+    ),
+    row(cut(), falls("a 0 upstream_error", "a 0 upstream_error"), id="cut before content"),
+    row(stall("one"), falls("a 0 timeout"), breaks("one", "timeout"), id="stall in the middle"),
+    row(broken(), falls("a 200 upstream_invalid_response"), id="malformed event first"),
+    row(
+        broken("one"),
+        falls("a 200 upstream_invalid_response"),
+        breaks("one", "upstream_invalid_response"),
+        id="malformed event in the middle",
+    ),
+    row(
+        broken("one", event=b""),
+        falls("a 200 upstream_invalid_response"),
+        breaks("one", "stream_truncated"),
+        id="ends in the middle as if complete",
+    ),
+    row(answer("from", " a", done=False), Got(A, "ok", [OK_A]), id="no [DONE]"),
+    row(TOO_LONG, falls("a 400 context_length_exceeded"), id="context too long"),
+    row(POLICY, Got("", "content_policy_violation", ["a 400 content_policy_violation"]), id="content policy"),
+    row(failure(400), Got("", "invalid_request", ["a 400 invalid_request"]), id="the caller's mistake"),
+    row(failure(401), falls("a 401 upstream_authentication"), id="401"),
+    row(failure(403), falls("a 403 upstream_authentication"), id="403"),
+    row(failure(404), falls("a 404 model_not_found"), id="404"),
+    row(
+        reply(502, PAGE, "text/html"), falls("a 502 upstream_error", "a 502 upstream_error"), id="HTML error page"
+    ),
+    row(reply(200, PAGE, "text/html"), falls("a 200 upstream_invalid_response"), id="HTML with 200"),
+    row(reply(200, b"{]"), falls("a 200 upstream_invalid_response"), id="garbage JSON with 200"),
+    row(
+        reply(200, {"error": {"message": "inside", "code": 429}}), falls("a 429 rate_limited"), id="error with 200"
+    ),
+]
+
+
+@ways
+@pytest.mark.parametrize(("script", "whole", "streamed", "within"), FAULTS)
+async def test_one_provider_misbehaves(
+    gate: Gateway,
+    up: FaultServer,
+    door: str,
+    stream: bool,
+    script: list[Behaviour],
+    whole: Got,
+    streamed: Got,
+    within: float,
+) -> None:
+    up.script("a", *script)
+    expected = streamed if stream else whole
+    began = now()
+    got = await get(gate, door, stream)
+    assert got == expected
+    assert now() - began < within
+    assert Counter(call.body["model"] for call in up.calls) == Counter(a[0] for a in expected.attempts)
+    assert most_in_three_seconds(up.of("a")) <= 4
+    assert most_in_three_seconds(up.of("b")) <= 4
+
+
+DOWN = [
+    pytest.param([failure(503)], [failure(503)], "overloaded", "aab", id="503s"),
+    pytest.param([reset], [reset], "upstream_error", "aab", id="resets"),
+    pytest.param([silence], [silence], "timeout", "ab", id="silence"),
+    pytest.param([failure(401)], [failure(403)], "upstream_authentication", "ab", id="no credentials"),
+    pytest.param([failure(429)], [failure(429, retry_after="9")], "rate_limited", "ab", id="limits"),
+    pytest.param([failure(429)], [failure(500)], "overloaded", "abb", id="a mix"),
+    pytest.param([TOO_LONG], [TOO_LONG], "context_length_exceeded", "ab", id="too long for both"),
+    pytest.param(
+        [reply(200, PAGE, "text/html")], [reply(200, b"{]")], "upstream_invalid_response", "ab", id="junk"
+    ),
+    pytest.param([cut()], [headers_only], "overloaded", "aab", id="cut and stall before content"),
+]
+
+
+@ways
+@pytest.mark.parametrize(("a", "b", "reason", "called"), DOWN)
+async def test_everything_is_down(
+    gate: Gateway,
+    up: FaultServer,
+    door: str,
+    stream: bool,
+    a: list[Behaviour],
+    b: list[Behaviour],
+    reason: str,
+    called: str,
+) -> None:
+    up.script("a", *a)
+    up.script("b", *b)
+    began = now()
+    got = await get(gate, door, stream)
+    assert now() - began < 2.5
+    assert (got.text, got.reason) == ("", reason)
+    assert "".join(call.body["model"] for call in up.calls) == called
+    assert [attempt[0] for attempt in got.attempts] == list(called)
+
+
+@ways
+@pytest.mark.parametrize("behaviour", [failure(500), failure(503), reset, failure(429, retry_after="0.1"), cut()])
+@pytest.mark.parametrize("model", ["alone", "m"])
+async def test_no_hammering(
+    gate: Gateway, up: FaultServer, door: str, stream: bool, behaviour: Behaviour, model: str
+) -> None:
+    up.script("a", behaviour)
+    up.script("b", behaviour)
+    got = await get(gate, door, stream, model, max_provider_tries=100, models=["alone", "m"])
+    assert got.reason != "ok"
+    assert most_in_three_seconds(up.of("a")) in (1, 2)
+    assert most_in_three_seconds(up.of("b")) <= 2
+    assert len(got.attempts) == len(up.calls) <= 4
+
+
+@pytest.mark.parametrize("door", ["rest", "typed"])
+@pytest.mark.parametrize(
+    ("b", "text", "reason", "last"),
+    [
+        pytest.param(answer(" and", " two"), "one and two", "ok", OK_B, id="goes on"),
+        pytest.param(failure(400, "no prefill"), "one", "stream_truncated", "b 400 invalid_request", id="refuses"),
+        pytest.param(silence, "one", "stream_truncated", "b 0 timeout", id="is silent"),
+    ],
+)
+async def test_a_stream_that_died_is_resumed(
+    gate: Gateway, up: FaultServer, door: str, b: Behaviour, text: str, reason: str, last: str
+) -> None:
+    up.script("a", cut("one"))
+    up.script("b", b)
+    began = now()
+    got = await get(gate, door, stream=True, resume_streams=True)
+    assert got == Got(text, reason, ["a 200 stream_truncated", last])
+    assert now() - began < 2.5
+    assert [call.body["model"] for call in up.calls] == ["a", "b"]
+    assert up.calls[1].body["messages"][1] == {"role": "assistant", "content": "one"}
+
+
+async def test_circuits_are_shown(up: FaultServer, tmp_path: Path) -> None:
+    up.script("a", failure(503))
+    async with gateway(tmp_path, CONFIGURATION.format(base_url=up.base_url, min_requests=2)) as gate:
+
+        async def shown() -> list[tuple[str, bool]]:
+            asked = model_service_pb2.GetModelRequest(model="m")
+            model = await gate.models.GetModel(asked, metadata=AUTH)
+            return [(e.health.state, e.health.HasField("latency_ms")) for e in model.lmchat.endpoints]
+
+        assert await shown() == [("closed", False), ("closed", False)]
+        await get(gate, "rest", stream=True)
+        assert await shown() == [("open", False), ("closed", True)]
+        async with asyncio.timeout(5):
+            while (await shown())[0][0] == "open":
+                pass
+        assert await shown() == [("half_open", False), ("closed", True)]
+        up.script("a", FINE)
+        await get(gate, "rest", stream=True)
+        assert await shown() == [("closed", True), ("closed", True)]
+        listed = await gate.models.ListModels(model_service_pb2.ListModelsRequest(), metadata=AUTH)
+        assert [e.health.state for model in listed.data for e in model.lmchat.endpoints] == ["closed"] * 3
+
+
+@ways
+async def test_one_try_is_one_call(gate: Gateway, up: FaultServer, door: str, stream: bool) -> None:
+    up.script("a", failure(500))
+    got = await get(gate, door, stream, max_provider_tries=1)
+    assert got == Got("", "upstream_error", ["a 500 upstream_error"])
+    assert len(up.calls) == 1
+
+
+@ways
+async def test_no_fallbacks_is_one_endpoint(gate: Gateway, up: FaultServer, door: str, stream: bool) -> None:
+    up.script("a", failure(401))
+    got = await get(gate, door, stream, allow_fallbacks=False)
+    assert got == Got("", "upstream_authentication", ["a 401 upstream_authentication"])
+    assert up.of("b") == []
+
+
+@ways
+async def test_a_flapping_primary(up: FaultServer, tmp_path: Path, door: str, stream: bool) -> None:
+    """Down: the fallback serves, and the primary is left alone. Up: it is back within a cooldown."""
+    up.script("a", failure(503))
+    async with gateway(tmp_path, CONFIGURATION.format(base_url=up.base_url, min_requests=2)) as gate:
+        assert (await get(gate, door, stream)).attempts == ["a 503 overloaded", "a 503 overloaded", OK_B]
+        down = len(up.of("a"))
+        opened = now()
+        while now() - opened < 0.2:  # half of the cooldown
+            assert await get(gate, door, stream) == Got(B, "ok", [OK_B])
+        assert len(up.of("a")) == down
+        up.script("a", FINE)
+        async with asyncio.timeout(5):
+            while (got := await get(gate, door, stream)).text != A:
+                assert got == Got(B, "ok", [OK_B])
+        assert now() - opened < 2
+        assert await get(gate, door, stream) == Got(A, "ok", [OK_A])
+        assert len(up.of("a")) == down + 2
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    ("model", "behaviour"),
+    [
+        pytest.param("m", silence, id="while the provider is silent"),
+        pytest.param("m", headers_only, id="between headers and content"),
+        pytest.param("alone", failure(429, retry_after="1"), id="while waiting to try again"),
+    ],
+)
+async def test_a_caller_who_leaves_ends_it(
+    gate: Gateway, up: FaultServer, model: str, behaviour: Behaviour, stream: bool
+) -> None:
+    up.script("a", behaviour)
+    call = gate.open(ask(model, stream=stream))
+    reading = asyncio.ensure_future(call.read())
+    provider = await up.arrived()
+    if behaviour not in (silence, headers_only):
+        await asyncio.wait_for(provider.answered.wait(), 5)
+    call.cancel()
+    with suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
+        await reading
+    await gate.worker.stop(5)  # when every handler has ended: nothing can start after it
+    await asyncio.wait_for(provider.wait(), 1)
+    assert len(up.calls) == 1
+
+
+@pytest.mark.parametrize("min_requests", [10**6, 5], ids=["closed circuits", "circuits"])
+async def test_a_thousand_requests_over_a_provider_that_fails_half_of_the_time(
+    up: FaultServer, tmp_path: Path, min_requests: int
+) -> None:
+    dice = random.Random(7)
+    answered: Counter[str] = Counter()
+
+    async def good(call: Call) -> None:
+        said = call.body["messages"][0]["content"]
+        await answer("re: ", said)(call)
+        answered[said] += 1
+
+    async def moody(call: Call) -> None:
+        bad = [failure(500), failure(503), failure(429), reset, cut(), headers_only, silence]
+        await (dice.choice(bad) if dice.random() < 0.5 else good)(call)
+
+    up.script("a", moody)
+    up.script("b", good)
+    configuration = CONFIGURATION.format(base_url=up.base_url, min_requests=min_requests)
+    async with gateway(tmp_path, configuration.replace("total: 2s", "total: 30s")) as gate:
+        turn = asyncio.Semaphore(50)
+
+        async def one(number: int) -> Got:
+            door, stream = WAYS[number % len(WAYS)]
+            async with turn:
+                return await get(gate, door, stream, text=f"question {number}")
+
+        began = now()
+        got = await asyncio.gather(*(one(number) for number in range(1000)))
+    assert [(text, reason) for text, reason, _ in got] == [(f"re: question {n}", "ok") for n in range(1000)]
+    assert sum(answered.values()) == len(answered) == 1000
+    assert len(up.calls) == sum(len(attempts) for _, _, attempts in got)
+    assert now() - began < 60

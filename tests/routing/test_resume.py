@@ -1,0 +1,297 @@
+"""Streams that die in the middle of their text, and who goes on: the parts, and the whole router."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lmchat.v1 import chat_pb2 as pb
+
+from server import openai_json
+from server.config import ProviderSettings, Timeouts
+from server.errors import LmchatError, ProviderError, Reason
+from server.providers.base import Endpoint
+from server.providers.registry import PLAIN, VENDORS
+from server.routing import resume
+from tests.routing.router_rig import (
+    DONE,
+    FOR_EVER,
+    RESET,
+    ROLE,
+    STOP,
+    USAGE,
+    Behaviour,
+    Rig,
+    attempts,
+    chunk,
+    drain,
+    event,
+    sends,
+    silent,
+    status,
+)
+from tests.routing.routing_help import request, run
+
+SAID = "The quick brown fox"
+HALF = [ROLE, chunk(content="The quick"), chunk(content=" brown fox")]
+REST = [ROLE, chunk(content=" jumps."), STOP, USAGE, DONE]
+RESUME = {"resume_streams": True}
+OVERLOADED = event({"error": {"message": "overloaded", "code": 529}})
+
+
+def asked(routing: dict[str, Any] | None = None, **fields: Any) -> pb.ChatCompletionRequest:
+    return request({**RESUME, **(routing or {})}, **fields)
+
+
+def endpoint(vendor: str = "openai", model: str = "up", dialect: str = "") -> Endpoint:
+    row = PLAIN[dialect] if dialect else VENDORS[vendor]
+    return Endpoint(
+        name="a",
+        model=model,
+        public_model="m",
+        vendor=row,
+        provider=ProviderSettings(key="a", type=vendor),
+        dialect=row.dialect,
+        base_url="https://a.test",
+        timeouts=Timeouts(),
+    )
+
+
+def said(chunks: list[pb.ChatCompletionChunk]) -> str:
+    return "".join(choice.delta.content for chunk in chunks for choice in chunk.choices)
+
+
+DEATHS = [
+    pytest.param([RESET], "stream_truncated", id="reset"),
+    pytest.param([], "stream_truncated", id="ends as if complete"),
+    pytest.param([FOR_EVER], "timeout", id="idle"),
+    pytest.param([event(b"{")], "upstream_invalid_response", id="malformed"),
+    pytest.param([OVERLOADED], "overloaded", id="an error in the stream"),
+]
+
+
+@pytest.mark.parametrize(("death", "reason"), DEATHS)
+def test_a_fallback_goes_on(death: list[Any], reason: str) -> None:
+    async def main() -> None:
+        # A beat between what was read and how it ends: both in one read is another matter.
+        rig = Rig({"a": [sends(*HALF, 0.1, *death)], "b": [sends(*REST)]}, timeouts=Timeouts(idle=5.0))
+        chunks = await rig.stream(asked())
+        assert said(chunks) == "The quick brown fox jumps."
+        assert len({chunk.id for chunk in chunks}) == 1
+        roles = [choice.delta.role for chunk in chunks for choice in chunk.choices if choice.delta.role]
+        assert roles == [pb.ROLE_ASSISTANT]
+        finishes = [c.finish_reason for chunk in chunks for c in chunk.choices if c.finish_reason]
+        assert finishes == [pb.FINISH_REASON_STOP]
+        report = chunks[-1].lmchat
+        assert (report.resumed, report.provider, report.tries) == (True, "b", 2)
+        assert attempts(report) == [("a", 200, reason), ("b", 200, "ok")]
+        assert rig.names() == "ab"
+        turns = rig.calls[1][2]["messages"]
+        assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
+        assert (turns[1]["content"], turns[2]["content"]) == (SAID, resume.INSTRUCTION)
+        rig.check_closed()
+
+    run(main())
+
+
+def test_usage_is_that_of_what_answered_last() -> None:
+    async def main() -> None:
+        rig = Rig({"a": [sends(*HALF, RESET)], "b": [sends(*REST)]})
+        chunks = await rig.stream(asked(stream_options=pb.StreamOptions(include_usage=True)))
+        assert [chunk.usage.completion_tokens for chunk in chunks if chunk.HasField("usage")] == [40]
+
+    run(main())
+
+
+def test_it_may_die_again() -> None:
+    async def main() -> None:
+        more: list[Any] = [ROLE, chunk(content=" jumps"), RESET]
+        last = [ROLE, chunk(content=" over."), STOP, DONE]
+        rig = Rig({"a": [sends(*HALF, RESET)], "b": [sends(*more)], "c": [sends(*last)]})
+        chunks = await rig.stream(asked())
+        assert said(chunks) == "The quick brown fox jumps over."
+        assert attempts(chunks[-1].lmchat) == [
+            ("a", 200, "stream_truncated"),
+            ("b", 200, "stream_truncated"),
+            ("c", 200, "ok"),
+        ]
+
+    run(main())
+
+
+CALL = chunk(tool_calls=[{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}])
+
+
+def never(
+    first: list[Any], second: Behaviour, called: str = "a", *, routing: Any = None, id: str, **fields: Any
+) -> Any:
+    return pytest.param(sends(*first), second, called, {**RESUME, **(routing or {})}, fields, id=id)
+
+
+NEVER = [
+    never([*HALF, RESET], sends(*REST), routing={"resume_streams": False}, id="not asked for"),
+    never([*HALF, CALL, RESET], sends(*REST), id="tool calls"),
+    never([ROLE, chunk(reasoning_content="hm"), RESET], sends(*REST), id="reasoning"),
+    never([ROLE, chunk(content="  "), RESET], sends(*REST), id="nothing said"),
+    never([*HALF, RESET], sends(*REST), n=2, id="two choices"),
+    never([*HALF, RESET], sends(*REST), routing={"max_provider_tries": 1}, id="no try left"),
+    never([*HALF, RESET], sends(*REST), routing={"allow_fallbacks": False}, id="no fallbacks"),
+    never([*HALF, RESET], status(400), "ab", id="the fallback refuses"),
+    never([*HALF, RESET], status(503), "abb", id="the fallback is down"),
+    never([*HALF, RESET], silent, "ab", id="the fallback is silent"),
+    never([*HALF, RESET], status(401), "ab", id="no credentials for the fallback"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "called", "routing", "fields"), NEVER)
+def test_the_caller_gets_the_error(
+    first: Behaviour, second: Behaviour, called: str, routing: Any, fields: Any
+) -> None:
+    async def main() -> None:
+        rig = Rig({"a": [first], "b": [second]})
+        chunks: list[pb.ChatCompletionChunk] = []
+        with pytest.raises(ProviderError) as raised:
+            await drain(await rig.router.stream(request(routing, **fields), None), chunks)
+        assert raised.value.reason is Reason.STREAM_TRUNCATED
+        assert rig.names() == called
+        assert "".join(attempt.provider for attempt in raised.value.attempts) == called
+        assert raised.value.attempts[0].reason == "stream_truncated"
+        assert not any(chunk.HasField("lmchat") for chunk in chunks)
+        rig.check_closed()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, True),
+        ({"lmchat": {}}, False),
+        ({"n": 2}, False),
+        ({"response_format": {"type": "text"}}, True),
+        ({"response_format": {"type": "json_object"}}, False),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}}, False),
+        ({"modalities": ["text", "audio"]}, False),
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, False),
+    ],
+)
+def test_wanted(fields: dict[str, Any], expected: bool) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "lmchat": {"routing": RESUME}, **fields}
+    assert resume.wanted(openai_json.parse(openai_json.encode_text(body).encode()).request) is expected
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (endpoint("anthropic", "claude-sonnet-4-5-20250929"), True),
+        (endpoint("anthropic", "claude-3-haiku-20240307"), True),
+        (endpoint("anthropic", "claude-opus-4-6"), False),
+        (endpoint("anthropic", "claude-next"), False),
+        (endpoint("anthropic", "deepseek-chat"), False),
+        (endpoint("vertex", "claude-haiku-4-5@20251001", dialect="anthropic"), True),
+        (endpoint("vllm"), True),
+        (endpoint("llamacpp"), True),
+        (endpoint("local"), True),
+        (endpoint("openai"), False),
+        (endpoint("deepseek"), False),
+        (endpoint("mistral"), False),
+        (endpoint("gemini"), False),
+    ],
+)
+def test_prefills(where: Endpoint, expected: bool) -> None:
+    assert resume.prefills(where) is expected
+
+
+def test_a_prefill_comes_last() -> None:
+    sent = resume.continued(asked(extra_body_json='{"top_k":3}'), endpoint("vllm"), "Hello \n", 1)
+    assert [(m.role, m.content[0].text) for m in sent.messages][1:] == [(pb.ROLE_ASSISTANT, "Hello")]
+    assert openai_json.decode_json(sent.extra_body_json) == {
+        "top_k": 3,
+        "continue_final_message": True,
+        "add_generation_prompt": False,
+    }
+
+
+def test_a_prefills_fields_go_over_the_callers() -> None:
+    mine = '{"chat_template_kwargs":{"enable_thinking":true,"x":1}}'
+    sent = resume.continued(asked(extra_body_json=mine), endpoint("llamacpp"), "Hello", 1)
+    assert openai_json.decode_json(sent.extra_body_json) == {
+        "chat_template_kwargs": {"enable_thinking": False, "x": 1}
+    }
+
+
+@pytest.mark.parametrize(("limit", "spent", "left"), [(100, 40, 60), (10, 10, 1), (10, 40, 1)])
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_what_was_said_counts(name: str, limit: int, spent: int, left: int) -> None:
+    limits: dict[str, Any] = {name: limit}
+    original = asked(**limits)
+    sent = resume.continued(original, endpoint(), SAID, spent)
+    assert getattr(sent, name) == left
+    assert (getattr(original, name), len(original.messages)) == (limit, 1)
+
+
+def delta(text: str = "", finish: bool = False, **more: Any) -> pb.ChatCompletionChunk:
+    choice = pb.ChunkChoice(delta=pb.Delta(content=text, **more))
+    if finish:
+        choice.finish_reason = pb.FINISH_REASON_STOP
+    return pb.ChatCompletionChunk(choices=[choice])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "new"),
+    [
+        pytest.param(SAID, [" jumps"], " jumps", id="as asked"),
+        pytest.param(SAID + " ", [" jumps"], "jumps", id="the space is there already"),
+        pytest.param(SAID + " ", ["jumps"], "jumps", id="without the space"),
+        pytest.param(SAID + "\n\n", ["\n", "\nNext"], "Next", id="white space in pieces"),
+        pytest.param(SAID + "\n", [" x"], " x", id="other white space"),
+        pytest.param(SAID, [SAID + " jumps"], " jumps", id="all of it again"),
+        pytest.param(SAID, ["The", " quick brown", " fox", " jumps"], " jumps", id="again, in pieces"),
+        pytest.param(SAID + " ", ["The quick brown fox", " jumps"], "jumps", id="again, and the space"),
+        pytest.param(SAID, ["The", " end"], "The end", id="only begins alike"),
+        pytest.param(SAID, ["The", None], "The", id="ends while it may repeat"),
+        pytest.param("ha", ["ha", " ha"], "ha ha", id="too short to tell"),
+    ],
+)
+def test_splices(before: str, after: list[str | None], new: str) -> None:
+    splice = resume.Splice()
+    splice.feed([delta(before, role=pb.ROLE_ASSISTANT)])
+    splice.go_on()
+    chunks = [delta(role=pb.ROLE_ASSISTANT)]
+    chunks += [delta(finish=True) if text is None else delta(text) for text in after]
+    out = splice.feed(chunks)
+    assert "".join(chunk.choices[0].delta.content for chunk in out) == new
+    assert not any(chunk.choices[0].delta.role for chunk in out)
+    assert splice.said == before + new
+
+
+def test_usage_of_both_is_added() -> None:
+    def used(tokens: int) -> pb.ChatCompletionChunk:
+        return pb.ChatCompletionChunk(usage=pb.Usage(prompt_tokens=10, completion_tokens=tokens))
+
+    splice = resume.Splice()
+    splice.feed([delta(SAID), used(4)])
+    splice.go_on()
+    [chunk] = splice.feed([used(6)])
+    assert (chunk.usage.prompt_tokens, chunk.usage.completion_tokens) == (20, 10)
+    splice.go_on()
+    [chunk] = splice.feed([used(1)])
+    assert (chunk.usage.prompt_tokens, chunk.usage.completion_tokens) == (30, 11)
+
+
+def test_no_reasoning_once_there_is_text() -> None:
+    splice = resume.Splice()
+    splice.feed([delta(SAID)])
+    splice.go_on()
+    assert splice.feed([delta(reasoning_content="hm")]) == []
+
+
+def test_a_deadline_that_passed_leaves_the_original_error() -> None:
+    async def main() -> None:
+        rig = Rig({"a": [sends(*HALF, 5.0, RESET)], "b": [silent]})
+        with pytest.raises(LmchatError) as raised:
+            await rig.stream(asked(), timeout=8.0)
+        assert raised.value.reason is Reason.STREAM_TRUNCATED
+        assert rig.now() == pytest.approx(8.0, abs=0.1)
+
+    run(main())
