@@ -161,6 +161,8 @@ class ProviderError(LmchatError):
         self.retry_here = retry_here
         self.fall_over = fall_over
         self.raw = raw
+        #: What a stream decoder had decoded of the same bytes before it came to the error.
+        self.decoded: list[Any] = []
 
 
 class StreamTruncated(ProviderError):

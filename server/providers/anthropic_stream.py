@@ -73,17 +73,22 @@ class AnthropicDecoder:
         for event in events:
             if self._done:
                 break
-            if not event.data:
-                continue
-            obj = response.read(event.data)
-            handle = _EVENTS.get(obj.get("type") or event.event)
-            if handle is None:  # `ping`, and what Anthropic may add
-                continue
             try:
-                chunks += handle(self, obj)
-            except (KeyError, TypeError, AttributeError, ValueError):
-                raise failures.invalid_response(f"not a stream event: {event.data[:500]!r}") from None
+                chunks += self._event(event) if event.data else []
+            except ProviderError as error:
+                error.decoded = chunks
+                raise
         return chunks
+
+    def _event(self, event: Event) -> list[pb.ChatCompletionChunk]:
+        obj = response.read(event.data)
+        handle = _EVENTS.get(obj.get("type") or event.event)
+        if handle is None:  # `ping`, and what Anthropic may add
+            return []
+        try:
+            return handle(self, obj)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise failures.invalid_response(f"not a stream event: {event.data[:500]!r}") from None
 
     def _message_start(self, obj: dict[str, Any]) -> list[pb.ChatCompletionChunk]:
         message = obj["message"]

@@ -110,7 +110,7 @@ class StreamDecoder(Protocol):
     """
 
     def feed(self, data: bytes) -> list[pb.ChatCompletionChunk]:
-        """Decode what `data` completes."""
+        """Decode what `data` completes. A ProviderError's `decoded` has the chunks before it."""
         ...
 
     def close(self) -> list[pb.ChatCompletionChunk]:

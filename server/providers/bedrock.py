@@ -135,9 +135,12 @@ class BedrockDecoder:
                 self._frame(frame, chunks)
         except CorruptStream as error:
             if not self.native_finish_reason:
-                raise failures.invalid_response(str(error)) from None
-        except ProviderError:
+                corrupt = failures.invalid_response(str(error))
+                corrupt.decoded = chunks
+                raise corrupt from None
+        except ProviderError as error:
             if not self.native_finish_reason:  # else all was said, and this takes nothing away
+                error.decoded = chunks
                 raise
         return chunks
 

@@ -151,8 +151,16 @@ class GeminiDecoder:
         return chunks + self._answer.end()
 
     def _decode(self, events: list[Event]) -> list[pb.ChatCompletionChunk]:
-        chunks = [self._answer.read(event.data) for event in events if event.data]
-        return [chunk for chunk in chunks if chunk.choices]
+        chunks: list[pb.ChatCompletionChunk] = []
+        for event in events:
+            try:
+                chunk = self._answer.read(event.data) if event.data else None
+            except ProviderError as error:
+                error.decoded = chunks
+                raise
+            if chunk is not None and chunk.choices:
+                chunks.append(chunk)
+        return chunks
 
     def _raise_stray(self) -> None:
         """Google writes an error in the middle of a stream as bare JSON, which is no event.

@@ -102,8 +102,9 @@ class OpenAIDecoder:
             elif event.data:
                 try:
                     self._event(event, chunks)
-                except ProviderError:
+                except ProviderError as error:
                     if not self._complete():  # else everything was said, and this takes nothing away
+                        error.decoded = chunks
                         raise
         return chunks
 

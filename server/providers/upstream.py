@@ -168,9 +168,11 @@ class UpstreamStream:
                     chunks = self._close()
                 elif isinstance(error, TimeoutError):
                     raise _timeout("did not finish its answer in time") from None
-                elif error.http_status is None:
-                    raise StreamTruncated from None
                 else:
+                    if error.decoded:
+                        yield error.decoded
+                    if error.http_status is None:
+                        raise StreamTruncated from None
                     raise
             if chunks:
                 yield chunks

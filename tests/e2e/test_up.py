@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -254,3 +255,33 @@ async def test_stopping_drains_and_leaves_nothing(provider: FaultServer, tmp_pat
     for pid in children:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_the_embedded_model_is_the_last_resort(tmp_path: Path) -> None:
+    """Two dead providers before it: a real answer all the same, and the account of how it came about."""
+    file = tmp_path / "lmchat.yaml"
+    file.write_text(f"""
+auth: {{keys: [{{name: test, key: sk-test}}]}}
+providers:
+  one: {{type: openai, base_url: "http://127.0.0.1:{free_port()}/v1"}}
+  two: {{type: openai, base_url: "http://127.0.0.1:{free_port()}/v1"}}
+  local: {{type: local}}
+models:
+  m:
+    endpoints:
+      - {{provider: one, model: m}}
+      - {{provider: two, model: m}}
+      - {{provider: local, model: smollm2}}
+""")
+    up = start(tmp_path / "state", "--config", str(file), "--workers", "1")
+    await asyncio.to_thread(up.ready.wait, READY)
+    body = ask(max_tokens=40)
+    body["messages"][0]["content"] = "What is the capital of France?"
+    async with client() as session:
+        status, text = await post(session, up, body)
+    answer = json.loads(text)
+    assert status == 200, text
+    assert "Paris" in answer["choices"][0]["message"]["content"]
+    assert [a["provider"] for a in answer["lmchat"]["attempts"]] == ["one", "two", "local"]
+    assert (answer["lmchat"]["provider"], answer["lmchat"]["tries"]) == ("local", 3)
+    assert await asyncio.to_thread(stop, up) == 0

@@ -384,6 +384,27 @@ async def test_a_broken_stream_says_so(
     assert raised.value.code() in (grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
+async def test_words_before_an_error_in_the_same_read_are_not_lost(gate: Gateway, up: FaultServer) -> None:
+    begun = asyncio.Event()
+
+    async def in_one_piece(call: faults.Call) -> None:
+        await call.head()
+        await call.delta(role="assistant", content="some")
+        await begun.wait()
+        rest = faults.chunk([{"index": 0, "delta": {"content": " words"}, "finish_reason": None}])
+        events = (rest, {"error": {"message": "gone", "code": 502}})
+        await call.piece(b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events))
+        await call.end()
+
+    up.script("m", in_one_piece)
+    call = gate.open(ask(stream=True))
+    assert b'"some"' in (await call.read()).data
+    begun.set()
+    words, error = (await call.read()).data, (await call.read()).data
+    assert b'" words"' in words
+    assert b'"upstream_error"' in error
+
+
 async def test_a_forgotten_done_is_a_success(gate: Gateway, up: FaultServer) -> None:
     up.script("m", answer("Hi", done=False))
     assert (await gate.post(ask(stream=True))).events()[-1] == "[DONE]"
