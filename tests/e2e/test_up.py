@@ -149,15 +149,7 @@ async def test_many_at_once_leave_nothing_behind(provider: FaultServer, remote: 
     """200 open streams, then 2,000 calls, half of them streams: no error, and no worker restarted."""
     gate = asyncio.Event()
 
-    async def held(call: faults.Call) -> None:
-        await call.head()
-        await call.delta(content="one")
-        await gate.wait()
-        await call.delta("stop")
-        await call.event(b"[DONE]")
-        await call.end()
-
-    provider.script("held", held)
+    provider.script("held", faults.held(gate))
     provider.script("m", answer("Hi"))
     workers = set(remote.workers())
     async with client() as session:
@@ -229,15 +221,7 @@ def test_missing_envoy(tmp_path: Path) -> None:
 async def test_stopping_drains_and_leaves_nothing(provider: FaultServer, tmp_path: Path) -> None:
     gate = asyncio.Event()
 
-    async def held(call: faults.Call) -> None:
-        await call.head()
-        await call.delta(content="one")
-        await gate.wait()
-        await call.delta("stop")
-        await call.event(b"[DONE]")
-        await call.end()
-
-    provider.script("held", held)
+    provider.script("held", faults.held(gate))
     file = tmp_path / "lmchat.yaml"
     file.write_text(CONFIGURATION.format(base_url=provider.base_url))
     up = start(tmp_path / "state", "--config", str(file), "--workers", "1")
