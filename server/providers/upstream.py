@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import httpx
@@ -79,11 +80,12 @@ class Upstream:
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> httpx.Response:
         """A 2xx response whose body is unread; anything else raises."""
         auth = await self._authenticators[endpoint.provider.key].headers(call)
+        # A stream, since for content httpx would work out headers that the transport knows by itself.
         request = httpx.Request(
             call.method,
-            call.url,
+            _url(call.url),
             headers={**call.headers, **auth},
-            content=call.body,
+            stream=httpx.ByteStream(call.body),
             extensions={"timeout": {"connect": endpoint.timeouts.connect}},
         )
         try:
@@ -114,7 +116,7 @@ class UpstreamStream:
     ) -> None:
         self._upstream = upstream
         self._endpoint = endpoint
-        self._call = call
+        self._call: HttpRequest | None = call
         self._translator = translator
         self._decoder = decoder
         self._n = n
@@ -135,9 +137,13 @@ class UpstreamStream:
         Response headers do not count as content. Raises ProviderError.
         """
         held: Chunks = []
+        call, self._call = self._call, None  # long conversations are not kept as long as streams
+        if call is None:
+            raise RuntimeError("opened twice")
         try:
             async with asyncio.timeout(min(limit, self._endpoint.timeouts.first_token)):
-                self._response = await self._upstream._send(self._endpoint, self._call, self._translator)
+                self._response = await self._upstream._send(self._endpoint, call, self._translator)
+                del call
                 if self._response.headers.get("content-type", "").lower().startswith(_NO_STREAM):
                     # An error in a 200; a whole completion is not what was asked for.
                     self._translator.completion(await _read(self._response), pb.ChatCompletionRequest())
@@ -222,6 +228,10 @@ def has_content(chunk: pb.ChatCompletionChunk) -> bool:
         or (choice.delta.extra_json and any(openai_json.decode_json(choice.delta.extra_json).values()))
         for choice in chunk.choices
     )
+
+
+#: Parsing a URL takes longer than building the request it is for; Gemini's and Bedrock's name the model.
+_url = lru_cache(1024)(httpx.URL)
 
 
 async def _read(response: httpx.Response, limit: int | None = None) -> bytes:

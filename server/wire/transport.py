@@ -1,10 +1,10 @@
-"""The only outbound I/O: an httpx transport over aiohttp.
+"""The only outbound I/O: an httpx transport over aiohttp's connections.
 
-httpx's own transport costs some 3 ms of CPU a call with 16 in flight, aiohttp
-0.2 ms, so httpx lends its types and aiohttp does the work. (pyreqwest would
-cost half of that, but a call cancelled before its headers arrive goes on: the
-provider keeps generating, and the socket leaks.) Tests put httpx.MockTransport
-in its place.
+httpx's own transport costs some 3 ms of CPU a call with 16 in flight, so httpx
+lends its types, and aiohttp its pool, TLS, proxies and parser. Its ClientSession
+is passed by: it would double what a small call costs. (pyreqwest is as
+fast, but a call cancelled before its headers arrive goes on: the provider keeps
+generating, and the socket leaks.) Tests put httpx.MockTransport in its place.
 
 Redirects are not followed: a provider's API never redirects, and credentials
 must not go elsewhere. Cancelling a call, or closing a response before its end,
@@ -13,17 +13,25 @@ closes the socket.
 
 from __future__ import annotations
 
-import io
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from functools import lru_cache
+from contextlib import suppress
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
 
 import aiohttp
 import httpx
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+from aiohttp.hdrs import PROXY_AUTHORIZATION
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-#: Bytes from which aiohttp wants a file.
-_LARGE = 2**20
+#: Bytes handed to a connection at once; larger bodies go as fast as the provider takes them.
+_PIECE = 2**18
+#: Servers remembered.
+_MOST_ROUTES = 1000
+_DEFAULTS = ((b"user-agent", b"lmchat"), (b"accept", b"*/*"), (b"accept-encoding", b"gzip, deflate"))
 _SCHEMES = ("http", "https", "no")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -38,50 +46,87 @@ _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.ClientConnectionError, httpx.ReadError),
     (aiohttp.ClientPayloadError, httpx.ReadError),
     (OSError, httpx.ReadError),
-    (aiohttp.ClientError, httpx.RemoteProtocolError),
+    (Exception, httpx.RemoteProtocolError),
 )
-_CAUGHT = (aiohttp.ClientError, OSError)  # TimeoutError is an OSError
+_CAUGHT = (aiohttp.ClientError, HttpProcessingError, OSError)  # TimeoutError is an OSError
 
 
-def _translate(error: BaseException, request: httpx.Request) -> httpx.TransportError:
+def _translate(error: BaseException, request: httpx.Request | None = None) -> httpx.TransportError:
     kind = next(to for of, to in _ERRORS if isinstance(error, of))
     return kind(str(error) or type(error).__name__, request=request)
-
-
-def _payload(content: bytes) -> bytes | io.BytesIO | None:
-    """Large bodies as files: aiohttp warns that it would copy them at once."""
-    if len(content) > _LARGE:
-        return io.BytesIO(content)
-    return content or None
-
-
-@lru_cache(1024)
-def _url(url: str) -> URL:
-    """As it was written: Bedrock's `%3A` must stay one."""
-    return URL(url, encoded=True)
 
 
 class _Body(httpx.AsyncByteStream):
     """A response's bytes, as they come; never waits to fill a buffer."""
 
-    def __init__(self, response: aiohttp.ClientResponse, request: httpx.Request) -> None:
-        self._response = response
-        self._request = request
+    def __init__(self, exchange: _Exchange, payload: aiohttp.StreamReader) -> None:
+        self._exchange = exchange
+        self._payload = payload
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        content = self._response.content
         try:
-            while data := await content.readany():
+            while data := await self._payload.readany():
                 yield data
         except _CAUGHT as error:
-            raise _translate(error, self._request) from None
+            raise _translate(error) from None
 
     async def aclose(self) -> None:
-        """Back into the pool if it was read to its end, else closed."""
-        if self._response.content.at_eof():
-            self._response.release()
+        """Closes the connection, unless the answer has come whole: then it is in the pool already."""
+        self._exchange.close()
+
+
+class _Exchange:
+    """One request and its answer on a pooled connection.
+
+    It does what aiohttp's ClientSession does, less what a gateway has no use for: cookies, redirects, timers,
+    traces, a multidict and a task for each request.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending: asyncio.Task[None] | None = None
+
+    async def run(self, head: bytes, body: bytes) -> httpx.Response:
+        """Send, and return when the response's headers are there. The request is not kept: streams are long."""
+        protocol = self._connection.protocol
+        if protocol is None or protocol.transport is None:
+            raise aiohttp.ServerDisconnectedError
+        protocol.set_response_params(read_until_eof=True, skip_payload=head.startswith(b"HEAD "))
+        if len(body) <= _PIECE:
+            protocol.transport.write(head + body)
         else:
-            self._response.close()
+            protocol.transport.write(head)
+            self._sending = asyncio.create_task(_send(protocol, body))
+        while True:
+            message, payload = await protocol.read()
+            if message.code >= 200 or message.code == 101:
+                break
+        payload.on_eof(self._received)
+        return httpx.Response(message.code, headers=message.raw_headers, stream=_Body(self, payload))
+
+    def close(self) -> None:
+        """Close the connection, if it is not back in the pool."""
+        if self._sending is not None:
+            self._sending.cancel()
+        self._connection.close()
+
+    def _received(self) -> None:
+        """The whole answer is here; the connection can serve another call if the whole request is there."""
+        if self._sending is not None and not self._sending.done():
+            self.close()
+        else:
+            self._connection.release()
+
+
+async def _send(protocol: ResponseHandler, body: bytes) -> None:
+    """Hand a large body over as fast as the provider takes it. A break is for who reads the answer to notice."""
+    view = memoryview(body)
+    with suppress(ConnectionError):
+        for start in range(0, len(body), _PIECE):
+            await protocol._drain_helper()
+            if protocol.transport is None:
+                return
+            protocol.transport.write(view[start : start + _PIECE])
 
 
 def proxies(environ: Mapping[str, str]) -> dict[str, str]:
@@ -105,16 +150,29 @@ class Transport(httpx.AsyncBaseTransport):
 
     def __init__(self, proxies: Mapping[str, str] | None = None) -> None:
         self._proxies = dict(proxies or {})
-        self._session: aiohttp.ClientSession | None = None
+        self._connector: aiohttp.TCPConnector | None = None
+        self._routes: dict[tuple[str, bytes], ClientRequest] = {}
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, keepalive_timeout=30),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"user-agent": "lmchat"},
-            )
-        return self._session
+    def _pool(self) -> aiohttp.TCPConnector:
+        if self._connector is None:
+            self._connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, keepalive_timeout=30)
+        return self._connector
+
+    def _route(self, url: httpx.URL) -> ClientRequest:
+        """What the pool takes for the address of a server: a request to it, which is never sent itself."""
+        key = (url.scheme, url.netloc)
+        route = self._routes.get(key)
+        if route is None:
+            if len(self._routes) >= _MOST_ROUTES:
+                self._routes.clear()
+            if url.scheme not in ("http", "https") or not url.host:
+                raise ValueError(f"no http or https URL: {url}")
+            proxy = self._proxy(url)
+            origin = URL(f"{url.scheme}://{url.netloc.decode('ascii')}")
+            loop = asyncio.get_running_loop()
+            route = ClientRequest("POST", origin, loop=loop, proxy=URL(proxy) if proxy else None)
+            self._routes[key] = route
+        return route
 
     def _proxy(self, url: httpx.URL) -> str | None:
         proxy = self._proxies.get(url.scheme)
@@ -124,25 +182,48 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and return when the response's headers are there. Raises httpx.TransportError."""
-        connect = request.extensions.get("timeout", {}).get("connect", 5.0)
+        limit = aiohttp.ClientTimeout(sock_connect=request.extensions.get("timeout", {}).get("connect", 5.0))
+        body = await request.aread()
         try:
-            response = await self._open().request(
-                request.method,
-                _url(str(request.url)),
-                data=_payload(request.content),
-                headers=request.headers.multi_items(),
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect),
-                proxy=self._proxy(request.url) if self._proxies else None,
-            )
+            route = self._route(request.url)
+        except ValueError as error:
+            raise httpx.LocalProtocolError(str(error), request=request) from None
+        try:
+            connection = await self._pool().connect(route, [], limit)
+        except TimeoutError:
+            raise httpx.ConnectTimeout("no connection in time", request=request) from None
         except _CAUGHT as error:
             raise _translate(error, request) from None
-        except ValueError as error:  # a URL or header that cannot be sent
-            raise httpx.LocalProtocolError(str(error), request=request) from None
-        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response, request))
+        exchange = _Exchange(connection)
+        try:
+            # Not before: connecting gives the route what a proxy wants to be told.
+            return await exchange.run(_head(request, route, len(body)), body)
+        except BaseException as error:
+            exchange.close()
+            if isinstance(error, _CAUGHT):
+                raise _translate(error, request) from None
+            raise
 
     async def aclose(self) -> None:
         """Close every connection."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        connector, self._connector = self._connector, None
+        if connector is not None:
+            await connector.close()
+
+
+def _head(request: httpx.Request, route: ClientRequest, size: int) -> bytes:
+    """Request line and headers. Raises httpx.LocalProtocolError for what would break out of its line."""
+    url, target, lines = request.url, request.url.raw_path, [*request.headers.raw]
+    if route.proxy is not None and url.scheme == "http":  # https goes through a tunnel of the pool's making
+        target = b"http://%b%b" % (url.netloc, target)
+        lines += ((b"proxy-authorization", v.encode()) for v in route.headers.getall(PROXY_AUTHORIZATION, ()))
+    given = {name.lower() for name, _ in lines}
+    lines += [line for line in _DEFAULTS if line[0] not in given]
+    if b"host" not in given:
+        lines.append((b"host", url.netloc))
+    if b"content-length" not in given and (size or request.method not in ("GET", "HEAD")):
+        lines.append((b"content-length", b"%d" % size))
+    head = b"".join([b"%b: %b\r\n" % line for line in lines])
+    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+        raise httpx.LocalProtocolError("a header has a line break in it", request=request)
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (request.method.encode("ascii"), target, head)

@@ -259,6 +259,34 @@ async def test_a_large_answer_is_whole() -> None:
         assert await call(transport, server.url) == large
 
 
+async def test_a_large_request_is_whole_and_its_connection_used_again() -> None:
+    large = bytes(range(256)) * 20_000
+    async with serving(replying(OK, OK)) as (transport, server):
+        for body in (large, b"{}"):
+            assert await body_of(await transport.handle_async_request(post(server.url, body))) == b"ok"
+        [connection] = server.connections
+        assert [body for _, body in connection.requests] == [large, b"{}"]
+
+
+async def test_an_answer_before_the_end_of_the_request() -> None:
+    """The answer is given, and the connection, in the middle of a request, serves no other."""
+
+    async def script(connection: Connection) -> None:
+        await connection.reader.readuntil(b"\r\n\r\n")
+        await connection.send(OK.replace(b"200 OK", b"413 Too Large"))
+        with suppress(ConnectionError):
+            while await connection.reader.read(2**16):
+                pass
+
+    async with serving(script) as (transport, server):
+        for _ in range(2):
+            response = await transport.handle_async_request(post(server.url, bytes(2**26)))
+            assert response.status_code == 413
+            assert await body_of(response) == b"ok"
+        assert len(server.connections) == 2
+        await server.check()
+
+
 # Connections
 
 
@@ -453,6 +481,12 @@ async def test_another_scheme() -> None:
             await transport.handle_async_request(post("ftp://127.0.0.1/"))
 
 
+async def test_a_scheme_that_is_a_name_of_a_setting() -> None:
+    async with Transport() as transport:
+        with pytest.raises(httpx.LocalProtocolError):
+            await transport.handle_async_request(post("no://127.0.0.1/v1"))
+
+
 async def test_a_line_end_in_a_header() -> None:
     async with serving(replying(OK)) as (transport, server):
         with pytest.raises(httpx.LocalProtocolError):
@@ -512,6 +546,16 @@ async def test_a_call_through_a_proxy() -> None:
     head, _ = server.connections[0].requests[0]
     assert head.startswith("POST http://api.example/v1/chat?x=%3A HTTP/1.1\r\n")
     assert "\r\nhost: api.example\r\n" in head.lower()
+
+
+async def test_a_proxy_with_a_password_gets_it_from_the_first_call_on() -> None:
+    async with serving(replying(OK, OK)) as (_, server):
+        proxy = server.url[:-3].replace("//", "//user:pass@")
+        async with Transport({"http": proxy}) as transport:
+            for _ in range(2):
+                assert await call(transport, "http://api.example/v1") == b"ok"
+    for head, _ in server.connections[0].requests:
+        assert head.lower().count("\r\nproxy-authorization: basic dxnlcjpwyxnz\r\n") == 1
 
 
 async def test_a_proxy_that_refuses() -> None:
