@@ -1,5 +1,6 @@
 """OpenAI's chat-completions JSON, both ways; used by the REST door and by the OpenAI dialect."""
 
+from server.openai_json.events import EventWriter
 from server.openai_json.fields import decode as decode_json
 from server.openai_json.fields import encode_text
 from server.openai_json.legacy import rewrite as rewrite_legacy
@@ -7,6 +8,7 @@ from server.openai_json.request import Parsed, dump, dump_options, parse
 from server.openai_json.response import dump_chunk, dump_completion, parse_chunk, parse_completion
 
 __all__ = [
+    "EventWriter",
     "Parsed",
     "decode_json",
     "dump",

@@ -11,8 +11,12 @@ from server.errors import ProviderError, Reason, StreamTruncated
 from server.providers import failures
 from server.providers.base import completion_id
 from server.providers.openai_answer import default_finish, normalise, raise_error, read, read_object
+from server.providers.text_template import TextTemplate
 from server.wire.sse import Event, SSEDecoder
 
+#: Templates learned for one stream: a few for the shapes it goes through, and not one for each event of a
+#: vendor whose events have a counter or padding in them.
+_MOST_LEARNED = 4
 #: What a chunk that only carries usage has no need of.
 _ENVELOPE = frozenset({"id", "created", "system_fingerprint", "service_tier"})
 
@@ -60,6 +64,16 @@ class _ChoiceState:
         call["index"] = self.last = index
 
 
+def _parse(data: bytes) -> pb.ChatCompletionChunk:
+    """The chunk of an event that has one choice and does not end it."""
+    obj = read_object(data)
+    normalise(obj["choices"][0], "delta", 0)
+    obj.pop("lmchat", None)
+    obj.pop("usage", None)
+    chunk: pb.ChatCompletionChunk = read(openai_json.parse_chunk, obj)
+    return chunk
+
+
 class OpenAIDecoder:
     """See `base.StreamDecoder`. `n` is the number of choices asked for."""
 
@@ -73,6 +87,8 @@ class OpenAIDecoder:
         self._created = 0
         self._usage: pb.ChatCompletionChunk | None = None
         self._kept: dict[str, Any] = {}
+        self._template: TextTemplate | None = None
+        self._learned = 0
         self.native_finish_reason = ""
 
     def feed(self, data: bytes) -> list[pb.ChatCompletionChunk]:
@@ -112,6 +128,11 @@ class OpenAIDecoder:
         return len(self._choices) >= self._n and all(state.finished for state in self._choices.values())
 
     def _event(self, event: Event, chunks: list[pb.ChatCompletionChunk]) -> None:
+        if self._template is not None and not event.event and not self._kept:
+            chunk = self._template.chunk(event.data)
+            if chunk is not None:
+                chunks.append(chunk)
+                return
         obj = read_object(event.data)
         raise_error(obj)
         if event.event == "error":
@@ -132,7 +153,22 @@ class OpenAIDecoder:
             # Nothing a caller can show: what it carries goes with the next chunk that has a choice.
             self._kept = {k: v for k, v in obj.items() if v and k not in ("object", "model", "choices")}
             return
-        chunks.append(self._stamp(read(openai_json.parse_chunk, obj)))
+        chunk = self._stamp(read(openai_json.parse_chunk, obj))
+        chunks.append(chunk)
+        self._learn(event, chunk)
+
+    def _learn(self, event: Event, chunk: pb.ChatCompletionChunk) -> None:
+        """Be quicker with events like this one from here on, until a choice has come to its end."""
+        if any(state.finished for state in self._choices.values()):
+            self._template = None
+            return
+        first = any(choice.delta.role for choice in chunk.choices)
+        if first or event.event or len(chunk.choices) != 1 or self._learned >= _MOST_LEARNED:
+            return
+        template = TextTemplate.learn(event.data, lambda data: self._stamp(_parse(data)))
+        if template is not None:
+            self._template = template
+            self._learned += 1
 
     def _stamp(self, chunk: pb.ChatCompletionChunk) -> pb.ChatCompletionChunk:
         """Give every chunk the first one's id and time."""
