@@ -9,6 +9,7 @@ import signal
 import time
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 
 import grpc
 import httpx
@@ -19,6 +20,8 @@ from lmchat.v1 import (
     chat_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    operations_service_pb2,
+    operations_service_pb2_grpc,
     rest_pb2,
     rest_pb2_grpc,
 )
@@ -29,11 +32,13 @@ from server.providers.credentials import authenticator
 from server.providers.dialects import DIALECTS
 from server.providers.emulation import Emulation
 from server.providers.upstream import Upstream
+from server.routing.board import Board
 from server.routing.health import EndpointHealth
 from server.routing.router import Ids, Router
 from server.rpc.calls import Calls, KeyRing
 from server.rpc.chat import ChatCompletions
 from server.rpc.models import Models
+from server.rpc.operations import Operations
 from server.rpc.rest import Rest
 from server.wire.fetch import Fetcher
 from server.wire.transport import Transport
@@ -52,13 +57,15 @@ SERVICES = (
     chat_service_pb2.DESCRIPTOR.services_by_name["ChatCompletions"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["Models"].full_name,
     rest_pb2.DESCRIPTOR.services_by_name["Rest"].full_name,
+    operations_service_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
 )
 
 
 class Worker:
     """One gRPC server with all that hangs on it. `start`, then `drain` and `stop`.
 
-    `transport` is the way to providers; tests give their own.
+    `transport` is the way to providers; tests give their own. `board` is shared with the other workers of
+    the machine; by default there are none.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class Worker:
         catalog: Catalog,
         transport: httpx.AsyncBaseTransport,
         *,
+        board: Board | None = None,
         default_grace: float = DRAIN_GRACE,
     ) -> None:
         self._transport = transport
@@ -80,7 +88,7 @@ class Worker:
         ids = Ids(lambda: f"chatcmpl-{uuid.uuid4().hex}", time.time, time.monotonic, random.random)
         self._fetcher = Fetcher(config.fetch)
         caller = Emulation(upstream, self._fetcher)
-        endpoint_health = EndpointHealth(config.circuit, time.monotonic)
+        endpoint_health = EndpointHealth(config.circuit, board or Board.private(time.monotonic))
         router = Router(catalog, caller, endpoint_health, ids, config.retry)
         calls = Calls(KeyRing(config.keys), time.monotonic)
         self._health = health.aio.HealthServicer()
@@ -95,6 +103,8 @@ class Worker:
         models = Models(calls, catalog, int(time.time()), endpoint_health)
         model_service_pb2_grpc.add_ModelsServicer_to_server(models, self._server)
         rest_pb2_grpc.add_RestServicer_to_server(Rest(calls, router, config.stream.keep_alive), self._server)
+        operations = Operations(calls, endpoint_health)
+        operations_service_pb2_grpc.add_OperationsServicer_to_server(operations, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
@@ -123,9 +133,15 @@ class Worker:
         await self._transport.aclose()
 
 
-async def serve(config: Config, catalog: Catalog, address: str, proxies: Mapping[str, str]) -> None:
-    """Run a worker until SIGTERM or SIGINT; a second signal ends it at once. Raises OSError if it cannot."""
-    worker = Worker(config, catalog, Transport(proxies))
+async def serve(
+    config: Config, catalog: Catalog, address: str, proxies: Mapping[str, str], board: Path | None
+) -> None:
+    """Run a worker until SIGTERM or SIGINT; a second signal ends it at once. Raises OSError if it cannot.
+
+    `board` is the file through which it shares what is known of endpoints with other workers.
+    """
+    shared = Board.shared(board, time.monotonic) if board else None
+    worker = Worker(config, catalog, Transport(proxies), board=shared)
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -71,6 +71,10 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", parents=[config], help="run one worker, gRPC only")
     serve.add_argument("--listen", required=True, metavar="ADDR", help="host:port or unix:path")
+    serve.add_argument(
+        "--board", type=Path, metavar="FILE",
+        help="where the workers of a machine share circuits and figures; made if need be, gone by its next boot",
+    )  # fmt: skip
     serve.set_defaults(run=_serve)
 
     check = commands.add_parser(
@@ -130,7 +134,7 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not catalog.models():
         sys.stderr.write(f"lmchat: {NO_MODELS}\n")
         return 1
-    asyncio.run(serve(config, catalog, options.listen, proxies(environ)))
+    asyncio.run(serve(config, catalog, options.listen, proxies(environ), options.board))
     return 0
 
 

@@ -198,7 +198,16 @@ LMCHAT_API_KEY="{key}" {lmchat} chat --url {url} -m {model} "What is the capital
         address = f"unix:{self._runtime}/{number}-{launch}.sock"
         config = () if self._options.config is None else ("--config", str(self._options.config))
         return Launch(
-            argv=(*_PYTHON, "server", "serve", "--listen", address, *config),
+            argv=(
+                *_PYTHON,
+                "server",
+                "serve",
+                "--listen",
+                address,
+                "--board",
+                str(self._runtime / "board"),
+                *config,
+            ),
             env=self._environ,
             ready=partial(_serving, address),
             address=address,

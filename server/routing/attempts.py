@@ -142,12 +142,17 @@ class Attempts:
         self._sleep = sleep
 
     async def run(
-        self, plan: Plan, deadline: float, call: Callable[[Candidate, float], Awaitable[T]], *, whole: bool
+        self,
+        plan: Plan,
+        deadline: float,
+        call: Callable[[Candidate, float], Awaitable[T]],
+        *,
+        tokens: Callable[[T], int] | None = None,
     ) -> Success[T]:
         """The first success of `call(candidate, limit)`; raises the error that tells the caller most.
 
-        `whole` says that a success is the whole answer; if it is only the first
-        content of a stream, the caller tells EndpointHealth how that ends.
+        `tokens` says how many tokens a success has, which is then the whole answer; without it, it is only
+        the first content of a stream, and the caller tells EndpointHealth how that ends.
         """
         if deadline <= self._clock():
             raise LmchatError(Reason.TIMEOUT, "The deadline had passed before a provider could be called.")
@@ -157,7 +162,7 @@ class Attempts:
             candidate = self._choose(queue)
             made = self._health.begin(candidate.endpoint.id)
             tries_left = plan.max_tries - len(account.attempts)
-            limit = _limit(candidate, deadline - made.begun, min(len(queue), tries_left), whole=whole)
+            limit = _limit(candidate, deadline - made.begun, min(len(queue), tries_left), whole=tokens is not None)
             try:
                 result = await call(candidate, limit)
             except InvalidRequest as error:  # this dialect cannot say it; no call was made
@@ -187,7 +192,7 @@ class Attempts:
                 self._health.abandon(made)
                 raise
             else:
-                self._health.answered(made, whole=whole)
+                self._health.answered(made, whole=tokens is not None, tokens=tokens(result) if tokens else 0)
                 account.note(candidate, self._clock() - made.begun)
                 return Success(
                     candidate, result, account.attempts, account.skipped, account.seconds, made, queue[1:]

@@ -182,7 +182,7 @@ class Resumption:
 
         plan = Plan(list(died.others), [], tries)
         try:
-            success = await self._attempts.run(plan, self._deadline, call, whole=False)
+            success = await self._attempts.run(plan, self._deadline, call)
         except LmchatError as failed:  # a refused prefill, say: none of it is the caller's doing
             error.attempts += failed.attempts
             raise error from None

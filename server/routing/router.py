@@ -108,8 +108,7 @@ class RoutedStream:
                     await self._resume(error)
         finally:
             await self._stream.aclose()
-        self._health.success(self._success.call)
-        self._health.speed(self._success.call, self._finisher.tokens - self._carried)
+        self._health.success(self._success.call, self._finisher.tokens - self._carried)
         self.report.native_finish_reason = self._stream.native_finish_reason
         last = self._finisher.end(self.report)
         if last:
@@ -171,14 +170,13 @@ class Router:
             sent = features.without(request, candidate.dropped)
             return await self._upstream.complete(candidate.endpoint, sent, limit)
 
-        success = await self._attempts.run(made, self._deadline(made, timeout), call, whole=True)
+        success = await self._attempts.run(made, self._deadline(made, timeout), call, tokens=_tokens)
         completion = success.result.completion
         completion.id = completion.id or self._ids.new()
         completion.created = completion.created or int(self._ids.now())
         completion.model = success.candidate.endpoint.public_model
         completion.lmchat.CopyFrom(_report(request, made, success))
         completion.lmchat.native_finish_reason = success.result.native_finish_reason
-        self._health.speed(success.call, completion.usage.completion_tokens)
         return Routed(completion, success.upstream_seconds)
 
     async def stream(self, request: pb.ChatCompletionRequest, timeout: float | None) -> RoutedStream:
@@ -189,7 +187,7 @@ class Router:
         async def call(candidate: Candidate, limit: float) -> resume.Opened:
             return await self._open(candidate, request, limit)
 
-        success = await self._attempts.run(made, deadline, call, whole=False)
+        success = await self._attempts.run(made, deadline, call)
         resumption = None
         if resume.wanted(request):
             resumption = resume.Resumption(request, self._attempts, self._open, deadline, made.max_tries)
@@ -249,6 +247,10 @@ class Router:
         """The caller's, at most the time the most patient endpoint has; each call has its own limits too."""
         total = max(candidate.endpoint.timeouts.total for candidate in made.candidates)
         return self._ids.clock() + (total if timeout is None else min(total, timeout))
+
+
+def _tokens(answer: Answer) -> int:
+    return answer.completion.usage.completion_tokens
 
 
 def _report(

@@ -22,7 +22,7 @@ _MODALITIES = ("image", "audio", "file")
 
 
 class Models(model_grpc.ModelsServicer):
-    """`created` is the time, in Unix seconds, at which the catalogue was read; `health` that of this worker."""
+    """`created` is the time, in Unix seconds, at which the catalogue was read."""
 
     def __init__(self, calls: Calls, catalog: Catalog, created: int, health: EndpointHealth) -> None:
         self._calls = calls
@@ -57,12 +57,12 @@ class Models(model_grpc.ModelsServicer):
     def _add_health(self, model: model_pb2.Model, known: Model) -> None:
         """Say how the endpoints of `known` are doing now."""
         for shown, endpoint in zip(model.lmchat.endpoints, known.endpoints, strict=True):
-            shown.health.state = self._health.circuit(endpoint.id)
-            latency, throughput = self._health.latency(endpoint.id), self._health.throughput(endpoint.id)
-            if latency is not None:
-                shown.health.latency_ms = round(latency * 1000, 1)
-            if throughput is not None:
-                shown.health.tokens_per_second = round(throughput, 1)
+            standing = self._health.standing(endpoint.id)
+            shown.health.state = standing.state
+            if standing.latency is not None:
+                shown.health.latency_ms = round(standing.latency * 1000, 1)
+            if standing.throughput is not None:
+                shown.health.tokens_per_second = round(standing.throughput, 1)
 
     def _model(self, model: Model) -> model_pb2.Model:
         return model_pb2.Model(

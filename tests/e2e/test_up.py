@@ -24,6 +24,7 @@ from tests.support.gateway import ask
 
 CONFIGURATION = """
 auth: {{keys: [{{name: test, key: sk-test}}]}}
+circuit: {{cooldown: 3s}}
 providers: {{up: {{type: openai, base_url: "{base_url}"}}}}
 models: {{"*": {{endpoints: [{{provider: up, model: "*"}}]}}}}
 """
@@ -132,6 +133,37 @@ async def test_a_rolling_restart_loses_none(provider: FaultServer, remote: Up) -
     await running
     assert before.isdisjoint(remote.workers())
     assert load.failed == []
+
+
+async def test_workers_share_what_they_know_of_endpoints(provider: FaultServer, remote: Up) -> None:
+    """Whichever worker is asked, the circuit that any of them opened is open, and one probe closes it for all."""
+    provider.script("m", faults.failure(500))
+    async with client() as session:
+        for _ in range(10):
+            assert (await post(session, remote, ask()))[0] == 502
+        # A rolling restart forgets nothing.
+        remote.process.send_signal(signal.SIGHUP)
+        while not any("rolling restart done" in line for line in remote.output):
+            assert (await session.get(f"{remote.url}/api/v1/models/m")).status == 200
+        provider.script("m", answer("Hi"))
+        failures = len(provider.calls)
+        for _ in range(20):  # some of them asked of either worker
+            async with session.get(f"{remote.url}/api/v1/models/m") as reply:
+                [endpoint] = (await reply.json())["lmchat"]["endpoints"]
+            assert endpoint["health"]["state"] in ("open", "half_open")
+            async with session.get(f"{remote.url}/metrics") as reply:
+                text = await reply.text()
+            assert reply.status == 200
+            assert (
+                f'lmchat_endpoint_failures_total{{endpoint="up",model="m",provider="up"}} {failures:.1f}' in text
+            )
+        states: set[str] = set()
+        while "closed" not in states:
+            assert (await post(session, remote, ask()))[0] == 200
+            async with session.get(f"{remote.url}/api/v1/models/m") as reply:
+                [endpoint] = (await reply.json())["lmchat"]["endpoints"]
+            states.add(endpoint["health"]["state"])
+        assert endpoint["health"]["latency_ms"] > 0
 
 
 async def test_envoy_comes_back(provider: FaultServer, remote: Up) -> None:

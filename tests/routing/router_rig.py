@@ -18,6 +18,7 @@ from server.errors import InvalidRequest
 from server.providers.base import Endpoint, HttpRequest
 from server.providers.openai import OpenAITranslator
 from server.providers.upstream import Upstream
+from server.routing.board import Board
 from server.routing.health import EndpointHealth
 from server.routing.router import Ids, Routed, RoutedStream, Router
 from tests.routing.routing_help import request
@@ -135,7 +136,11 @@ class Rig:
         circuit: Circuit | None = None,
         own: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        self.now = asyncio.get_running_loop().time
+        self.now = now = asyncio.get_running_loop().time
+
+        def uptime() -> float:
+            return now() + 1000.0
+
         self.calls: list[tuple[str, float, dict[str, Any]]] = []
         self.bodies: list[Body] = []
         self._scripts = {name: list(script) for name, script in scripts.items()}
@@ -157,10 +162,10 @@ class Rig:
             Config(providers=providers, models={model.id: model for model in models}, aliases={"alias": "m"}), {}
         )
         numbers = count(1)
-        ids = Ids(lambda: f"chatcmpl-own{next(numbers)}", lambda: 1.75e9, self.now, lambda: 0.5)
+        ids = Ids(lambda: f"chatcmpl-own{next(numbers)}", lambda: 1.75e9, uptime, lambda: 0.5)
         translators = {"openai": OpenAITranslator(), "gemini": _Mute()}
         upstream = Upstream(httpx.MockTransport(self._serve), translators, dict.fromkeys(providers, _NoKeys()))
-        self.health = EndpointHealth(circuit or Circuit(), self.now)
+        self.health = EndpointHealth(circuit or Circuit(), Board.private(uptime))
         self.router = Router(catalog, upstream, self.health, ids, Retry())
 
     async def _serve(self, http: httpx.Request) -> httpx.Response:

@@ -13,6 +13,7 @@ from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderEr
 from server.providers import failures
 from server.providers.base import Endpoint
 from server.routing.attempts import Attempts, Decision, Success, decide, summary
+from server.routing.board import Board
 from server.routing.health import EndpointHealth
 from server.routing.plan import Candidate, Plan
 from tests.routing.routing_help import Clock, endpoint
@@ -198,7 +199,7 @@ class Bench:
 
     def __init__(self, scripts: Mapping[str, Sequence[Outcome]], circuit: Circuit | None = None) -> None:
         self.clock = Clock(0.0)
-        self.health = EndpointHealth(circuit or Circuit(), self.clock)
+        self.health = EndpointHealth(circuit or Circuit(), Board.private(self.clock))
         self.calls: list[tuple[str, float, float]] = []
         self._scripts = {name: list(outcomes) for name, outcomes in scripts.items()}
         self.endpoints = [endpoint(name, first_token=30.0) for name in scripts]
@@ -223,7 +224,9 @@ class Bench:
     ) -> Success[str]:
         """Run the plan of all endpoints, in their order; `deadline` is from now."""
         plan = Plan([Candidate(e, []) for e in of or self.endpoints], [], tries)
-        return await self.attempts.run(plan, self.clock.now + deadline, self.call, whole=whole)
+        return await self.attempts.run(
+            plan, self.clock.now + deadline, self.call, tokens=(lambda _: 0) if whole else None
+        )
 
     def names(self) -> str:
         """Who was called, in order."""
@@ -492,7 +495,7 @@ async def test_nothing_starts_after_the_caller_left() -> None:
 
     bench = Bench({"a": [OK], "b": [OK]})
     plan = Plan([Candidate(e, []) for e in bench.endpoints], [], 3)
-    task = asyncio.create_task(bench.attempts.run(plan, 60.0, call, whole=True))
+    task = asyncio.create_task(bench.attempts.run(plan, 60.0, call, tokens=lambda _: 0))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -6,7 +6,8 @@ import pytest
 
 from server.config import Circuit
 from server.errors import ProviderError, Reason, StreamTruncated
-from server.routing.health import Call, EndpointHealth
+from server.routing.board import Board
+from server.routing.health import Call, EndpointHealth, Standing
 from tests.routing.routing_help import Clock
 
 row = pytest.param
@@ -27,7 +28,7 @@ def play(script: str, settings: Circuit = SETTINGS) -> str:
     `eA` its end.
     """
     clock = Clock()
-    health = EndpointHealth(settings, clock)
+    health = EndpointHealth(settings, Board.private(clock))
     under_way: dict[str, Call] = {}
     said = ""
     for step in script.split():
@@ -184,7 +185,7 @@ def test_settings(settings: Circuit, script: str, expected: str) -> None:
     ],
 )
 def test_whose_fault(reason: Reason, *, counts: bool) -> None:
-    health = EndpointHealth(Circuit(min_requests=1), Clock())
+    health = EndpointHealth(Circuit(min_requests=1), Board.private(Clock()))
     error = StreamTruncated() if reason is Reason.STREAM_TRUNCATED else ProviderError(reason, "It failed.")
     health.failure(health.begin("e"), error)
     assert health.is_open("e") is counts
@@ -192,14 +193,14 @@ def test_whose_fault(reason: Reason, *, counts: bool) -> None:
 
 def test_one_probe_for_many_at_once() -> None:
     clock = Clock()
-    health = EndpointHealth(Circuit(min_requests=1), clock)
+    health = EndpointHealth(Circuit(min_requests=1), Board.private(clock))
     health.failure(health.begin("e"), FAILED)
     clock.now += 10
     assert [health.begin("e").probe for _ in range(50)] == [True] + [False] * 49
 
 
 def test_endpoints_do_not_mix() -> None:
-    health = EndpointHealth(Circuit(min_requests=1), Clock())
+    health = EndpointHealth(Circuit(min_requests=1), Board.private(Clock()))
     health.failure(health.begin("e"), FAILED)
     assert (health.is_open("e"), health.is_open("other")) == (True, False)
 
@@ -207,13 +208,14 @@ def test_endpoints_do_not_mix() -> None:
 def took(health: EndpointHealth, clock: Clock, seconds: float, *, whole: bool, tokens: int = 0) -> None:
     call = health.begin("e")
     clock.now += seconds
-    health.answered(call, whole=whole)
-    health.speed(call, tokens)
+    health.answered(call, whole=whole, tokens=tokens)
+    if not whole:
+        health.success(call, tokens)
 
 
 def test_latency() -> None:
     clock = Clock()
-    health = EndpointHealth(SETTINGS, clock)
+    health = EndpointHealth(SETTINGS, Board.private(clock))
     assert health.latency("e") is None
     took(health, clock, 3.0, whole=True)
     assert health.latency("e") == pytest.approx(3.0)  # of whole answers, for want of better
@@ -236,7 +238,7 @@ def test_latency() -> None:
 )
 def test_throughput(tokens: int, seconds: float, rate: float | None) -> None:
     clock = Clock()
-    health = EndpointHealth(SETTINGS, clock)
+    health = EndpointHealth(SETTINGS, Board.private(clock))
     took(health, clock, seconds, whole=True, tokens=tokens)
     assert health.throughput("e") == (None if rate is None else pytest.approx(rate))
     took(health, clock, 1.0, whole=True, tokens=100)
@@ -245,7 +247,7 @@ def test_throughput(tokens: int, seconds: float, rate: float | None) -> None:
 
 def test_figures_are_forgotten_when_nothing_refreshes_them() -> None:
     clock = Clock()
-    health = EndpointHealth(SETTINGS, clock)
+    health = EndpointHealth(SETTINGS, Board.private(clock))
     took(health, clock, 2.0, whole=True, tokens=20)
     clock.now += 299
     assert health.latency("e") == pytest.approx(2.0)
@@ -258,7 +260,7 @@ def test_figures_are_forgotten_when_nothing_refreshes_them() -> None:
 
 def test_failures_and_mistakes_leave_no_figure() -> None:
     clock = Clock()
-    health = EndpointHealth(SETTINGS, clock)
+    health = EndpointHealth(SETTINGS, Board.private(clock))
     for error in (FAILED, ProviderError(Reason.INVALID_REQUEST, "What?")):
         call = health.begin("e")
         clock.now += 0.01
@@ -268,24 +270,44 @@ def test_failures_and_mistakes_leave_no_figure() -> None:
 
 def test_what_callers_name_does_not_fill_the_memory() -> None:
     clock = Clock()
-    health = EndpointHealth(Circuit(min_requests=1, cooldown=1e6), clock)
+    health = EndpointHealth(Circuit(min_requests=1, cooldown=1e6), Board.private(clock))
     health.failure(health.begin("in use"), FAILED)
-    for number in range(10_000):
+    for number in range(20_000):
+        clock.now += 0.001
         health.failure(health.begin(f"wild/{number}"), FAILED)
         if number % 1000 == 0:
             health.success(health.begin("in use"))
-    assert len(health._endpoints) == 4096
+    assert len(list(health.standings())) == 8192
     assert health.is_open("in use")
-    assert health.is_open("wild/9999")
+    assert health.is_open("wild/19999")
     assert not health.is_open("wild/1")
 
 
 def test_asking_remembers_nothing() -> None:
-    health = EndpointHealth(SETTINGS, Clock())
+    health = EndpointHealth(SETTINGS, Board.private(Clock()))
     for number in range(100):
         call = health.begin(f"wild/{number}")
         assert not health.is_open(call.endpoint_id)
         assert health.latency(call.endpoint_id) is None
         assert health.throughput(call.endpoint_id) is None
         health.abandon(call)
-    assert not health._endpoints
+    assert not list(health.standings())
+
+
+def test_standing() -> None:
+    clock = Clock()
+    health = EndpointHealth(Circuit(min_requests=2), Board.private(clock))
+    assert health.standing("e") == Standing("closed", None, None, 0, 0, 0)
+    took(health, clock, 2.0, whole=True, tokens=20)
+    assert health.standing("e") == Standing("closed", 2.0, 10.0, answers=1, failures=0, openings=0)
+    health.failure(health.begin("e"), FAILED)
+    assert health.standing("e") == Standing("open", 2.0, 10.0, answers=1, failures=1, openings=1)
+    clock.now += 10
+    assert health.standing("e").state == "half_open"
+    probe = health.begin("e")
+    assert health.standing("e").state == "half_open"
+    health.failure(probe, FAILED)
+    assert health.standing("e") == Standing("open", 2.0, 10.0, answers=1, failures=2, openings=2)
+    health.failure(health.begin("e"), ProviderError(Reason.RATE_LIMITED, "Slower.", retry_after=30))
+    assert health.standing("e") == Standing("open", 2.0, 10.0, answers=1, failures=3, openings=2)
+    assert dict(health.standings()) == {"e": health.standing("e")}

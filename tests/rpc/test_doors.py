@@ -16,6 +16,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from lmchat.v1 import chat_pb2 as pb
 from lmchat.v1 import model_service_pb2
+from lmchat.v1 import operations_service_pb2 as operations
+from prometheus_client.parser import text_string_to_metric_families
 
 from server.app import SERVICES
 from tests.support import faults
@@ -493,6 +495,48 @@ async def test_models(gate: Gateway) -> None:
     only_text = await gate.models.GetModel(model_service_pb2.GetModelRequest(model="only-text"), metadata=AUTH)
     assert "tools" not in only_text.lmchat.endpoints[0].supported_parameters
     assert "seed" not in only_text.lmchat.endpoints[0].supported_parameters
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """The samples of the endpoint `up/up/m`: (name without prefix, further label values...) -> value."""
+    of_m = {"provider": "up", "endpoint": "up", "model": "m"}
+    return {
+        (sample.name.removeprefix("lmchat_endpoint_"), *(v for k, v in sample.labels.items() if k not in of_m)): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if of_m.items() <= sample.labels.items()
+    }
+
+
+async def test_metrics(gate: Gateway, up: FaultServer) -> None:
+    reply = await gate.operations.GetMetrics(operations.GetMetricsRequest(), metadata=AUTH)
+    assert reply.content_type.startswith("text/plain")
+    assert samples(reply.data.decode()) == {}
+    up.script("m", faults.failure(500))
+    for _ in range(3):  # two calls each: one is retried
+        await gate.post(ask())
+    up.script("m", faults.answer("Hi"))
+    assert (await gate.post(ask(stream=True, stream_options={"include_usage": True}))).status == 200
+    reply = await gate.operations.GetMetrics(operations.GetMetricsRequest(), metadata=AUTH)
+    found = samples(reply.data.decode())
+    assert found.pop(("latency_seconds",)) > 0
+    assert found.pop(("tokens_per_second",), 1.0) > 0
+    assert found == {
+        ("circuit", "closed"): 0.0,
+        ("circuit", "open"): 1.0,
+        ("circuit", "half_open"): 0.0,
+        ("circuit_openings_total",): 1.0,
+        ("answers_total",): 1.0,
+        ("failures_total",): 6.0,
+    }
+
+
+async def test_metrics_need_a_key(gate: Gateway) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await gate.operations.GetMetrics(operations.GetMetricsRequest())
+    assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_health_and_reflection_need_no_key(gate: Gateway) -> None:

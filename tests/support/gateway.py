@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 from google.api.httpbody_pb2 import HttpBody
-from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2_grpc, rest_pb2_grpc
+from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2_grpc, operations_service_pb2_grpc, rest_pb2_grpc
 
 from server.app import Worker
 from server.catalog import Catalog
@@ -51,6 +51,7 @@ class Gateway:
         self.channel = channel
         self.chat = chat_service_pb2_grpc.ChatCompletionsStub(channel)
         self.models = model_service_pb2_grpc.ModelsStub(channel)
+        self.operations = operations_service_pb2_grpc.OperationsStub(channel)
         self.rest = rest_pb2_grpc.RestStub(channel)
 
     def open(self, body: Any, content_type: str = "application/json", metadata: Any = AUTH) -> Any:

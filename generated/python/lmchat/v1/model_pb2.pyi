@@ -136,7 +136,7 @@ class Endpoint(_message.Message):
 
     @_builtins.property
     def health(self) -> Global___EndpointHealth:
-        """How it has been doing, as the worker that answers sees it."""
+        """How it has been doing, for all workers of a machine."""
 
     def __init__(
         self,

@@ -1,0 +1,159 @@
+"""What is remembered of endpoints, in memory that the workers of a machine share.
+
+A board is a flat array of records, one an endpoint, found by a hash of its id.
+Records are grouped in sets; an endpoint that finds its set full takes the place
+of the one that was used longest ago, so that callers who name ever new models
+through a wildcard fill nothing. Reading takes no lock, because a word is read
+whole; changing does, a set at a time, and a process that dies lets go of it.
+
+The alternatives cost more: a database a transaction a call, messages between
+workers one a call and worker, and two workers may probe at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, TypeAlias
+
+#: Records of a set, words of a record, bytes of a word.
+_WAYS, _WORDS, _WORD = 8, 64, 8
+#: The board has room for 8,192 endpoints: 4 MiB, of which only what is used takes memory.
+_SETS = 1024
+SIZE: Final = _SETS * _WAYS * _WORDS * _WORD
+
+#: A record begins with its key and the time it was last changed. Its user has the words from here on,
+FIRST: Final = 2
+#: to here. Then comes the id as text: a byte of length, and as much of it as there is room for.
+LAST: Final = 43
+_USED, _NAME = 1, LAST + 1
+_NAME_BYTES = (_WORDS - _NAME) * _WORD - 1
+
+#: Tries for a lock that another process holds, which it does for microseconds unless it was stopped.
+_PATIENCE = 200
+
+Record: TypeAlias = "memoryview[float]"
+"""The words of one endpoint, as floats; all 0 when new."""
+
+
+class Board:
+    """`memory` has SIZE bytes, zeros where nothing is known. `clock`: seconds, above 0, the same for all users.
+
+    `descriptor` is the file behind memory that is shared; its locks keep the processes apart.
+    """
+
+    def __init__(self, memory: mmap.mmap, clock: Callable[[], float], descriptor: int | None = None) -> None:
+        self._memory = memory
+        self._floats = memoryview(memory).cast("d")
+        self._keys = memoryview(memory).cast("Q")
+        self.clock = clock
+        self._descriptor = descriptor
+
+    @classmethod
+    def private(cls, clock: Callable[[], float]) -> Board:
+        """One for this process alone."""
+        return cls(mmap.mmap(-1, SIZE), clock)
+
+    @classmethod
+    def shared(cls, path: Path, clock: Callable[[], float]) -> Board:
+        """The one at `path`, made if need be, its owner's only; it stays open with the process. Raises OSError.
+
+        It holds times of `clock`, and must not outlive the boot of the machine.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(descriptor, SIZE)
+        return cls(mmap.mmap(descriptor, SIZE), clock, descriptor)
+
+    def find(self, endpoint_id: str) -> Record | None:
+        """What is known of an endpoint, to be read only; None where nothing is."""
+        key = _key(endpoint_id)
+        for at in _places(key):
+            if self._keys[at] == key:
+                return self._floats[at : at + _WORDS]
+        return None
+
+    def change(self, endpoint_id: str) -> Change:
+        """The record of an endpoint, for a `with` in which no other process may change it."""
+        return Change(self, endpoint_id)
+
+    def endpoints(self) -> Iterator[tuple[str, Record]]:
+        """Everything on the board, in no order; an id of more than 159 bytes is cut."""
+        for at in range(0, _SETS * _WAYS * _WORDS, _WORDS):
+            if self._keys[at]:
+                start = (at + _NAME) * _WORD
+                length = self._memory[start]
+                name = self._memory[start + 1 : start + 1 + length]
+                yield name.decode(errors="ignore"), self._floats[at : at + _WORDS]
+
+    def enter(self, endpoint_id: str) -> tuple[Record, int]:
+        """Lock and find, or make, a record; it and what `leave` takes."""
+        key = _key(endpoint_id)
+        places = _places(key)
+        lock = self._lock(places.start * _WORD)
+        at = next((at for at in places if self._keys[at] == key), None)
+        if at is None:
+            at = min(places, key=lambda place: self._floats[place + _USED])
+            self._claim(at, key, endpoint_id)
+        self._floats[at + _USED] = self.clock()
+        return self._floats[at : at + _WORDS], lock
+
+    def leave(self, lock: int) -> None:
+        """Let other processes go on."""
+        if lock >= 0 and self._descriptor is not None:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, lock)
+
+    def _claim(self, at: int, key: int, endpoint_id: str) -> None:
+        start = at * _WORD
+        # Nobody finds it while it is neither the old nor the new.
+        self._keys[at] = 0
+        name = endpoint_id.encode()[:_NAME_BYTES]
+        self._memory[start + _WORD : start + _WORDS * _WORD] = bytes((_WORDS - 1) * _WORD)
+        self._memory[start + _NAME * _WORD : start + _NAME * _WORD + 1 + len(name)] = bytes((len(name),)) + name
+        self._keys[at] = key
+
+    def _lock(self, at: int) -> int:
+        """The lock at that byte, or -1: a holder that was stopped is not waited for. These are statistics."""
+        if self._descriptor is None:
+            return -1
+        for _ in range(_PATIENCE):
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
+                return at
+            except OSError:
+                time.sleep(0)  # lets the holder run
+        return -1
+
+
+class Change:
+    """See `Board.change`. A class, since contextlib's generators cost more than the change itself."""
+
+    __slots__ = ("_board", "_endpoint_id", "_lock")
+
+    def __init__(self, board: Board, endpoint_id: str) -> None:
+        self._board = board
+        self._endpoint_id = endpoint_id
+
+    def __enter__(self) -> Record:
+        record, self._lock = self._board.enter(self._endpoint_id)
+        return record
+
+    def __exit__(self, *exc: object) -> None:
+        self._board.leave(self._lock)
+
+
+def _places(key: int) -> range:
+    """The first words of the records that may be those of `key`."""
+    first = (key >> 1) % _SETS * _WAYS * _WORDS
+    return range(first, first + _WAYS * _WORDS, _WORDS)
+
+
+@lru_cache(maxsize=4096)
+def _key(endpoint_id: str) -> int:
+    """Never 0, which is a free record's."""
+    return int.from_bytes(hashlib.blake2b(endpoint_id.encode(), digest_size=8).digest(), "little") | 1
