@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import msgspec
@@ -18,7 +19,7 @@ from lmchat.v1 import chat_pb2 as pb
 from lmchat.v1 import rest_pb2_grpc
 
 from server import errors, openai_json
-from server.errors import LmchatError, Reason
+from server.errors import InvalidRequest, LmchatError, Reason
 from server.routing.router import RoutedStream, Router
 from server.rpc.calls import Call, Calls
 
@@ -28,7 +29,16 @@ _encode = msgspec.json.Encoder().encode
 _JSON = "application/json"
 _SSE = "text/event-stream"
 _DONE = b"data: [DONE]\n\n"
-_KEEP_ALIVE = HttpBody(content_type=_SSE, data=b": keep-alive\n\n")
+_UNPRINTABLE = re.compile(r"[^ -~]").sub
+_KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class _Reply(NamedTuple):
+    """A whole answer, or `error` and its body; `headers` are for REST."""
+
+    body: HttpBody
+    headers: tuple[tuple[str, str], ...]
+    error: LmchatError | None = None
 
 
 class Rest(rest_pb2_grpc.RestServicer):
@@ -43,28 +53,48 @@ class Rest(rest_pb2_grpc.RestServicer):
         """One JSON object, or with `"stream": true` server-sent events."""
         call = self._calls(context)
         try:
-            call.authenticate()
-            _check_content_type(request.content_type)
-            parsed = openai_json.parse(request.data)
+            parsed = _parse(call, request)
             if parsed.stream:
                 routed = await self._router.stream(parsed.request, call.timeout)
             else:
-                completed = await self._router.complete(parsed.request, call.timeout)
+                reply = await self._complete(call, parsed)
         except Exception as error:
-            await _send_error(call, call.explain(error))
-            return
-        if parsed.stream:
-            await self._stream(call, parsed, routed)
-            return
+            reply = _failure(call, call.explain(error))
+        else:
+            if parsed.stream:
+                events = openai_json.EventWriter(
+                    include_usage=parsed.request.stream_options.include_usage, legacy=parsed.legacy_functions
+                )
+                del parsed  # long conversations are not kept as long as streams
+                await self._stream(call, events, routed)
+                return
+        await context.send_initial_metadata(reply.headers)
+        await context.write(reply.body)
+        if reply.error is not None:
+            _set_code(context, reply.error)
+
+    async def CreateUnaryChatCompletion(self, request: HttpBody, context: Context) -> HttpBody:
+        """One JSON object, an error too; `_details` are the headers."""
+        call = self._calls(context)
+        try:
+            parsed = _parse(call, request)
+            if parsed.stream:  # Envoy sends no such request here
+                raise InvalidRequest("This call answers at once; CreateChatCompletion streams.", "stream")
+            reply = await self._complete(call, parsed)
+        except Exception as error:
+            reply = _failure(call, call.explain(error))
+        context.set_details(_details(reply))
+        return reply.body
+
+    async def _complete(self, call: Call, parsed: openai_json.Parsed) -> _Reply:
+        completed = await self._router.complete(parsed.request, call.timeout)
         answer = openai_json.dump_completion(completed.completion)
         if parsed.legacy_functions:
             openai_json.rewrite_legacy(answer)
-        await context.send_initial_metadata(
-            _headers(call, completed.completion.lmchat, completed.upstream_seconds)
-        )
-        await context.write(HttpBody(content_type=_JSON, data=_encode(answer)))
+        headers = _headers(call, completed.completion.lmchat, completed.upstream_seconds)
+        return _Reply(HttpBody(content_type=_JSON, data=_encode(answer)), headers)
 
-    async def _stream(self, call: Call, parsed: openai_json.Parsed, routed: RoutedStream) -> None:
+    async def _stream(self, call: Call, events: openai_json.EventWriter, routed: RoutedStream) -> None:
         writer = _SseWriter(call.context, self._keep_alive)
         last = None
         try:
@@ -73,7 +103,7 @@ class Rest(rest_pb2_grpc.RestServicer):
                 await call.context.send_initial_metadata(metadata)
                 async for batch in batches:
                     last = batch[-1]
-                    await writer.write(_events(batch, parsed))
+                    await writer.write(events.events(batch))
                 await writer.write(_DONE)
         except Exception as error:
             told = call.explain(error)
@@ -82,40 +112,49 @@ class Rest(rest_pb2_grpc.RestServicer):
 
 
 class _SseWriter:
-    """Writes events, and comments into silences. Entered, it keeps a task for the latter."""
+    """Writes events, and comments into silences. Entered, it has a timer for the latter."""
 
     def __init__(self, context: Context, keep_alive: float) -> None:
         self._context = context
         self._keep_alive = keep_alive
         self._lock = asyncio.Lock()
-        self._now = asyncio.get_running_loop().time
-        self._last = self._now()
-        self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._comment: asyncio.Task[None] | None = None
 
     async def write(self, data: bytes) -> None:
         """Send `data`, one message."""
         async with self._lock:
             await self._context.write(HttpBody(content_type=_SSE, data=data))
-            self._last = self._now()
+            self._last = self._loop.time()
 
     async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(self._beat())
+        self._tick()
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._comment is not None:
+            self._comment.cancel()
             with suppress(asyncio.CancelledError):
-                await self._task
+                await self._comment
 
-    async def _beat(self) -> None:
-        while True:
-            silence = self._now() - self._last
-            if silence < self._keep_alive:
-                await asyncio.sleep(self._keep_alive - silence)
-                continue
-            async with self._lock:
-                await self._context.write(_KEEP_ALIVE)
-                self._last = self._now()
+    def _tick(self) -> None:
+        """Break a silence that is too long, and look again. A timer: tasks would take memory for every stream."""
+        due = self._last + self._keep_alive
+        if self._loop.time() >= due:
+            if self._comment is None or self._comment.done():
+                self._comment = self._loop.create_task(self.write(_KEEP_ALIVE))
+            due = self._loop.time() + self._keep_alive
+        self._timer = self._loop.call_at(due, self._tick)
+
+
+def _parse(call: Call, request: HttpBody) -> openai_json.Parsed:
+    """The request of a caller with a key. Raises LmchatError."""
+    call.authenticate()
+    _check_content_type(request.content_type)
+    return openai_json.parse(request.data)
 
 
 def _check_content_type(content_type: str) -> None:
@@ -135,20 +174,9 @@ def _headers(call: Call, report: pb.RoutingReport, upstream_seconds: float) -> t
         ("x-lmchat-overhead-ms", f"{overhead:.1f}"),
     )
     if report.dropped_params:
-        headers += (("x-lmchat-dropped-params", ",".join(report.dropped_params)),)
+        # Callers name these fields: whatever they wrote, it must be one line of ASCII, and not a long one.
+        headers += (("x-lmchat-dropped-params", _UNPRINTABLE("?", ",".join(report.dropped_params))[:1000]),)
     return headers
-
-
-def _events(batch: list[pb.ChatCompletionChunk], parsed: openai_json.Parsed) -> bytes:
-    """All events of one batch, to be one message."""
-    include_usage = parsed.request.stream_options.include_usage
-    pieces = []
-    for chunk in batch:
-        obj = openai_json.dump_chunk(chunk, include_usage=include_usage)
-        if parsed.legacy_functions:
-            openai_json.rewrite_legacy(obj)
-        pieces.append(b"data: %b\n\n" % _encode(obj))
-    return b"".join(pieces)
 
 
 def _error_event(error: LmchatError, request_id: str, last: pb.ChatCompletionChunk | None) -> bytes:
@@ -164,14 +192,25 @@ def _error_event(error: LmchatError, request_id: str, last: pb.ChatCompletionChu
     return b"data: %b\n\n" % _encode(event)
 
 
-async def _send_error(call: Call, error: LmchatError) -> None:
+def _failure(call: Call, error: LmchatError) -> _Reply:
     """Status and body of an error before the answer; Envoy turns `x-http-status` into the status."""
-    metadata = [("x-http-status", str(error.status.http)), ("x-request-id", call.request_id)]
+    headers = [("x-http-status", str(error.status.http)), ("x-request-id", call.request_id)]
     if error.retry_after is not None or error.status.http in (429, 503):
-        metadata.append(("retry-after", str(max(1, math.ceil(error.retry_after or 0)))))
-    await call.context.send_initial_metadata(metadata)
-    await call.context.write(HttpBody(content_type=_JSON, data=_encode(errors.body(error, call.request_id))))
-    _set_code(call.context, error)
+        headers.append(("retry-after", str(max(1, math.ceil(error.retry_after or 0)))))
+    data = _encode(errors.body(error, call.request_id))
+    return _Reply(HttpBody(content_type=_JSON, data=data), tuple(headers), error)
+
+
+def _details(reply: _Reply) -> str:
+    """The headers of a unary reply, a line each, as the text of its status.
+
+    Envoy makes the reply's headers of it. gRPC would send metadata as a message of its own, which costs a
+    tenth of the whole call, and a status other than OK without the body; hence `grpc-status` among the lines.
+    """
+    lines = [f"{name}: {value}" for name, value in reply.headers]
+    if reply.error is not None:
+        lines.append(f"grpc-status: {reply.error.status.grpc.value[0]}")
+    return "\n".join(lines)
 
 
 def _set_code(context: Context, error: LmchatError) -> None:

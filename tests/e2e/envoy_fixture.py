@@ -103,6 +103,35 @@ class _Rest(rest_grpc.RestServicer):
             async for reply in replies:
                 yield reply
 
+    async def CreateUnaryChatCompletion(self, request: HttpBody, context: Any) -> HttpBody:
+        """The same script, where nothing streams: headers and code go into the status text, as in rest.py."""
+        whole: Any = _Whole(context)
+        replies = [reply async for reply in self.worker.rest(request, whole)]
+        context.set_details("\n".join(f"{name}: {value}" for name, value in whole.headers))
+        return HttpBody(
+            content_type=replies[0].content_type if replies else "", data=b"".join(r.data for r in replies)
+        )
+
+
+class _Whole:
+    """A context that keeps what a script says of its reply, beside the message."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self.headers: list[tuple[str, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def send_initial_metadata(self, headers: Any) -> None:
+        self.headers += headers
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self.headers.append(("grpc-status", str(code.value[0])))
+
+    def set_details(self, details: str) -> None:
+        pass
+
 
 class _Models(model_service_pb2_grpc.ModelsServicer):
     def __init__(self, worker: Worker) -> None:

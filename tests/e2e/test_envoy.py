@@ -73,7 +73,16 @@ async def event_of(lines: AsyncIterator[str]) -> str:
 # --- REST: replies ---------------------------------------------------------------------------------------------
 
 
-async def test_a_completion_passes_byte_for_byte(edge: Edge) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"model":"m", "n":9007199254740993}', id="unary"),
+        pytest.param(b'{"model":"m", "stream"\n:\ttrue}', id="may stream"),
+        pytest.param(b'{"model":"m", "\\u0073tream":true}', id="may stream, escaped"),
+        pytest.param(b'{"content":"%s"}' % (b"x" * 100_000), id="not looked into"),
+    ],
+)
+async def test_a_completion_passes_byte_for_byte(edge: Edge, body: bytes) -> None:
     seen: dict[str, Any] = {}
 
     async def rest(request: HttpBody, context: Context) -> AsyncGenerator[HttpBody, None]:
@@ -83,7 +92,6 @@ async def test_a_completion_passes_byte_for_byte(edge: Edge) -> None:
         yield HttpBody(content_type="application/json", data=b'{"z":1, "a":9007199254740993}')
 
     edge.worker.rest = rest
-    body = b'{"model":"m", "n":9007199254740993}'
     response = await edge.client.post(
         f"{CHAT}?api-version=1",
         content=body,
@@ -174,7 +182,8 @@ async def test_model_ids_arrive_decoded(edge: Edge, path: str, model: str) -> No
 @pytest.mark.parametrize(
     "status", [400, 401, 402, 403, 404, 405, 413, 415, 422, 429, 499, 500, 502, 503, 504, 529]
 )
-async def test_the_rest_door_says_status_and_body_exactly(edge: Edge, status: int) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_rest_door_says_status_and_body_exactly(edge: Edge, status: int, *, stream: bool) -> None:
     sent = b'{"error": {"message": "m", "type": "t", "param": null, "code": "c", "lmchat": {"reason": "r"}}}'
 
     async def rest(request: HttpBody, context: Context) -> AsyncGenerator[HttpBody, None]:
@@ -184,12 +193,13 @@ async def test_the_rest_door_says_status_and_body_exactly(edge: Edge, status: in
         context.set_details("not for callers")
 
     edge.worker.rest = rest
-    response = await edge.client.post(CHAT, json={})
+    response = await edge.client.post(CHAT, json={"stream": stream})
     assert (response.status_code, response.content) == (status, sent)
     assert response.headers["content-type"] == "application/json"
     assert response.headers["retry-after"] == "7"
     assert "x-http-status" not in response.headers
     assert "not for callers" not in str(response.headers)
+    assert not [name for name in response.headers if name.startswith("grpc-")]
 
     line = await edge.logged(response.headers["x-request-id"])
     assert (line["status"], line["grpc_status"]) == (status, "DataLoss")
@@ -707,7 +717,9 @@ async def test_the_log_tells_what_happened_and_no_secrets(edge: Edge) -> None:
 
     edge.worker.rest = rest
     secrets = {"authorization": "Bearer s3cret", "x-api-key": "s3cret", "api-key": "s3cret"}
-    await edge.client.post(f"{CHAT}?key=s3cret", json={}, headers=secrets | {"x-request-id": "logged-1"})
+    await edge.client.post(
+        f"{CHAT}?key=s3cret", json={"stream": True}, headers=secrets | {"x-request-id": "logged-1"}
+    )
     line = await edge.logged("logged-1")
     assert line.items() >= {
         ("method", "POST"),
@@ -785,7 +797,7 @@ async def test_a_caller_that_does_not_read_slows_the_worker_down(edge: Edge) -> 
             sent += 1
 
     edge.worker.rest = rest
-    async with edge.client.stream("POST", CHAT, json={}) as response:
+    async with edge.client.stream("POST", CHAT, json={"stream": True}) as response:
         before = -1
         # Until it stands still; what it sent by then is in buffers.
         while sent != before:
@@ -805,7 +817,7 @@ async def test_a_killed_worker_cuts_its_streams_and_is_a_503(edge: Edge) -> None
         edge.envoy.workers(address)
         await edge.ready(503)
         await edge.ready()
-        async with edge.client.stream("POST", CHAT, json={}) as response:
+        async with edge.client.stream("POST", CHAT, json={"stream": True}) as response:
             lines = aiter(response.aiter_lines())
             assert await event_of(lines) == "0"
             process.kill()
@@ -905,7 +917,7 @@ async def test_a_worker_that_says_not_serving_gets_no_new_calls_and_ends_its_own
         yield HttpBody(content_type="text/event-stream", data=b"data: 1\n\n")
 
     edge.worker.rest = rest
-    async with edge.client.stream("POST", CHAT, json={}) as response:
+    async with edge.client.stream("POST", CHAT, json={"stream": True}) as response:
         lines = aiter(response.aiter_lines())
         assert await event_of(lines) == "0"
         await edge.worker.health.set("", NOT_SERVING)
@@ -944,7 +956,7 @@ async def test_a_worker_that_hangs_is_a_504_and_a_flood_a_429() -> None:
 
             edge.worker.rest = hang_later
             with pytest.raises(httpx.RemoteProtocolError):
-                await edge.client.post(CHAT, json={})
+                await edge.client.post(CHAT, json={"stream": True})
 
             for _ in range(60):
                 response = await edge.client.get("/api/v1/models")

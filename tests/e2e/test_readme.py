@@ -18,8 +18,10 @@ from tests.support import needs
 README = (needs.ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 SHELL = [body for kind, body in BLOCKS if kind == "sh"]
-#: Commands of which the whole suite and .ci/run are the test.
-ELSEWHERE = {"pip install uv", "uv run lmchat up", "uv run pytest", "uv run check", "uv run generate"}
+#: Commands of which the whole suite, .ci/run and tests/bench are the test.
+ELSEWHERE = {f"uv run {name}" for name in ("lmchat up", "pytest", "check", "generate", "bench")} | {
+    "pip install uv"
+}
 
 
 def run(up: Up, *command: str | Path, cwd: Path = needs.ROOT, text: str | None = None) -> str:

@@ -6,10 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
+from google.api.httpbody_pb2 import HttpBody
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -20,6 +22,8 @@ from lmchat.v1 import operations_service_pb2 as operations
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.app import SERVICES
+from server.errors import LmchatError, Reason
+from server.rpc import rest
 from tests.support import faults
 from tests.support.faults import Behaviour, FaultServer, answer, failure, fault_server
 from tests.support.gateway import AUTH, Gateway, ask, gateway
@@ -452,6 +456,67 @@ async def test_a_caller_who_leaves_closes_the_providers_socket(
     assert provider.left_at - left < 0.1
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "metadata"),
+    [
+        (ask(), AUTH),
+        (ask(functions=[{"name": "f", "parameters": {"type": "object"}}]), AUTH),
+        (ask("down"), AUTH),
+        (ask(temperature=9), AUTH),
+        (b"{", AUTH),
+        (ask(), ()),
+    ],
+)
+async def test_both_rpcs_of_the_rest_door_say_the_same(
+    gate: Gateway, up: FaultServer, body: Any, metadata: Any
+) -> None:
+    """Its headers, in the text of an OK status, are nothing gRPC clients show: see tests/e2e/test_envoy.py."""
+    up.script("m", answer("Hi"))
+    up.script("down", failure(500))
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = HttpBody(content_type="application/json", data=data)
+    unary = await gate.rest.CreateUnaryChatCompletion(request, metadata=metadata, timeout=30)
+    streaming = await gate.post(data, metadata=metadata)
+    assert unary.content_type == streaming.headers.get("content-type", "application/json")
+    told, expected = json.loads(unary.data), streaming.json()
+    for reply in (told, expected):
+        reply.pop("id", None)
+        reply.pop("created", None)
+        if "error" in reply:
+            reply["error"]["lmchat"].pop("request_id")
+            for attempt in reply["error"]["lmchat"].get("attempts", ()):
+                attempt.pop("ms")
+    assert told == expected
+
+
+def test_what_callers_name_breaks_no_header() -> None:
+    """Fields that an endpoint does not know are dropped, and named in a header as far as a header can."""
+    call: Any = SimpleNamespace(request_id="1", elapsed=lambda: 1.0)
+    report = pb.RoutingReport(provider="up", tries=1, dropped_params=["seed", "n\u00e9\r\nx-http-status: 500"])
+    headers = dict(rest._headers(call, report, 0.5))
+    assert headers["x-lmchat-dropped-params"] == "seed,n???x-http-status: 500"
+    report = pb.RoutingReport(provider="up", tries=1, dropped_params=["x" * 100] * 100)
+    assert len(dict(rest._headers(call, report, 0.5))["x-lmchat-dropped-params"]) == 1000
+
+
+async def test_the_unary_rpc_refuses_to_stream(gate: Gateway) -> None:
+    request = HttpBody(content_type="application/json", data=json.dumps(ask(stream=True)).encode())
+    reply = await gate.rest.CreateUnaryChatCompletion(request, metadata=AUTH, timeout=30)
+    error = json.loads(reply.data)["error"]
+    assert (error["param"], error["code"]) == ("stream", "invalid_request")
+
+
+def test_headers_as_the_text_of_a_status() -> None:
+    body = HttpBody()
+    headers = (("x-request-id", "1"), ("x-lmchat-provider", "a: b"))
+    assert rest._details(rest._Reply(body, headers)) == "x-request-id: 1\nx-lmchat-provider: a: b"
+    error = LmchatError(Reason.MODEL_NOT_FOUND, "No.")
+    assert (
+        rest._details(rest._Reply(body, (("x-http-status", "404"),), error))
+        == "x-http-status: 404\ngrpc-status: 5"
+    )
 
 
 async def test_legacy_functions(gate: Gateway, up: FaultServer) -> None:

@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14lmchat/v1/rest.proto\x12\tlmchat.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto2q\n\x04Rest\x12i\n\x14\x43reateChatCompletion\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/api/v1/chat/completions:\x01*0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14lmchat/v1/rest.proto\x12\tlmchat.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto2\xe8\x01\n\x04Rest\x12i\n\x14\x43reateChatCompletion\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/api/v1/chat/completions:\x01*0\x01\x12u\n\x19\x43reateUnaryChatCompletion\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\",\x82\xd3\xe4\x93\x02&:\x01*B!\n\x05UNARY\x12\x18/api/v1/chat/completionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REST'].methods_by_name['CreateChatCompletion']._loaded_options = None
   _globals['_REST'].methods_by_name['CreateChatCompletion']._serialized_options = b'\202\323\344\223\002\035\"\030/api/v1/chat/completions:\001*'
-  _globals['_REST']._serialized_start=92
-  _globals['_REST']._serialized_end=205
+  _globals['_REST'].methods_by_name['CreateUnaryChatCompletion']._loaded_options = None
+  _globals['_REST'].methods_by_name['CreateUnaryChatCompletion']._serialized_options = b'\202\323\344\223\002&:\001*B!\n\005UNARY\022\030/api/v1/chat/completions'
+  _globals['_REST']._serialized_start=93
+  _globals['_REST']._serialized_end=325
 # @@protoc_insertion_point(module_scope)

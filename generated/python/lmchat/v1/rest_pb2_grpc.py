@@ -28,9 +28,6 @@ if _version_not_supported:
 class RestStub:
     """The REST door: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
     HttpBody between Envoy and a worker. Native callers use ChatCompletions.
-
-    One call serves both values of `stream`, since one path maps to one RPC.
-    The reply's initial metadata `x-http-status` is the HTTP status of an error.
     """
 
     def __init__(self, channel):
@@ -44,19 +41,32 @@ class RestStub:
                 request_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.CreateUnaryChatCompletion = channel.unary_unary(
+                '/lmchat.v1.Rest/CreateUnaryChatCompletion',
+                request_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
 
 
 class RestServicer:
     """The REST door: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
     HttpBody between Envoy and a worker. Native callers use ChatCompletions.
-
-    One call serves both values of `stream`, since one path maps to one RPC.
-    The reply's initial metadata `x-http-status` is the HTTP status of an error.
     """
 
     def CreateChatCompletion(self, request, context):
-        """The request body is an OpenAI chat-completions request. The reply is one
-        JSON object, or with `"stream": true` a series of server-sent events.
+        """Serves both values of `stream`, since one path maps to one RPC: the reply
+        is one JSON object, or with `"stream": true` a series of server-sent events.
+        Its initial metadata `x-http-status` is the HTTP status of an error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateUnaryChatCompletion(self, request, context):
+        """The same for a request that is known not to stream, at two thirds of the
+        cost. Envoy turns POST into UNARY where it is sure. The reply's status is OK
+        and its text has the reply's headers, a line each; those of an error
+        have `x-http-status` and `grpc-status` among them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -67,6 +77,11 @@ def add_RestServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'CreateChatCompletion': grpc.unary_stream_rpc_method_handler(
                     servicer.CreateChatCompletion,
+                    request_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'CreateUnaryChatCompletion': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateUnaryChatCompletion,
                     request_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
@@ -81,9 +96,6 @@ def add_RestServicer_to_server(servicer, server):
 class Rest:
     """The REST door: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
     HttpBody between Envoy and a worker. Native callers use ChatCompletions.
-
-    One call serves both values of `stream`, since one path maps to one RPC.
-    The reply's initial metadata `x-http-status` is the HTTP status of an error.
     """
 
     @staticmethod
@@ -101,6 +113,33 @@ class Rest:
             request,
             target,
             '/lmchat.v1.Rest/CreateChatCompletion',
+            google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateUnaryChatCompletion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lmchat.v1.Rest/CreateUnaryChatCompletion',
             google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,

@@ -29,9 +29,6 @@ GRPC_VERSION: str
 class RestStub:
     """The REST door: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
     HttpBody between Envoy and a worker. Native callers use ChatCompletions.
-
-    One call serves both values of `stream`, since one path maps to one RPC.
-    The reply's initial metadata `x-http-status` is the HTTP status of an error.
     """
 
     @_typing.overload
@@ -39,31 +36,39 @@ class RestStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RestAsyncStub: ...
     CreateChatCompletion: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
-    """The request body is an OpenAI chat-completions request. The reply is one
-    JSON object, or with `"stream": true` a series of server-sent events.
+    """Serves both values of `stream`, since one path maps to one RPC: the reply
+    is one JSON object, or with `"stream": true` a series of server-sent events.
+    Its initial metadata `x-http-status` is the HTTP status of an error.
+    """
+    CreateUnaryChatCompletion: _grpc.UnaryUnaryMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """The same for a request that is known not to stream, at two thirds of the
+    cost. Envoy turns POST into UNARY where it is sure. The reply's status is OK
+    and its text has the reply's headers, a line each; those of an error
+    have `x-http-status` and `grpc-status` among them.
     """
 
 @_typing.type_check_only
 class RestAsyncStub(RestStub):
     """The REST door: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
     HttpBody between Envoy and a worker. Native callers use ChatCompletions.
-
-    One call serves both values of `stream`, since one path maps to one RPC.
-    The reply's initial metadata `x-http-status` is the HTTP status of an error.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateChatCompletion: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """The request body is an OpenAI chat-completions request. The reply is one
-    JSON object, or with `"stream": true` a series of server-sent events.
+    """Serves both values of `stream`, since one path maps to one RPC: the reply
+    is one JSON object, or with `"stream": true` a series of server-sent events.
+    Its initial metadata `x-http-status` is the HTTP status of an error.
+    """
+    CreateUnaryChatCompletion: _aio.UnaryUnaryMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """The same for a request that is known not to stream, at two thirds of the
+    cost. Envoy turns POST into UNARY where it is sure. The reply's status is OK
+    and its text has the reply's headers, a line each; those of an error
+    have `x-http-status` and `grpc-status` among them.
     """
 
 class RestServicer(metaclass=_abc_1.ABCMeta):
     """The REST door: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
     HttpBody between Envoy and a worker. Native callers use ChatCompletions.
-
-    One call serves both values of `stream`, since one path maps to one RPC.
-    The reply's initial metadata `x-http-status` is the HTTP status of an error.
     """
 
     @_abc_1.abstractmethod
@@ -72,8 +77,21 @@ class RestServicer(metaclass=_abc_1.ABCMeta):
         request: _httpbody_pb2.HttpBody,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """The request body is an OpenAI chat-completions request. The reply is one
-        JSON object, or with `"stream": true` a series of server-sent events.
+        """Serves both values of `stream`, since one path maps to one RPC: the reply
+        is one JSON object, or with `"stream": true` a series of server-sent events.
+        Its initial metadata `x-http-status` is the HTTP status of an error.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateUnaryChatCompletion(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """The same for a request that is known not to stream, at two thirds of the
+        cost. Envoy turns POST into UNARY where it is sure. The reply's status is OK
+        and its text has the reply's headers, a line each; those of an error
+        have `x-http-status` and `grpc-status` among them.
         """
 
 def add_RestServicer_to_server(servicer: RestServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
