@@ -8,7 +8,8 @@ where there is nothing. `parse(dump(x)) == x`.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from lmchat.v1 import chat_pb2 as pb
 
@@ -63,15 +64,18 @@ _COMPLETION_DETAILS: f.Fields = {
     n: _count(n)
     for n in ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
 }
+_DETAILS: Mapping[Literal["prompt_tokens_details", "completion_tokens_details"], f.Fields] = {
+    "prompt_tokens_details": _PROMPT_DETAILS,
+    "completion_tokens_details": _COMPLETION_DETAILS,
+}
 _USAGE: f.Fields = {
     **{n: _count(n) for n in ("prompt_tokens", "completion_tokens", "total_tokens")},
-    "prompt_tokens_details": f.message("prompt_tokens_details", _PROMPT_DETAILS),
-    "completion_tokens_details": f.message("completion_tokens_details", _COMPLETION_DETAILS),
+    **{name: f.message(name, fields) for name, fields in _DETAILS.items()},
 }
 
 
-def _dump_details(details: Any) -> dict[str, Any]:
-    out = {field.name: value for field, value in details.ListFields() if field.name != "extra_json"}
+def _dump_details(details: Any, names: Iterable[str]) -> dict[str, Any]:
+    out = {name: getattr(details, name) for name in names if details.HasField(name)}
     if details.extra_json:
         f.merge_extra(out, details.extra_json)
     return out
@@ -84,9 +88,9 @@ def dump_usage(usage: pb.Usage) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
     }
-    for name in ("prompt_tokens_details", "completion_tokens_details"):
+    for name, fields in _DETAILS.items():
         if usage.HasField(name):
-            out[name] = _dump_details(getattr(usage, name))
+            out[name] = _dump_details(getattr(usage, name), fields)
     if usage.extra_json:
         f.merge_extra(out, usage.extra_json)
     return out
@@ -220,6 +224,8 @@ def parse_completion(obj: Any) -> pb.ChatCompletion:
 
 def _answer_content(parts: Any) -> Any:
     """Text as one string, as every answer of OpenAI's has it; other parts as an array."""
+    if len(parts) == 1 and parts[0].HasField("text") and not parts[0].extra_json:
+        return parts[0].text
     if all(part.HasField("text") and not part.extra_json for part in parts):
         return "".join(part.text for part in parts) if parts else None
     return [dump_content_part(part) for part in parts]

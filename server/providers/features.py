@@ -63,13 +63,14 @@ def needs(request: pb.ChatCompletionRequest) -> frozenset[str]:
 
 def dropped(request: pb.ChatCompletionRequest, endpoint: Endpoint) -> list[str]:
     """Parameters of `request` that `endpoint` does not honour, by their names in JSON."""
-    names = [field.name for field, _ in request.ListFields() if field.name in endpoint.drops]
-    if request.extra_body_json and (endpoint.extra_body is not None or endpoint.drops):
+    drops = endpoint.drops
+    names = [field.name for field, _ in request.ListFields() if field.name in drops] if drops else []
+    if request.extra_body_json and (endpoint.extra_body is not None or drops):
         extra = openai_json.decode_json(request.extra_body_json)
         names += [
             name
             for name in extra
-            if name in endpoint.drops or (endpoint.extra_body is not None and name not in endpoint.extra_body)
+            if name in drops or (endpoint.extra_body is not None and name not in endpoint.extra_body)
         ]
     return names
 

@@ -247,7 +247,7 @@ async def _read(response: httpx.Response, limit: int | None = None) -> bytes:
     except httpx.TransportError as error:
         raise _unreachable(error) from None
     finally:
-        await response.aclose()
+        await response.stream.aclose()  # type: ignore[union-attr]
     return b"".join(pieces)
 
 

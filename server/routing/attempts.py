@@ -9,7 +9,6 @@ for a second. No endpoint is called more than twice for one request.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -91,7 +90,7 @@ class _Account:
         self.skipped: list[Skipped] = []
         #: The last error of each endpoint, by its id; the latest at the end.
         self.errors: dict[str, ProviderError] = {}
-        self.tries: Counter[str] = Counter()
+        self.tries: dict[str, int] = {}
         self.seconds = 0.0
 
     def note(self, candidate: Candidate, seconds: float, error: ProviderError | None = None) -> None:
@@ -101,7 +100,7 @@ class _Account:
         ms = round(seconds * 1000)
         self.attempts.append(AttemptRecord(endpoint.name, endpoint.public_model, status, reason, ms))
         self.seconds += seconds
-        self.tries[endpoint.id] += 1
+        self.tries[endpoint.id] = self.tries.get(endpoint.id, 0) + 1
         if error is not None:
             self.errors.pop(endpoint.id, None)
             self.errors[endpoint.id] = error

@@ -72,11 +72,9 @@ class Board:
 
     def find(self, endpoint_id: str) -> Record | None:
         """What is known of an endpoint, to be read only; None where nothing is."""
-        key = _key(endpoint_id)
-        for at in _places(key):
-            if self._keys[at] == key:
-                return self._floats[at : at + _WORDS]
-        return None
+        key, places = _place(endpoint_id)
+        at = self._at(key, places)
+        return None if at is None else self._floats[at : at + _WORDS]
 
     def change(self, endpoint_id: str) -> Change:
         """The record of an endpoint, for a `with` in which no other process may change it."""
@@ -93,10 +91,9 @@ class Board:
 
     def enter(self, endpoint_id: str) -> tuple[Record, int]:
         """Lock and find, or make, a record; it and what `leave` takes."""
-        key = _key(endpoint_id)
-        places = _places(key)
+        key, places = _place(endpoint_id)
         lock = self._lock(places.start * _WORD)
-        at = next((at for at in places if self._keys[at] == key), None)
+        at = self._at(key, places)
         if at is None:
             at = min(places, key=lambda place: self._floats[place + _USED])
             self._claim(at, key, endpoint_id)
@@ -107,6 +104,14 @@ class Board:
         """Let other processes go on."""
         if lock >= 0 and self._descriptor is not None:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, lock)
+
+    def _at(self, key: int, places: range) -> int | None:
+        """Where the record with this key begins."""
+        keys = self._keys
+        for at in places:
+            if keys[at] == key:
+                return at
+        return None
 
     def _claim(self, at: int, key: int, endpoint_id: str) -> None:
         start = at * _WORD
@@ -147,13 +152,9 @@ class Change:
         self._board.leave(self._lock)
 
 
-def _places(key: int) -> range:
-    """The first words of the records that may be those of `key`."""
-    first = (key >> 1) % _SETS * _WAYS * _WORDS
-    return range(first, first + _WAYS * _WORDS, _WORDS)
-
-
 @lru_cache(maxsize=4096)
-def _key(endpoint_id: str) -> int:
-    """Never 0, which is a free record's."""
-    return int.from_bytes(hashlib.blake2b(endpoint_id.encode(), digest_size=8).digest(), "little") | 1
+def _place(endpoint_id: str) -> tuple[int, range]:
+    """The key, never 0, which is a free record's; and the first words of the records that may have it."""
+    key = int.from_bytes(hashlib.blake2b(endpoint_id.encode(), digest_size=8).digest(), "little") | 1
+    first = (key >> 1) % _SETS * _WAYS * _WORDS
+    return key, range(first, first + _WAYS * _WORDS, _WORDS)

@@ -18,6 +18,8 @@ from server.errors import InvalidRequest, LmchatError, Reason
 from server.providers import features
 from server.providers.base import Endpoint
 
+_SORTS = frozenset(pb.RoutingSort.values())
+
 
 class Health(Protocol):
     """What the plan asks about endpoints, by `Endpoint.id`."""
@@ -89,7 +91,7 @@ def plan(
     or what the request needs, leaves no endpoint at all.
     """
     routing = request.lmchat.routing
-    if routing.sort not in pb.RoutingSort.values():  # the typed door lets any number through
+    if routing.sort not in _SORTS:  # the typed door lets any number through
         raise InvalidRequest(
             f"There is no sort {routing.sort}.", "lmchat.routing.sort", reason=Reason.INVALID_ROUTING
         )

@@ -183,7 +183,7 @@ class Transport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and return when the response's headers are there. Raises httpx.TransportError."""
         limit = aiohttp.ClientTimeout(sock_connect=request.extensions.get("timeout", {}).get("connect", 5.0))
-        body = await request.aread()
+        body = request.read() if isinstance(request.stream, httpx.SyncByteStream) else await request.aread()
         try:
             route = self._route(request.url)
         except ValueError as error:
