@@ -97,11 +97,19 @@ class AttemptRecord(msgspec.Struct, frozen=True):
     ms: int
 
 
+class SkippedRecord(msgspec.Struct, frozen=True):
+    """One endpoint that was no candidate, as errors list it."""
+
+    provider: str
+    model: str
+    reason: str
+
+
 class LmchatError(Exception):
     """Anything a caller is told: `message` is for people, `param` is the JSON path of the field at fault.
 
     `retry_after` is in seconds. `code` is the machine-readable code in OpenAI's
-    body; by default the reason.
+    body; by default the reason. `skipped` is for callers who debug their routing.
     """
 
     def __init__(
@@ -121,6 +129,7 @@ class LmchatError(Exception):
         self.code = code or str(reason)
         self.retry_after = retry_after
         self.attempts = tuple(attempts)
+        self.skipped: tuple[SkippedRecord, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -180,6 +189,8 @@ def body(error: LmchatError, request_id: str) -> dict[str, Any]:
             {"provider": a.provider, "model": a.model, "status": a.status, "reason": a.reason, "ms": a.ms}
             for a in error.attempts
         ]
+    if error.skipped:
+        ours["skipped"] = [{"provider": s.provider, "model": s.model, "reason": s.reason} for s in error.skipped]
     return {
         "error": {
             "message": error.message,

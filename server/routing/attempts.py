@@ -107,7 +107,9 @@ class _Account:
 
     def summary(self) -> LmchatError:
         """The error that all of it comes to."""
-        return summary([*self.errors.values()], self.attempts)
+        error = summary([*self.errors.values()], self.attempts)
+        error.skipped = tuple(skipped.record() for skipped in self.skipped)
+        return error
 
 
 def _limit(candidate: Candidate, remaining: float, calls: int, *, whole: bool) -> float:

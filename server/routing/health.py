@@ -66,13 +66,15 @@ class Call(NamedTuple):
 class Standing(NamedTuple):
     """How an endpoint is doing.
 
-    `latency`: moving average of seconds to the first content, or to whole answers where nobody streams.
-    `throughput`: of output tokens per second. None where nothing was measured of late. The counts, of
-    complete answers, failures and times the circuit opened, are for as long as the endpoint is remembered.
+    Moving averages, None where nothing was measured of late: `latency` of seconds to whole answers that were
+    not streamed, `first_token` of seconds to the first content of streams, `throughput` of output tokens per
+    second. The counts, of complete answers, failures and times the circuit opened, are for as long as the
+    endpoint is remembered.
     """
 
     state: State = "closed"
     latency: float | None = None
+    first_token: float | None = None
     throughput: float | None = None
     answers: int = 0
     failures: int = 0
@@ -97,7 +99,7 @@ class EndpointHealth:
         return record is not None and self._clock() < record[_OPEN_UNTIL]
 
     def latency(self, endpoint_id: str) -> float | None:
-        """`Standing.latency` of one."""
+        """Seconds a caller waits: to the first content, or to whole answers where nobody streams."""
         record = self._board.find(endpoint_id)
         if record is None:
             return None
@@ -113,12 +115,12 @@ class EndpointHealth:
     def standing(self, endpoint_id: str) -> Standing:
         """All of one endpoint."""
         record = self._board.find(endpoint_id)
-        return Standing() if record is None else self._standing(endpoint_id, record)
+        return Standing() if record is None else self._standing(record)
 
     def standings(self) -> Iterator[tuple[str, Standing]]:
         """Every endpoint that anything is known of."""
         for endpoint_id, record in self._board.endpoints():
-            yield endpoint_id, self._standing(endpoint_id, record)
+            yield endpoint_id, self._standing(record)
 
     def begin(self, endpoint_id: str) -> Call:
         """Note a call about to be made. The first after a cooldown is the probe; it has a cooldown's time."""
@@ -203,13 +205,21 @@ class EndpointHealth:
     def _slot(self, now: float) -> int:
         return int(now / self._settings.window * _BUCKETS)
 
-    def _standing(self, endpoint_id: str, record: Record) -> Standing:
+    def _standing(self, record: Record) -> Standing:
+        now = self._clock()
         state: State = "closed"
         if record[_OPEN_UNTIL]:
-            probing = record[_PROBE] or _half_open(record, self._clock())
+            probing = record[_PROBE] or _half_open(record, now)
             state = "half_open" if probing else "open"
-        counts = (int(record[at]) for at in (_ANSWERS, _FAILURES, _OPENINGS))
-        return Standing(state, self.latency(endpoint_id), self.throughput(endpoint_id), *counts)
+        return Standing(
+            state,
+            latency=_figure(record, _ANSWER, now),
+            first_token=_figure(record, _FIRST_TOKEN, now),
+            throughput=_figure(record, _THROUGHPUT, now),
+            answers=int(record[_ANSWERS]),
+            failures=int(record[_FAILURES]),
+            openings=int(record[_OPENINGS]),
+        )
 
 
 def _half_open(record: Record, now: float) -> bool:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from lmchat.v1 import chat_pb2 as pb
 
 from server.catalog import Model
-from server.errors import InvalidRequest, LmchatError, Reason
+from server.errors import InvalidRequest, LmchatError, Reason, SkippedRecord
 from server.providers import features
 from server.providers.base import Endpoint
 
@@ -49,6 +49,10 @@ class Skipped(NamedTuple):
 
     endpoint: Endpoint
     reason: str
+
+    def record(self) -> SkippedRecord:
+        """For those who are told."""
+        return SkippedRecord(self.endpoint.name, self.endpoint.public_model, self.reason)
 
 
 class Plan(NamedTuple):

@@ -16,13 +16,15 @@ from server.providers import features
 from server.providers.caller import Caller
 from server.providers.upstream import Answer, Chunks
 from server.routing import resume
-from server.routing.attempts import SLACK, Attempts, Success
+from server.routing.attempts import SLACK, Attempts, Success, T
 from server.routing.finish import StreamFinisher
 from server.routing.health import EndpointHealth
 from server.routing.plan import Candidate, Plan, check_names, plan
 
 #: Models one request may name: more than the provider calls it may have would never be asked.
 _MOST_MODELS = 100
+#: The one topic of `lmchat.debug`.
+_DEBUG_ROUTING = "routing"
 
 
 class Ids(NamedTuple):
@@ -170,7 +172,7 @@ class Router:
             sent = features.without(request, candidate.dropped)
             return await self._upstream.complete(candidate.endpoint, sent, limit)
 
-        success = await self._attempts.run(made, self._deadline(made, timeout), call, tokens=_tokens)
+        success = await self._try(request, made, self._deadline(made, timeout), call, tokens=_tokens)
         completion = success.result.completion
         completion.id = completion.id or self._ids.new()
         completion.created = completion.created or int(self._ids.now())
@@ -187,7 +189,7 @@ class Router:
         async def call(candidate: Candidate, limit: float) -> resume.Opened:
             return await self._open(candidate, request, limit)
 
-        success = await self._attempts.run(made, deadline, call)
+        success = await self._try(request, made, deadline, call)
         resumption = None
         if resume.wanted(request):
             resumption = resume.Resumption(request, self._attempts, self._open, deadline, made.max_tries)
@@ -208,6 +210,23 @@ class Router:
             resumption,
         )
 
+    async def _try(
+        self,
+        request: pb.ChatCompletionRequest,
+        made: Plan,
+        deadline: float,
+        call: Callable[[Candidate, float], Awaitable[T]],
+        *,
+        tokens: Callable[[T], int] | None = None,
+    ) -> Success[T]:
+        """See `Attempts.run`. Callers who debug their routing learn from errors, too, which endpoints were out."""
+        try:
+            return await self._attempts.run(made, deadline, call, tokens=tokens)
+        except LmchatError as error:
+            out = (*(skipped.record() for skipped in made.skipped), *error.skipped)
+            error.skipped = out if _DEBUG_ROUTING in request.lmchat.debug else ()
+            raise
+
     async def _open(self, candidate: Candidate, request: pb.ChatCompletionRequest, limit: float) -> resume.Opened:
         stream = self._upstream.stream(candidate.endpoint, features.without(request, candidate.dropped))
         try:
@@ -218,6 +237,11 @@ class Router:
 
     def _plan(self, request: pb.ChatCompletionRequest) -> Plan:
         routing = request.lmchat.routing
+        for index, topic in enumerate(request.lmchat.debug):
+            if topic != _DEBUG_ROUTING:
+                raise InvalidRequest(
+                    f"There is no topic {topic[:40]!r}, only {_DEBUG_ROUTING!r}.", f"lmchat.debug[{index}]"
+                )
         if routing.prefer or routing.only or routing.ignore:
             check_names(routing, self._catalog.endpoint_names())
         return plan(
@@ -263,7 +287,7 @@ def _report(
         tries=len(success.attempts),
         dropped_params=success.candidate.dropped,
     )
-    debug = "routing" in request.lmchat.debug
+    debug = _DEBUG_ROUTING in request.lmchat.debug
     if debug or len(success.attempts) > 1:
         report.attempts.extend(map(_attempt, success.attempts))
     if debug:

@@ -15,6 +15,7 @@ import msgspec
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from lmchat.v1 import chat_pb2 as pb
 
 from server import errors
 from server.config import Key
@@ -59,10 +60,11 @@ class Call:
     """One RPC; `async with` checks the key and turns whatever is raised into the caller's error.
 
     `request_id` is the caller's if it is sane, else new. `started` is of the
-    gateway's monotonic clock.
+    gateway's monotonic clock. `debug` is what the header `x-lmchat-debug` asks
+    for, topics with commas between: the same as `lmchat.debug` in a request.
     """
 
-    __slots__ = ("_calls", "authorization", "content_type", "context", "request_id", "started")
+    __slots__ = ("_calls", "authorization", "context", "debug", "request_id", "started")
 
     def __init__(self, calls: Calls, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self._calls = calls
@@ -70,6 +72,7 @@ class Call:
         self.started = calls.clock()
         self.authorization: str | None = None
         self.request_id = ""
+        self.debug: list[str] = []
         for name, value in context.invocation_metadata() or ():
             if name == "authorization" and isinstance(value, str):
                 scheme, _, token = value.partition(" ")
@@ -78,11 +81,18 @@ class Call:
                 self.authorization = str(value)
             elif name == "x-request-id" and _SANE_ID(str(value)):
                 self.request_id = str(value)
+            elif name == "x-lmchat-debug":
+                self.debug += str(value).replace(",", " ").split()
         self.request_id = self.request_id or f"req_{uuid.uuid4().hex}"
 
     def authenticate(self) -> None:
         """Raise LmchatError unless the caller has a key."""
         self._calls.keys.check(self.authorization)
+
+    def add_options(self, request: pb.ChatCompletionRequest) -> None:
+        """Add to `request` what its headers ask for."""
+        if self.debug:
+            request.lmchat.debug.extend(self.debug)
 
     @property
     def timeout(self) -> float | None:
@@ -133,6 +143,8 @@ def rich_status(error: LmchatError, request_id: str) -> status_pb2.Status:
     info.metadata["request_id"] = request_id
     if error.attempts:
         info.metadata["attempts"] = msgspec.json.encode(error.attempts).decode()
+    if error.skipped:
+        info.metadata["skipped"] = msgspec.json.encode(error.skipped).decode()
     details: list[Any] = [info]
     if error.param:
         info.metadata["param"] = error.param

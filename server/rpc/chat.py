@@ -27,6 +27,7 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
         """The whole answer."""
         async with self._calls(context) as call:
             validate(request)
+            call.add_options(request)
             routed = await self._router.complete(request, call.timeout)
             await call.begin()
             return routed.completion
@@ -38,6 +39,7 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
         """One message a chunk."""
         async with self._calls(context) as call:
             validate(request)
+            call.add_options(request)
             routed = await self._router.stream(request, call.timeout)
             async with aclosing(routed.batches()) as batches:
                 await call.begin()

@@ -61,6 +61,8 @@ class Models(model_grpc.ModelsServicer):
             shown.health.state = standing.state
             if standing.latency is not None:
                 shown.health.latency_ms = round(standing.latency * 1000, 1)
+            if standing.first_token is not None:
+                shown.health.first_token_ms = round(standing.first_token * 1000, 1)
             if standing.throughput is not None:
                 shown.health.tokens_per_second = round(standing.throughput, 1)
 

@@ -52,7 +52,7 @@ class _Endpoints(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The families with a sample for each endpoint."""
-        families = circuit, openings, answers, failures, latency, throughput = self._families()
+        families = circuit, openings, answers, failures, latency, first_token, throughput = self._families()
         for endpoint_id, standing in self._health.standings():
             labels = (*endpoint_id.split("/", 2), "", "")[:3]  # a very long id was cut, perhaps before its slashes
             for state in get_args(State):
@@ -62,6 +62,8 @@ class _Endpoints(Collector):
             failures.add_metric(labels, standing.failures)
             if standing.latency is not None:
                 latency.add_metric(labels, standing.latency)
+            if standing.first_token is not None:
+                first_token.add_metric(labels, standing.first_token)
             if standing.throughput is not None:
                 throughput.add_metric(labels, standing.throughput)
         return families
@@ -74,6 +76,7 @@ class _Endpoints(Collector):
         CounterMetricFamily,
         GaugeMetricFamily,
         GaugeMetricFamily,
+        GaugeMetricFamily,
     ]:
         return (
             GaugeMetricFamily("lmchat_endpoint_circuit", "1 for the circuit's state.", labels=(*_LABELS, "state")),
@@ -82,7 +85,12 @@ class _Endpoints(Collector):
             CounterMetricFamily("lmchat_endpoint_failures", "Calls the endpoint failed.", labels=_LABELS),
             GaugeMetricFamily(
                 "lmchat_endpoint_latency_seconds",
-                "Moving average of the time to the first content, or to whole answers where nobody streams.",
+                "Moving average of the time to whole answers that were not streamed.",
+                labels=_LABELS,
+            ),
+            GaugeMetricFamily(
+                "lmchat_endpoint_first_token_seconds",
+                "Moving average of the time to the first content of streams.",
                 labels=_LABELS,
             ),
             GaugeMetricFamily(

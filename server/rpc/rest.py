@@ -154,7 +154,9 @@ def _parse(call: Call, request: HttpBody) -> openai_json.Parsed:
     """The request of a caller with a key. Raises LmchatError."""
     call.authenticate()
     _check_content_type(request.content_type)
-    return openai_json.parse(request.data)
+    parsed = openai_json.parse(request.data)
+    call.add_options(parsed.request)
+    return parsed
 
 
 def _check_content_type(content_type: str) -> None:

@@ -344,7 +344,7 @@ async def test_circuits_are_shown(up: FaultServer, tmp_path: Path) -> None:
         async def shown() -> list[tuple[str, bool]]:
             asked = model_service_pb2.GetModelRequest(model="m")
             model = await gate.models.GetModel(asked, metadata=AUTH)
-            return [(e.health.state, e.health.HasField("latency_ms")) for e in model.lmchat.endpoints]
+            return [(e.health.state, e.health.HasField("first_token_ms")) for e in model.lmchat.endpoints]
 
         assert await shown() == [("closed", False), ("closed", False)]
         await get(gate, "rest", stream=True)
@@ -358,6 +358,47 @@ async def test_circuits_are_shown(up: FaultServer, tmp_path: Path) -> None:
         assert await shown() == [("closed", True), ("closed", True)]
         listed = await gate.models.ListModels(model_service_pb2.ListModelsRequest(), metadata=AUTH)
         assert [e.health.state for model in listed.data for e in model.lmchat.endpoints] == ["closed"] * 3
+
+
+@ways
+@pytest.mark.parametrize("headers", [(), (("x-lmchat-debug", "routing"),)], ids=["silent", "debug"])
+@pytest.mark.parametrize("behaviour", [FINE, POLICY], ids=["answered", "refused"])
+async def test_the_debug_header(
+    gate: Gateway, up: FaultServer, door: str, stream: bool, behaviour: Behaviour, headers: tuple[Any, ...]
+) -> None:
+    """Answers and errors say which endpoints were left out, and why, to callers who ask."""
+    up.script("a", behaviour)
+    body = ask(stream=stream, lmchat={"routing": {"ignore": ["b"]}})
+    report = await (rest_report if door == "rest" else typed_report)(gate, body, (*AUTH, *headers))
+    left_out = [{"provider": "b", "model": "m", "reason": "in `ignore`"}]
+    assert report.get("skipped", []) == (left_out if headers else [])
+
+
+async def rest_report(gate: Gateway, body: dict[str, Any], metadata: Any) -> Any:
+    reply = await gate.post(body, metadata=metadata)
+    said = reply.events()[-2] if body["stream"] and reply.status == 200 else reply.json()
+    return said.get("error", said)["lmchat"]
+
+
+async def typed_report(gate: Gateway, body: dict[str, Any], metadata: Any) -> Any:
+    request = openai_json.parse(json.dumps(body).encode()).request
+    try:
+        if body["stream"]:
+            report = [c async for c in gate.chat.StreamChatCompletion(request, metadata=metadata)][-1].lmchat
+        else:
+            report = (await gate.chat.CreateChatCompletion(request, metadata=metadata)).lmchat
+    except grpc.aio.AioRpcError as error:
+        info = error_details_pb2.ErrorInfo()
+        rpc_status.from_call(error).details[0].Unpack(info)  # type: ignore[arg-type]
+        return {"skipped": json.loads(info.metadata.get("skipped", "[]"))}
+    return {"skipped": [{"provider": s.provider, "model": s.model, "reason": s.reason} for s in report.skipped]}
+
+
+async def test_a_topic_there_is_not(gate: Gateway) -> None:
+    reply = await gate.post(ask(lmchat={"debug": ["routing", "rooting"]}))
+    error = reply.json()["error"]
+    assert (reply.status, error["param"]) == (400, "lmchat.debug[1]")
+    assert "'rooting'" in error["message"]
 
 
 @ways

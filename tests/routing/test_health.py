@@ -297,17 +297,25 @@ def test_asking_remembers_nothing() -> None:
 def test_standing() -> None:
     clock = Clock()
     health = EndpointHealth(Circuit(min_requests=2), Board.private(clock))
-    assert health.standing("e") == Standing("closed", None, None, 0, 0, 0)
+    assert health.standing("e") == Standing("closed", None, None, None, 0, 0, 0)
     took(health, clock, 2.0, whole=True, tokens=20)
-    assert health.standing("e") == Standing("closed", 2.0, 10.0, answers=1, failures=0, openings=0)
+    assert health.standing("e") == Standing("closed", 2.0, None, 10.0, answers=1, failures=0, openings=0)
     health.failure(health.begin("e"), FAILED)
-    assert health.standing("e") == Standing("open", 2.0, 10.0, answers=1, failures=1, openings=1)
+    assert health.standing("e") == Standing("open", 2.0, None, 10.0, answers=1, failures=1, openings=1)
     clock.now += 10
     assert health.standing("e").state == "half_open"
     probe = health.begin("e")
     assert health.standing("e").state == "half_open"
     health.failure(probe, FAILED)
-    assert health.standing("e") == Standing("open", 2.0, 10.0, answers=1, failures=2, openings=2)
+    assert health.standing("e") == Standing("open", 2.0, None, 10.0, answers=1, failures=2, openings=2)
     health.failure(health.begin("e"), ProviderError(Reason.RATE_LIMITED, "Slower.", retry_after=30))
-    assert health.standing("e") == Standing("open", 2.0, 10.0, answers=1, failures=3, openings=2)
+    assert health.standing("e") == Standing("open", 2.0, None, 10.0, answers=1, failures=3, openings=2)
     assert dict(health.standings()) == {"e": health.standing("e")}
+
+
+def test_whole_answers_and_first_tokens_are_told_apart() -> None:
+    clock = Clock()
+    health = EndpointHealth(SETTINGS, Board.private(clock))
+    took(health, clock, 0.5, whole=False)
+    took(health, clock, 3.0, whole=True)
+    assert health.standing("e")[1:3] == (3.0, 0.5)

@@ -174,31 +174,39 @@ class EndpointHealth(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_MS_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """The circuit: `closed`; `open`, tried last because it failed too often;
     `half_open`, waiting for a single call to show whether it is well again.
     """
     latency_ms: _builtins.float
-    """Moving average of the time to the first content, or to whole answers
-    where nobody streams; absent where nothing was measured of late.
+    """Moving averages, absent where nothing was measured of late: of the time to
+    a whole answer, where it was not streamed;
     """
     tokens_per_second: _builtins.float
-    """Moving average of output tokens; absent where nothing was measured of late."""
+    """of output tokens;"""
+    first_token_ms: _builtins.float
+    """of the time to the first content of a stream."""
     def __init__(
         self,
         *,
         state: _builtins.str = ...,
         latency_ms: _builtins.float | None = ...,
         tokens_per_second: _builtins.float | None = ...,
+        first_token_ms: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "_tokens_per_second", b"_tokens_per_second", "latency_ms", b"latency_ms", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_latency_ms", b"_latency_ms", "_tokens_per_second", b"_tokens_per_second", "first_token_ms", b"first_token_ms", "latency_ms", b"latency_ms", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms", "_tokens_per_second", b"_tokens_per_second", "latency_ms", b"latency_ms", "state", b"state", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_latency_ms", b"_latency_ms", "_tokens_per_second", b"_tokens_per_second", "first_token_ms", b"first_token_ms", "latency_ms", b"latency_ms", "state", b"state", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__first_token_ms: _TypeAlias = _typing.Literal["first_token_ms"]  # noqa: Y015
+    _WhichOneofArgType__first_token_ms: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms"]  # noqa: Y015
     _WhichOneofReturnType__latency_ms: _TypeAlias = _typing.Literal["latency_ms"]  # noqa: Y015
     _WhichOneofArgType__latency_ms: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms"]  # noqa: Y015
     _WhichOneofReturnType__tokens_per_second: _TypeAlias = _typing.Literal["tokens_per_second"]  # noqa: Y015
     _WhichOneofArgType__tokens_per_second: _TypeAlias = _typing.Literal["_tokens_per_second", b"_tokens_per_second"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_token_ms) -> _WhichOneofReturnType__first_token_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_ms) -> _WhichOneofReturnType__latency_ms | None: ...
     @_typing.overload
