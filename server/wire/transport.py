@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from functools import partial
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
 
 import aiohttp
@@ -24,6 +25,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.hdrs import PROXY_AUTHORIZATION
+from aiohttp.helpers import _EXC_SENTINEL
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
@@ -54,6 +56,17 @@ _CAUGHT = (aiohttp.ClientError, HttpProcessingError, OSError)  # TimeoutError is
 def _translate(error: BaseException, request: httpx.Request | None = None) -> httpx.TransportError:
     kind = next(to for of, to in _ERRORS if isinstance(error, of))
     return kind(str(error) or type(error).__name__, request=request)
+
+
+class _Protocol(ResponseHandler):
+    """Lets whoever reads a body know what broke its parsing; aiohttp's tells only who waits for headers."""
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException = _EXC_SENTINEL) -> None:
+        """The connection is of no more use, because of `exc`."""
+        super().set_exception(exc, exc_cause)
+        payload = self._payload
+        if payload is not None and not payload.is_eof() and payload.exception() is None:
+            payload.set_exception(exc, exc_cause)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -156,6 +169,8 @@ class Transport(httpx.AsyncBaseTransport):
     def _pool(self) -> aiohttp.TCPConnector:
         if self._connector is None:
             self._connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, keepalive_timeout=30)
+            loop = asyncio.get_running_loop()
+            self._connector._factory = partial(_Protocol, loop=loop)  # type: ignore[assignment]  # a subclass's
         return self._connector
 
     def _route(self, url: httpx.URL) -> ClientRequest:

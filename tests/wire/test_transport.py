@@ -434,6 +434,28 @@ async def test_failures_within_the_answer(script: Script, expected: type[httpx.T
     assert str(caught.value)
 
 
+async def test_what_is_no_chunk_within_the_answer() -> None:
+    """Known at once, and not when the server closes, which this one does not."""
+    read = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(CHUNKED + piece(b"a"))
+        await read.wait()
+        await connection.send(b"zz\r\n")
+        await connection.closed()
+
+    async with serving(script) as (transport, server):
+        response = await transport.handle_async_request(post(server.url))
+        reads = stream_of(response)
+        assert await anext(reads) == b"a"
+        read.set()
+        with pytest.raises(httpx.RemoteProtocolError, match="Invalid character in chunk size"):
+            await anext(reads)
+        await response.aclose()
+        await server.check()
+
+
 async def test_a_reset_within_the_answer() -> None:
     read = asyncio.Event()
 
