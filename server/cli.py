@@ -73,7 +73,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     serve.add_argument("--listen", required=True, metavar="ADDR", help="host:port or unix:path")
     serve.add_argument(
         "--board", type=Path, metavar="FILE",
-        help="where the workers of a machine share circuits and figures; made if need be, gone by its next boot",
+        help="where the workers of a machine share circuits and figures; made if need be",
     )  # fmt: skip
     serve.set_defaults(run=_serve)
 

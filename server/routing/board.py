@@ -64,11 +64,15 @@ class Board:
     def shared(cls, path: Path, clock: Callable[[], float]) -> Board:
         """The one at `path`, made if need be, its owner's only; it stays open with the process. Raises OSError.
 
-        It holds times of `clock`, and must not outlive the boot of the machine.
+        It holds times of `clock`. What was written before the machine was booted is in the future, and is wiped.
         """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(descriptor, SIZE)
-        return cls(mmap.mmap(descriptor, SIZE), clock, descriptor)
+        memory = mmap.mmap(descriptor, SIZE)
+        board = cls(memory, clock, descriptor)
+        if max(board._floats[_USED::_WORDS]) > clock():
+            memory[:] = bytes(SIZE)
+        return board
 
     def find(self, endpoint_id: str) -> Record | None:
         """What is known of an endpoint, to be read only; None where nothing is."""

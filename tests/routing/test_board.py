@@ -16,7 +16,7 @@ import pytest
 from server.config import Circuit
 from server.errors import ProviderError, Reason
 from server.routing.board import FIRST, LAST, SIZE, Board
-from server.routing.health import EndpointHealth
+from server.routing.health import EndpointHealth, Standing
 from tests.routing.routing_help import Clock
 
 FAILED = ProviderError(Reason.UPSTREAM_ERROR, "It failed.", http_status=500)
@@ -68,6 +68,17 @@ def test_the_file_is_its_owners(tmp_path: Path) -> None:
     Board.shared(tmp_path / "board", Clock())
     status = (tmp_path / "board").stat()
     assert (stat.S_IMODE(status.st_mode), status.st_size) == (0o600, SIZE)
+
+
+def test_what_another_boot_left_is_wiped(tmp_path: Path) -> None:
+    clock = Clock(1000.0)
+    before = EndpointHealth(Circuit(min_requests=1, cooldown=1e6), Board.shared(tmp_path / "board", clock))
+    before.failure(before.begin("e"), FAILED)
+    clock.now += 1
+    after = EndpointHealth(Circuit(), Board.shared(tmp_path / "board", clock))
+    assert after.standing("e").state == "open"
+    rebooted = EndpointHealth(Circuit(), Board.shared(tmp_path / "board", Clock(20.0)))
+    assert rebooted.standing("e") == Standing()
 
 
 def test_a_file_that_cannot_be_is_an_oserror(tmp_path: Path) -> None:

@@ -153,7 +153,15 @@ class Run:
             for load in SCENARIOS[name]:
                 for target in (*self._targets[turn:], *self._targets[:turn]):
                     if load.takes(target) and f"{target.name} {load.shape.kind}" not in self.results.refusals:
-                        self.results.slices.append(self._rig.take(name, load.shape, target, round_))
+                        self._slice(name, load.shape, target, round_)
+
+    def _slice(self, scenario: str, shape: Shape, target: Target, round_: int) -> None:
+        taken = self._rig.take(scenario, shape, target, round_)
+        self.results.slices.append(taken)
+        if taken.unfinished and target.peer:
+            # It works on, for callers who left, and would slow down whoever is next.
+            progress(f"{target.name} did not come to an end: starting it again")
+            target.service.restart()
 
     def _probe(self) -> None:
         """One call of each kind: it warms a target up, and shows what it cannot do."""

@@ -81,12 +81,21 @@ class Service(ABC):
         for process in reversed(self._started):
             process.terminate()
 
+    def restart(self) -> None:
+        """End it, and start it again, on another port. Raises BenchFailed."""
+        self._end()
+        self.start()
+        self.ready()
+
     def stop(self) -> None:
         """End it."""
+        self._end()
+        self._directory.cleanup()
+
+    def _end(self) -> None:
         for process in reversed(self._started):
             process.stop()
         self._started.clear()
-        self._directory.cleanup()
 
 
 class Mock(Service):
