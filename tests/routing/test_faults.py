@@ -1,7 +1,7 @@
 """The whole worker in front of providers that misbehave: what callers get, what providers see, and in how long.
 
-Two endpoints, `a` and `b`, in this order; every row is asked four times, whole
-and streamed, through both doors.
+Every row of tests/support/fault_rows.py is asked four times, whole and streamed,
+through both doors; what follows them shows what takes more than one row.
 """
 
 from __future__ import annotations
@@ -10,35 +10,45 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from lmchat.v1 import chat_pb2 as pb
 from lmchat.v1 import model_service_pb2
 
 from server import openai_json
-from server.errors import STATUS, Reason
+from tests.support.fault_rows import (
+    FAULTS,
+    FINE,
+    OK_A,
+    OK_B,
+    PAGE,
+    POLICY,
+    TOO_LONG,
+    WAYS,
+    A,
+    B,
+    Got,
+    get,
+    most_in_three_seconds,
+)
 from tests.support.faults import (
     Behaviour,
     Call,
     FaultServer,
     answer,
-    broken,
     cut,
     failure,
     fault_server,
     headers_only,
-    late,
     reply,
     reset,
     silence,
-    stall,
 )
 from tests.support.gateway import AUTH, Gateway, ask, gateway
 
@@ -54,97 +64,13 @@ models:
   alone: {{endpoints: [{{provider: a, model: a}}]}}
 """
 
-#: Who asks, and how.
-WAYS = [(door, stream) for door in ("rest", "typed") for stream in (False, True)]
 ways = pytest.mark.parametrize(
     ("door", "stream"), WAYS, ids=[f"{d}-{'stream' if s else 'whole'}" for d, s in WAYS]
 )
 
 
-class Got(NamedTuple):
-    """What a caller got: all text, `ok` or the error's reason, and the attempts as `a 429 rate_limited`."""
-
-    text: str
-    reason: str
-    attempts: list[str]
-
-
-def listed(attempts: Sequence[dict[str, Any]]) -> list[str]:
-    return [f"{a['provider']} {a.get('status', 0)} {a['reason']}" for a in attempts]
-
-
-async def by_rest(gate: Gateway, body: dict[str, Any]) -> Got:
-    answered = await gate.post(body)
-    if not (body["stream"] and answered.status == 200):
-        said = answered.json()
-        if answered.status == 200:
-            return Got(said["choices"][0]["message"]["content"], "ok", listed(said["lmchat"]["attempts"]))
-        reason = said["error"]["lmchat"]["reason"]
-        assert STATUS[Reason(reason)].http == answered.status
-        assert (answered.status in (429, 503)) == ("retry-after" in answered.headers)
-        return Got("", reason, listed(said["error"]["lmchat"].get("attempts", [])))
-    *chunks, last = answered.events()
-    done = last == "[DONE]"
-    if not done:
-        chunks.append(last)
-    choices = [choice for chunk in chunks for choice in chunk["choices"]]
-    text = "".join(choice["delta"].get("content") or "" for choice in choices)
-    assert len({chunk["id"] for chunk in chunks}) == 1
-    assert sum("role" in choice["delta"] for choice in choices) <= 1
-    finishes = [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
-    if done:
-        assert finishes == ["stop"]
-        return Got(text, "ok", listed(chunks[-1]["lmchat"]["attempts"]))
-    assert finishes == ["error"]
-    error = chunks[-1]["error"]["lmchat"]
-    return Got(text, error["reason"], listed(error["attempts"]))
-
-
-async def by_type(gate: Gateway, body: dict[str, Any]) -> Got:
-    request = openai_json.parse(json.dumps(body).encode()).request
-    text = ""
-    try:
-        if not body["stream"]:
-            whole = await gate.chat.CreateChatCompletion(request, metadata=AUTH)
-            return Got(whole.choices[0].message.content[0].text, "ok", reported(whole.lmchat))
-        finishes = []
-        async for chunk in gate.chat.StreamChatCompletion(request, metadata=AUTH):
-            text += "".join(choice.delta.content for choice in chunk.choices)
-            finishes += [choice.finish_reason for choice in chunk.choices if choice.finish_reason]
-        assert finishes == [pb.FINISH_REASON_STOP]
-        return Got(text, "ok", reported(chunk.lmchat))
-    except grpc.aio.AioRpcError as error:
-        return told(error, text)
-
-
-def told(error: grpc.aio.AioRpcError, text: str) -> Got:
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    info = error_details_pb2.ErrorInfo()
-    status.details[0].Unpack(info)
-    reason = info.reason.lower()
-    assert STATUS[Reason(reason)].grpc is error.code()
-    return Got(text, reason, listed(json.loads(info.metadata["attempts"])))
-
-
-def reported(report: pb.RoutingReport) -> list[str]:
-    return [f"{a.provider} {a.status} {a.reason}" for a in report.attempts]
-
-
-async def get(
-    gate: Gateway, door: str, stream: bool, model: str = "m", text: str = "hello", **routing: Any
-) -> Got:
-    """Ask once; the report always lists the attempts."""
-    body = ask(model, stream=stream, lmchat={"routing": routing, "debug": ["routing"]})
-    body["messages"][0]["content"] = text
-    return await (by_rest if door == "rest" else by_type)(gate, body)
-
-
 def now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def most_in_three_seconds(calls: Sequence[Call]) -> int:
-    return max((sum(c.begun <= d.begun < c.begun + 3 for d in calls) for c in calls), default=0)
 
 
 @pytest.fixture(name="up")
@@ -159,85 +85,6 @@ async def gate_fixture(up: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway
     """A gateway whose circuits stay closed: each row shows what one request does."""
     async with gateway(tmp_path, CONFIGURATION.format(base_url=up.base_url, min_requests=10**6)) as gate:
         yield gate
-
-
-A, B = "from a", "from b"
-FINE = answer("from", " a")
-OK_A, OK_B = "a 200 ok", "b 200 ok"
-TOO_LONG = failure(400, "maximum context length is 10", "context_length_exceeded")
-POLICY = failure(400, "we will not", "content_policy_violation")
-PAGE = b"<html><h1>Bad gateway</h1></html>"
-
-
-def row(
-    script: Behaviour | list[Behaviour], whole: Got, stream: Got | None = None, *, within: float = 1.5, id: str
-) -> Any:
-    """`script` is what `a` does; `stream` is what a streaming caller gets, where that differs."""
-    return pytest.param(script if isinstance(script, list) else [script], whole, stream or whole, within, id=id)
-
-
-def falls(*attempts: str) -> Got:
-    """`b` answers in the end."""
-    return Got(B, "ok", [*attempts, OK_B])
-
-
-def breaks(text: str, reason: str) -> Got:
-    """A stream of `a` that broke in its middle."""
-    return Got(text, reason, [f"a 200 {reason}"])
-
-
-FAULTS = [
-    row(FINE, Got(A, "ok", [OK_A]), id="none"),
-    row([failure(429), FINE], falls("a 429 rate_limited"), id="429 once"),
-    row(failure(429), falls("a 429 rate_limited"), id="429 for ever"),
-    row([failure(429, retry_after="1"), FINE], falls("a 429 rate_limited"), id="429 with retry-after, once"),
-    row(failure(429, retry_after="30"), falls("a 429 rate_limited"), id="429 with retry-after, for ever"),
-    row([failure(500), FINE], Got(A, "ok", ["a 500 upstream_error", OK_A]), id="500 once"),
-    row(failure(500), falls("a 500 upstream_error", "a 500 upstream_error"), id="500 for ever"),
-    row(failure(503), falls("a 503 overloaded", "a 503 overloaded"), id="503 for ever"),
-    row([reset, FINE], Got(A, "ok", ["a 0 upstream_error", OK_A]), id="reset before headers, once"),
-    row(reset, falls("a 0 upstream_error", "a 0 upstream_error"), id="reset before headers, for ever"),
-    row(silence, falls("a 0 timeout"), id="accepted and never answered"),
-    row(headers_only, falls("a 0 timeout"), id="headers, then silence"),
-    row(late(0.1, FINE), Got(A, "ok", [OK_A]), id="slow first token"),
-    row(late(10, FINE), falls("a 0 timeout"), id="first token too late"),
-    row(
-        cut("one"),
-        falls("a 0 upstream_error", "a 0 upstream_error"),
-        breaks("one", "stream_truncated"),
-        id="cut in the middle",
-    ),
-    row(cut(), falls("a 0 upstream_error", "a 0 upstream_error"), id="cut before content"),
-    row(stall("one"), falls("a 0 timeout"), breaks("one", "timeout"), id="stall in the middle"),
-    row(broken(), falls("a 200 upstream_invalid_response"), id="malformed event first"),
-    row(
-        broken("one"),
-        falls("a 200 upstream_invalid_response"),
-        breaks("one", "upstream_invalid_response"),
-        id="malformed event in the middle",
-    ),
-    row(
-        broken("one", event=b""),
-        falls("a 200 upstream_invalid_response"),
-        breaks("one", "stream_truncated"),
-        id="ends in the middle as if complete",
-    ),
-    row(answer("from", " a", done=False), Got(A, "ok", [OK_A]), id="no [DONE]"),
-    row(TOO_LONG, falls("a 400 context_length_exceeded"), id="context too long"),
-    row(POLICY, Got("", "content_policy_violation", ["a 400 content_policy_violation"]), id="content policy"),
-    row(failure(400), Got("", "invalid_request", ["a 400 invalid_request"]), id="the caller's mistake"),
-    row(failure(401), falls("a 401 upstream_authentication"), id="401"),
-    row(failure(403), falls("a 403 upstream_authentication"), id="403"),
-    row(failure(404), falls("a 404 model_not_found"), id="404"),
-    row(
-        reply(502, PAGE, "text/html"), falls("a 502 upstream_error", "a 502 upstream_error"), id="HTML error page"
-    ),
-    row(reply(200, PAGE, "text/html"), falls("a 200 upstream_invalid_response"), id="HTML with 200"),
-    row(reply(200, b"{]"), falls("a 200 upstream_invalid_response"), id="garbage JSON with 200"),
-    row(
-        reply(200, {"error": {"message": "inside", "code": 429}}), falls("a 429 rate_limited"), id="error with 200"
-    ),
-]
 
 
 @ways

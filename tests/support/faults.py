@@ -162,6 +162,24 @@ def cut(*words: str) -> Behaviour:
     return behave
 
 
+def unframed(*words: str) -> Behaviour:
+    """Some words of a stream, or half of a whole answer, then what is no chunk of HTTP's, and silence."""
+
+    async def behave(call: Call) -> None:
+        if not call.body.get("stream"):
+            await call.head(200, "application/json")
+            await call.piece(b'{"id": "x", "choi')
+        else:
+            await call.head()
+            for word in words:
+                await call.delta(content=word)
+        await asyncio.sleep(_READ)
+        await call.send(b"zz\r\n")
+        await call.wait()
+
+    return behave
+
+
 def stall(*words: str) -> Behaviour:
     """Some words of a stream, or half of a whole answer, then silence."""
 

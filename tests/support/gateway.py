@@ -29,8 +29,9 @@ class RestReply:
     status: int
     headers: dict[str, str]
     body: bytes
-    code: grpc.StatusCode
-    messages: int
+    #: What only gRPC shows.
+    code: grpc.StatusCode | None = None
+    messages: int = 0
 
     def json(self) -> Any:
         """The body, decoded."""
