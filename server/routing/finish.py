@@ -27,6 +27,8 @@ class StreamFinisher:
         self._last: pb.ChatCompletionChunk | None = None
         #: Output tokens, as far as the provider said; 0 where it did not.
         self.tokens = 0
+        #: Pieces of the answer so far, most of which are a token.
+        self.pieces = 0
 
     def feed(self, chunks: Chunks) -> Chunks:
         """`chunks` as they may leave now."""
@@ -41,6 +43,8 @@ class StreamFinisher:
                 self._last = None
             self._stamp(chunk)
             for choice in chunk.choices:
+                delta = choice.delta
+                self.pieces += bool(delta.content or delta.reasoning_content or delta.tool_calls)
                 self._seen.add(choice.index)
                 if choice.finish_reason:
                     self._finished.add(choice.index)

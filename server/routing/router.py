@@ -68,8 +68,8 @@ class RoutedStream:
         self._deadline = deadline
         self._resumption = resumption
         self._chunks = self._read()
-        #: Tokens of the answer that calls before this one gave.
-        self._carried = 0
+        #: Tokens and pieces of the answer that calls before this one gave.
+        self._carried = (0, 0)
         self.report = report
         self.upstream_seconds = success.upstream_seconds
 
@@ -110,11 +110,16 @@ class RoutedStream:
                     await self._resume(error)
         finally:
             await self._stream.aclose()
-        self._health.success(self._success.call, self._finisher.tokens - self._carried)
+        self._health.success(self._success.call, self._tokens())
         self.report.native_finish_reason = self._stream.native_finish_reason
         last = self._finisher.end(self.report)
         if last:
             yield last
+
+    def _tokens(self) -> int:
+        """What the call that ended the stream gave; pieces stand for tokens where the provider counts none."""
+        tokens, pieces = self._carried
+        return max(0, self._finisher.tokens - tokens) or self._finisher.pieces - pieces
 
     def _until(self) -> float:
         """When the call under way must be done, by the clock."""
@@ -132,7 +137,7 @@ class RoutedStream:
             raise error
         self._success = await self._resumption.run(self._success, error)
         self._stream, self._first = self._success.result
-        self._carried = self._resumption.splice.carried.completion_tokens
+        self._carried = (self._resumption.splice.carried.completion_tokens, self._finisher.pieces)
         candidate, report = self._success.candidate, self.report
         self._finisher.model = candidate.endpoint.public_model
         report.resumed = True

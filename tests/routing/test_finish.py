@@ -103,15 +103,15 @@ def test_one_id_time_and_model(ids: tuple[str, ...], expected: str) -> None:
 @pytest.mark.parametrize(
     ("batch", "include_usage", "tokens"),
     [
-        row("0:a 0. u7", False, 7, id="known though not asked for"),
-        row("0:a 0. u7", True, 7, id="asked for"),
-        row("0:a 0.", True, 0, id="not known"),
+        row("0: 0:a 0:b 0. u7", False, 7, id="known though not asked for"),
+        row("0: 0:a 0:b 0. u7", True, 7, id="asked for"),
+        row("0: 0:a 0:b 0.", True, 0, id="not known"),
     ],
 )
 def test_tokens(batch: str, include_usage: bool, tokens: int) -> None:
     finish = finisher(include_usage=include_usage)
     finish.feed(chunks(batch))
-    assert finish.tokens == tokens
+    assert (finish.tokens, finish.pieces) == (tokens, 2)
 
 
 def test_nothing_is_held_but_the_last() -> None:

@@ -103,6 +103,16 @@ def test_usage_is_that_of_what_answered_last() -> None:
     run(main())
 
 
+def test_the_rate_is_of_what_the_fallback_gave() -> None:
+    async def main() -> None:
+        slow = sends(ROLE, chunk(content=" jumps"), chunk(content=" over"), 2.0, chunk(content=" it."), STOP, DONE)
+        rig = Rig({"a": [sends(*HALF, RESET)], "b": [slow]})
+        await rig.stream(asked())
+        assert rig.health.throughput("b/b/up") == pytest.approx(1.5)
+
+    run(main())
+
+
 def test_it_may_die_again() -> None:
     async def main() -> None:
         more: list[Any] = [ROLE, chunk(content=" jumps"), RESET]

@@ -405,6 +405,17 @@ def test_figures(*, streamed: bool) -> None:
     run(main())
 
 
+def test_the_rate_of_a_stream_whose_tokens_nobody_counts() -> None:
+    """Else it would never be measured, and what is not measured comes first by `sort: throughput`."""
+
+    async def main() -> None:
+        rig = Rig({"a": [sends(ROLE, chunk(content="one"), 2.0, chunk(content="two"), STOP, DONE)]})
+        await rig.stream()
+        assert rig.health.throughput("a/a/up") == pytest.approx(1.0)
+
+    run(main())
+
+
 # Time
 
 
