@@ -197,6 +197,8 @@ def _error_event(error: LmchatError, request_id: str, last: pb.ChatCompletionChu
 def _failure(call: Call, error: LmchatError) -> _Reply:
     """Status and body of an error before the answer; Envoy turns `x-http-status` into the status."""
     headers = [("x-http-status", str(error.status.http)), ("x-request-id", call.request_id)]
+    if error.attempts:
+        headers.append(("x-lmchat-tries", str(len(error.attempts))))
     if error.retry_after is not None or error.status.http in (429, 503):
         headers.append(("retry-after", str(max(1, math.ceil(error.retry_after or 0)))))
     data = _encode(errors.body(error, call.request_id))

@@ -72,7 +72,9 @@ async def by_rest(gate: Doors, body: dict[str, Any]) -> Got:
         reason = said["error"]["lmchat"]["reason"]
         assert STATUS[Reason(reason)].http == answered.status
         assert (answered.status in (429, 503)) == ("retry-after" in answered.headers)
-        return Got("", reason, listed(said["error"]["lmchat"].get("attempts", [])))
+        attempts = said["error"]["lmchat"].get("attempts", [])
+        assert answered.headers.get("x-lmchat-tries", "0") == str(len(attempts))
+        return Got("", reason, listed(attempts))
     *chunks, last = answered.events()
     done = last == "[DONE]"
     if not done:

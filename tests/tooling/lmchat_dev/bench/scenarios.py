@@ -13,7 +13,7 @@ from typing import Self
 import msgspec
 
 from lmchat_dev.bench.measure import Rig, Shape, Slice
-from lmchat_dev.bench.processes import Memory, memory
+from lmchat_dev.bench.processes import Memory, cpu, memory
 from lmchat_dev.bench.targets import Target
 
 PLAIN, DIRECT = "envoy", "direct"
@@ -22,6 +22,9 @@ PLAIN, DIRECT = "envoy", "direct"
 LMCHAT = ("lmchat-rest", "lmchat-grpc")
 ECHO_SINGLE = "echo-1"
 CATALOGUE = "lmchat-catalogue"
+
+LULL = 0.3
+"""Seconds in which a target that nobody calls should use no CPU."""
 
 PROBE = 0.3
 """Seconds of a slice that is not for its figures."""
@@ -158,9 +161,9 @@ class Run:
     def _slice(self, scenario: str, shape: Shape, target: Target, round_: int) -> None:
         taken = self._rig.take(scenario, shape, target, round_)
         self.results.slices.append(taken)
-        if taken.unfinished and target.peer:
-            # It works on, for callers who left, and would slow down whoever is next.
-            progress(f"{target.name} did not come to an end: starting it again")
+        if target.peer and _works_on(target):
+            # For callers who left; it would slow down whoever is next.
+            progress(f"{target.name} works on: starting it again")
             target.service.restart()
 
     def _probe(self) -> None:
@@ -236,3 +239,11 @@ def progress(text: str) -> None:
     """Say what is being done, with the seconds since the benchmark was started."""
     sys.stderr.write(f"bench: {time.monotonic() - _BEGUN:4.0f} s: {text}\n")
     sys.stderr.flush()
+
+
+def _works_on(target: Target) -> bool:
+    """Whether it uses CPU though nobody calls it."""
+    roles = target.service.roles()
+    before = sum(cpu(roles).values())
+    time.sleep(LULL)
+    return sum(cpu(roles).values()) - before > 0.2 * LULL
