@@ -165,7 +165,7 @@ class OpenAIDecoder:
         first = any(choice.delta.role for choice in chunk.choices)
         if first or event.event or len(chunk.choices) != 1 or self._learned >= _MOST_LEARNED:
             return
-        template = TextTemplate.learn(event.data, lambda data: self._stamp(_parse(data)))
+        template = TextTemplate.learn(event.data, chunk, lambda data: self._stamp(_parse(data)))
         if template is not None:
             self._template = template
             self._learned += 1

@@ -37,12 +37,13 @@ class TextTemplate:
         self._field = field
 
     @classmethod
-    def learn(cls, data: bytes, parse: Callable[[bytes], pb.ChatCompletionChunk]) -> Self | None:
+    def learn(
+        cls, data: bytes, chunk: pb.ChatCompletionChunk, parse: Callable[[bytes], pb.ChatCompletionChunk]
+    ) -> Self | None:
         """The template of an event that has one choice, which it does not end; None where there is none.
 
-        `parse` makes a chunk of such an event without regard to what came before it.
+        `chunk` is what became of it. `parse` makes a chunk of such an event without regard to what came before it.
         """
-        chunk = parse(data)
         delta = chunk.choices[0].delta
         field: Field = "content" if delta.content else "reasoning_content"
         text = getattr(delta, field).encode()
@@ -56,7 +57,7 @@ class TextTemplate:
         if getattr(other.choices[0].delta, field) != _WORD:
             return None
         setattr(other.choices[0].delta, field, getattr(delta, field))
-        return cls(before, after, chunk, field) if other == chunk else None
+        return cls(before, after, other, field) if other == chunk else None
 
     def chunk(self, data: bytes) -> pb.ChatCompletionChunk | None:
         """The chunk of an event; None if it takes the long way."""

@@ -130,7 +130,7 @@ EVENT = b'{"id":"1","choices":[{"index":0,"delta":{"content":" cat"},"finish_rea
 
 
 def test_what_is_taken() -> None:
-    template = TextTemplate.learn(EVENT, plain)
+    template = TextTemplate.learn(EVENT, plain(EVENT), plain)
     assert template is not None
     for text in (b" dog", b"", "Grüße".encode(), b" cat"):
         event = EVENT.replace(b'content":" cat', b'content":"' + text)
@@ -151,7 +151,7 @@ def test_what_is_taken() -> None:
     ],
 )
 def test_what_takes_the_long_way(event: bytes) -> None:
-    template = TextTemplate.learn(EVENT, plain)
+    template = TextTemplate.learn(EVENT, plain(EVENT), plain)
     assert template is not None
     assert template.chunk(event) is None
 
@@ -170,4 +170,4 @@ def test_what_takes_the_long_way(event: bytes) -> None:
     ],
 )
 def test_what_is_not_learned(event: bytes) -> None:
-    assert TextTemplate.learn(event, plain) is None
+    assert TextTemplate.learn(event, plain(event), plain) is None
