@@ -24,7 +24,7 @@ from typing import Final, TypeAlias
 
 #: Records of a set, words of a record, bytes of a word.
 _WAYS, _WORDS, _WORD = 8, 64, 8
-#: The board has room for 8,192 endpoints: 4 MiB, of which only what is used takes memory.
+#: The board has room for 8,192 endpoints in 4 MiB, whose pages take memory once they are looked at.
 _SETS = 1024
 SIZE: Final = _SETS * _WAYS * _WORDS * _WORD
 
@@ -69,10 +69,11 @@ class Board:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(descriptor, SIZE)
         memory = mmap.mmap(descriptor, SIZE)
-        board = cls(memory, clock, descriptor)
-        if max(board._floats[_USED::_WORDS]) > clock():
+        # Not read from the mapping, of which every page that is looked at takes memory.
+        before = memoryview(os.pread(descriptor, SIZE, 0)).cast("d")
+        if max(before[_USED::_WORDS]) > clock():
             memory[:] = bytes(SIZE)
-        return board
+        return cls(memory, clock, descriptor)
 
     def find(self, endpoint_id: str) -> Record | None:
         """What is known of an endpoint, to be read only; None where nothing is."""
