@@ -291,7 +291,7 @@ models:
 """)
     up = start(tmp_path / "state", "--config", str(file), "--workers", "1")
     await asyncio.to_thread(up.ready.wait, READY)
-    body = ask(max_tokens=40)
+    body = ask(max_tokens=40, temperature=0)
     body["messages"][0]["content"] = "What is the capital of France?"
     async with client() as session:
         status, text = await post(session, up, body)
