@@ -16,7 +16,7 @@ RECORDINGS = ROOT.parent / "shared" / "recordings"
 def missing(what: str) -> None:
     """Skip for lack of `what`; on CI, where everything is installed first, fail."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} is missing, and .ci/run should have installed it")
+        pytest.fail(f"{what} is missing, and on CI nothing is skipped for that")
     pytest.skip(f"needs {what}")
 
 
