@@ -53,7 +53,7 @@ from tests.support.faults import (
 from tests.support.gateway import AUTH, Gateway, ask, gateway
 
 CONFIGURATION = """
-timeouts: {{connect: 2s, first_token: 300ms, idle: 300ms, total: 2s}}
+timeouts: {{connect: 2s, first_token: {silence}, idle: {silence}, total: {total}}}
 circuit: {{min_requests: {min_requests}, cooldown: 400ms}}
 stream: {{keep_alive: 100ms}}
 providers:
@@ -63,6 +63,12 @@ models:
   m: {{endpoints: [{{provider: a, model: a}}, {{provider: b, model: b}}]}}
   alone: {{endpoints: [{{provider: a, model: a}}]}}
 """
+
+
+def configuration(up: FaultServer, *, min_requests: int, silence: str = "300ms", total: str = "2s") -> str:
+    """Two providers on the fault server; `silence` is what first tokens and gaps may take."""
+    return CONFIGURATION.format(base_url=up.base_url, min_requests=min_requests, silence=silence, total=total)
+
 
 ways = pytest.mark.parametrize(
     ("door", "stream"), WAYS, ids=[f"{d}-{'stream' if s else 'whole'}" for d, s in WAYS]
@@ -83,7 +89,7 @@ async def up_fixture() -> AsyncIterator[FaultServer]:
 @pytest.fixture(name="gate")
 async def gate_fixture(up: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway]:
     """A gateway whose circuits stay closed: each row shows what one request does."""
-    async with gateway(tmp_path, CONFIGURATION.format(base_url=up.base_url, min_requests=10**6)) as gate:
+    async with gateway(tmp_path, configuration(up, min_requests=10**6)) as gate:
         yield gate
 
 
@@ -186,7 +192,7 @@ async def test_a_stream_that_died_is_resumed(
 
 async def test_circuits_are_shown(up: FaultServer, tmp_path: Path) -> None:
     up.script("a", failure(503))
-    async with gateway(tmp_path, CONFIGURATION.format(base_url=up.base_url, min_requests=2)) as gate:
+    async with gateway(tmp_path, configuration(up, min_requests=2)) as gate:
 
         async def shown() -> list[tuple[str, bool]]:
             asked = model_service_pb2.GetModelRequest(model="m")
@@ -268,7 +274,7 @@ async def test_no_fallbacks_is_one_endpoint(gate: Gateway, up: FaultServer, door
 async def test_a_flapping_primary(up: FaultServer, tmp_path: Path, door: str, stream: bool) -> None:
     """Down: the fallback serves, and the primary is left alone. Up: it is back within a cooldown."""
     up.script("a", failure(503))
-    async with gateway(tmp_path, CONFIGURATION.format(base_url=up.base_url, min_requests=2)) as gate:
+    async with gateway(tmp_path, configuration(up, min_requests=2)) as gate:
         assert (await get(gate, door, stream)).attempts == ["a 503 overloaded", "a 503 overloaded", OK_B]
         down = len(up.of("a"))
         opened = now()
@@ -329,12 +335,8 @@ async def test_a_thousand_requests_over_a_provider_that_fails_half_of_the_time(
     up.script("a", moody)
     up.script("b", good)
     # Callers, gateway and providers share a loop here: 50 calls at once can hold it for more than 300 ms.
-    configuration = (
-        CONFIGURATION.format(base_url=up.base_url, min_requests=min_requests)
-        .replace("total: 2s", "total: 30s")
-        .replace("300ms", "2s")
-    )
-    async with gateway(tmp_path, configuration) as gate:
+    patient = configuration(up, min_requests=min_requests, silence="2s", total="30s")
+    async with gateway(tmp_path, patient) as gate:
         turn = asyncio.Semaphore(50)
 
         async def one(number: int) -> Got:
