@@ -1,10 +1,11 @@
 """The only outbound I/O: an httpx transport over aiohttp's connections.
 
 httpx's own transport costs some 3 ms of CPU a call with 16 in flight, so httpx
-lends its types, and aiohttp its pool, TLS, proxies and parser. Its ClientSession
-is passed by: it would double what a small call costs. (pyreqwest is as
-fast, but a call cancelled before its headers arrive goes on: the provider keeps
-generating, and the socket leaks.) Tests put httpx.MockTransport in its place.
+lends its types, and aiohttp its pool, name resolution, TLS and proxies. What is
+said on a connection is exchange.py's; aiohttp's ClientSession would cost several
+times as much. (pyreqwest is fast, but a call cancelled before its headers arrive
+goes on: the provider keeps generating, and the socket leaks.) Tests put
+httpx.MockTransport in its place.
 
 Redirects are not followed: a provider's API never redirects, and credentials
 must not go elsewhere. Cancelling a call, or closing a response before its end,
@@ -14,30 +15,26 @@ closes the socket.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from functools import partial
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
 
 import aiohttp
 import httpx
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
-from aiohttp.connector import Connection
 from aiohttp.hdrs import PROXY_AUTHORIZATION
-from aiohttp.helpers import _EXC_SENTINEL
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-#: Bytes handed to a connection at once; larger bodies go as fast as the provider takes them.
-_PIECE = 2**18
+from server.wire.exchange import Exchange, Protocol
+
 #: Servers remembered.
 _MOST_ROUTES = 1000
 _DEFAULTS = ((b"user-agent", b"lmchat"), (b"accept", b"*/*"), (b"accept-encoding", b"gzip, deflate"))
 _SCHEMES = ("http", "https", "no")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
-#: aiohttp's failures in httpx's words, the most special first.
+#: aiohttp's failures to connect in httpx's words, the most special first.
 _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
     (aiohttp.ClientConnectorError, httpx.ConnectError),
@@ -46,100 +43,15 @@ _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.NonHttpUrlClientError, httpx.LocalProtocolError),
     (TimeoutError, httpx.ReadTimeout),
     (aiohttp.ClientConnectionError, httpx.ReadError),
-    (aiohttp.ClientPayloadError, httpx.ReadError),
     (OSError, httpx.ReadError),
     (Exception, httpx.RemoteProtocolError),
 )
 _CAUGHT = (aiohttp.ClientError, HttpProcessingError, OSError)  # TimeoutError is an OSError
 
 
-def _translate(error: BaseException, request: httpx.Request | None = None) -> httpx.TransportError:
+def _translate(error: BaseException, request: httpx.Request) -> httpx.TransportError:
     kind = next(to for of, to in _ERRORS if isinstance(error, of))
     return kind(str(error) or type(error).__name__, request=request)
-
-
-class _Protocol(ResponseHandler):
-    """Lets whoever reads a body know what broke its parsing; aiohttp's tells only who waits for headers."""
-
-    def set_exception(self, exc: BaseException, exc_cause: BaseException = _EXC_SENTINEL) -> None:
-        """The connection is of no more use, because of `exc`."""
-        super().set_exception(exc, exc_cause)
-        payload = self._payload
-        if payload is not None and not payload.is_eof() and payload.exception() is None:
-            payload.set_exception(exc, exc_cause)
-
-
-class _Body(httpx.AsyncByteStream):
-    """A response's bytes, as they come; never waits to fill a buffer."""
-
-    def __init__(self, exchange: _Exchange, payload: aiohttp.StreamReader) -> None:
-        self._exchange = exchange
-        self._payload = payload
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            while data := await self._payload.readany():
-                yield data
-        except _CAUGHT as error:
-            raise _translate(error) from None
-
-    async def aclose(self) -> None:
-        """Closes the connection, unless the answer has come whole: then it is in the pool already."""
-        self._exchange.close()
-
-
-class _Exchange:
-    """One request and its answer on a pooled connection.
-
-    It does what aiohttp's ClientSession does, less what a gateway has no use for: cookies, redirects, timers,
-    traces, a multidict and a task for each request.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._sending: asyncio.Task[None] | None = None
-
-    async def run(self, head: bytes, body: bytes) -> httpx.Response:
-        """Send, and return when the response's headers are there. The request is not kept: streams are long."""
-        protocol = self._connection.protocol
-        if protocol is None or protocol.transport is None:
-            raise aiohttp.ServerDisconnectedError
-        protocol.set_response_params(read_until_eof=True, skip_payload=head.startswith(b"HEAD "))
-        if len(body) <= _PIECE:
-            protocol.transport.write(head + body)
-        else:
-            protocol.transport.write(head)
-            self._sending = asyncio.create_task(_send(protocol, body))
-        while True:
-            message, payload = await protocol.read()
-            if message.code >= 200 or message.code == 101:
-                break
-        payload.on_eof(self._received)
-        return httpx.Response(message.code, headers=message.raw_headers, stream=_Body(self, payload))
-
-    def close(self) -> None:
-        """Close the connection, if it is not back in the pool."""
-        if self._sending is not None:
-            self._sending.cancel()
-        self._connection.close()
-
-    def _received(self) -> None:
-        """The whole answer is here; the connection can serve another call if the whole request is there."""
-        if self._sending is not None and not self._sending.done():
-            self.close()
-        else:
-            self._connection.release()
-
-
-async def _send(protocol: ResponseHandler, body: bytes) -> None:
-    """Hand a large body over as fast as the provider takes it. A break is for who reads the answer to notice."""
-    view = memoryview(body)
-    with suppress(ConnectionError):
-        for start in range(0, len(body), _PIECE):
-            await protocol._drain_helper()
-            if protocol.transport is None:
-                return
-            protocol.transport.write(view[start : start + _PIECE])
 
 
 def proxies(environ: Mapping[str, str]) -> dict[str, str]:
@@ -170,7 +82,7 @@ class Transport(httpx.AsyncBaseTransport):
         if self._connector is None:
             self._connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, keepalive_timeout=30)
             loop = asyncio.get_running_loop()
-            self._connector._factory = partial(_Protocol, loop=loop)  # type: ignore[assignment]  # a subclass's
+            self._connector._factory = partial(Protocol, loop=loop)  # type: ignore[assignment]  # a subclass's
         return self._connector
 
     def _route(self, url: httpx.URL) -> ClientRequest:
@@ -209,14 +121,16 @@ class Transport(httpx.AsyncBaseTransport):
             raise httpx.ConnectTimeout("no connection in time", request=request) from None
         except _CAUGHT as error:
             raise _translate(error, request) from None
-        exchange = _Exchange(connection)
+        exchange = Exchange(connection)
         try:
             # Not before: connecting gives the route what a proxy wants to be told.
             return await exchange.run(_head(request, route, len(body)), body)
-        except BaseException as error:
+        except httpx.TransportError as error:
             exchange.close()
-            if isinstance(error, _CAUGHT):
-                raise _translate(error, request) from None
+            error.request = request
+            raise
+        except BaseException:
+            exchange.close()
             raise
 
     async def aclose(self) -> None:

@@ -16,7 +16,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.providers.upstream import UpstreamStream
 from server.routing.router import RoutedStream
-from server.wire.transport import _Exchange
+from server.wire.exchange import Exchange
 from tests.support import faults
 from tests.support.faults import FaultServer, answer, fault_server
 from tests.support.gateway import AUTH, Gateway, ask, gateway
@@ -84,7 +84,7 @@ def held() -> Counter[str]:
     return found
 
 
-_OF_A_CALL = (UpstreamStream, RoutedStream, _Exchange, grpc.aio.ServicerContext)
+_OF_A_CALL = (UpstreamStream, RoutedStream, Exchange, grpc.aio.ServicerContext)
 
 
 async def settled(expected: Counter[str]) -> Counter[str]:

@@ -1,0 +1,262 @@
+"""Answers, fed in any pieces to an exchange whose socket the test holds."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.wire.exchange import _MOST_HEADERS, _MOST_UNREAD, Exchange, Protocol
+
+LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-a: 1\r\n\r\nhello"
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx-a: 1\r\n\r\n"
+    b"3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nx-trailer: 1\r\n\r\n"
+)
+TO_THE_END = b"HTTP/1.1 200 OK\r\nx-a: 1\r\n\r\nhello"
+
+
+class Socket(asyncio.Transport):
+    """Notes what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+        self.reading = True
+        self.open = True
+
+    def write(self, data: Any) -> None:
+        self.sent += data
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def is_closing(self) -> bool:
+        return not self.open
+
+    def close(self) -> None:
+        self.open = False
+
+    abort = close
+
+
+class Connection:
+    """What aiohttp's pool lends: `fate` is what became of it."""
+
+    def __init__(self) -> None:
+        self.socket = Socket()
+        self.protocol: Protocol | None = Protocol(asyncio.get_running_loop())
+        self.protocol.connection_made(self.socket)
+        self.fate = ""
+
+    def release(self) -> None:
+        assert self.protocol is not None
+        assert not self.protocol.should_close
+        self.fate = self.fate or "pooled"
+
+    def close(self) -> None:
+        self.fate = self.fate or "closed"
+
+
+class Call:
+    """An exchange under way; `body` goes on until the end of the answer."""
+
+    def __init__(self, method: bytes = b"POST") -> None:
+        self.connection = Connection()
+        assert self.connection.protocol is not None
+        self.protocol = self.connection.protocol
+        self.exchange = Exchange(self.connection)  # type: ignore[arg-type]
+        self.task = asyncio.create_task(self.exchange.run(method + b" / HTTP/1.1\r\n\r\n", b""))
+
+    def reading(self) -> bool:
+        """Whether more is taken from the socket."""
+        return self.connection.socket.reading
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        response = await self.task
+        body = b"".join([data async for data in self.exchange])
+        await response.aclose()
+        return response.status_code, dict(response.headers), body
+
+
+async def answer(*pieces: bytes, method: bytes = b"POST", end: bool = False) -> tuple[Call, Any]:
+    """What comes of these reads, or the error."""
+    call = Call(method)
+    await asyncio.sleep(0)
+    for piece in pieces:
+        if call.connection.socket.open:
+            call.protocol.data_received(piece)
+    if end:
+        call.protocol.connection_lost(None)
+    try:
+        return call, await call.answer()
+    except httpx.TransportError as error:
+        call.exchange.close()
+        return call, error
+
+
+def cut(data: bytes, at: list[int]) -> list[bytes]:
+    places = [0, *sorted({place % len(data) for place in at}), len(data)]
+    return [data[a:b] for a, b in pairwise(places) if a < b]
+
+
+@pytest.mark.parametrize(
+    ("data", "end", "fate"), [(LENGTH, False, "pooled"), (CHUNKED, False, "pooled"), (TO_THE_END, True, "closed")]
+)
+@given(at=st.lists(st.integers(0, 200), max_size=8))
+def test_any_split_gives_the_same_answer(data: bytes, end: bool, fate: str, at: list[int]) -> None:
+    call, (status, headers, body) = asyncio.run(answer(*cut(data, at), end=end))
+    assert (status, headers["x-a"], body) == (200, "1", b"hello")
+    assert "x-trailer" not in headers
+    assert call.connection.fate == fate
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=4))
+def test_no_bytes_do_harm(garbage: bytes, at: list[int]) -> None:
+    """Whatever comes, a call ends with an answer or a failure of httpx's, and nothing is left open."""
+    call, _ = asyncio.run(answer(*cut(b"HTTP/1.1 2" + garbage, at), end=True))
+    assert call.connection.fate in ("pooled", "closed")
+    assert call.protocol.exchange is None
+
+
+async def test_interim_answers_are_passed_over() -> None:
+    hints = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\nx-b: 1\r\n\r\n"
+    call, (status, headers, body) = await answer(hints + LENGTH)
+    assert (status, body, call.connection.fate) == (200, b"hello", "pooled")
+    assert "x-b" not in headers
+
+
+async def test_another_protocol_is_refused() -> None:
+    upgrade = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n"
+    call, error = await answer(upgrade)
+    assert isinstance(error, httpx.RemoteProtocolError)
+    assert call.connection.fate == "closed"
+
+
+async def test_the_answer_to_head_has_no_body() -> None:
+    call, (status, headers, body) = await answer(LENGTH.removesuffix(b"hello"), method=b"HEAD")
+    assert (status, headers["content-length"], body) == (200, "5", b"")
+    assert call.connection.fate == "closed"
+
+
+@pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\n\r\n", b"?", LENGTH])
+async def test_more_than_was_asked_for(more: bytes) -> None:
+    """The answer holds; the connection serves no other call, whose answer this would be taken for."""
+    call, (_, _, body) = await answer(LENGTH + more)
+    assert (body, call.connection.fate) == (b"hello", "closed")
+
+
+async def test_more_than_was_asked_for_later() -> None:
+    call, _ = await answer(LENGTH)
+    assert call.connection.fate == "pooled"
+    call.protocol.data_received(LENGTH)
+    assert call.protocol.should_close
+
+
+async def test_a_server_that_will_close() -> None:
+    call, _ = await answer(LENGTH.replace(b"x-a: 1", b"connection: close"))
+    assert call.connection.fate == "closed"
+
+
+@pytest.mark.parametrize("piece", [b"x-name: value\r\n", b"x"])
+async def test_headers_without_end(piece: bytes) -> None:
+    size = 2**14 // len(piece)
+    call, error = await answer(b"HTTP/1.1 200 OK\r\n", *[piece * size] * (_MOST_HEADERS // 2**14 + 2))
+    assert isinstance(error, httpx.RemoteProtocolError)
+    assert "too large" in str(error)
+    assert call.connection.fate == "closed"
+
+
+async def test_trailers_without_end() -> None:
+    trailer = b"x-name: value\r\n" * 1000
+    head = CHUNKED.removesuffix(b"x-trailer: 1\r\n\r\n")
+    call, error = await answer(head, *[trailer] * (2 * _MOST_HEADERS // len(trailer)))
+    assert isinstance(error, httpx.RemoteProtocolError)
+    assert call.connection.fate == "closed"
+
+
+async def test_a_slow_reader_slows_the_socket_down() -> None:
+    call = Call()
+    await asyncio.sleep(0)
+    size = 3 * _MOST_UNREAD
+    call.protocol.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+    await call.task
+    call.protocol.data_received(bytes(_MOST_UNREAD + 1))
+    assert not call.reading()
+    reads = aiter(call.exchange)
+    assert len(await anext(reads)) == _MOST_UNREAD + 1
+    assert call.reading()
+    call.protocol.data_received(bytes(size - _MOST_UNREAD - 1))
+    assert call.connection.fate == "pooled"
+    assert call.reading()
+
+
+def raw_deflate(data: bytes) -> bytes:
+    encoder = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return encoder.compress(data) + encoder.flush()
+
+
+TEXT = b"All of it. " * 1000
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data"),
+    [
+        pytest.param(b"gzip", gzip.compress(TEXT), id="gzip"),
+        pytest.param(b"GZIP", gzip.compress(TEXT), id="in capitals"),
+        pytest.param(b"gzip", gzip.compress(TEXT[:99]) + gzip.compress(TEXT[99:]), id="in two members"),
+        pytest.param(b"deflate", zlib.compress(TEXT), id="deflate"),
+        pytest.param(b"deflate", raw_deflate(TEXT), id="deflate without its header"),
+        pytest.param(b"identity", TEXT, id="none"),
+    ],
+)
+@given(at=st.lists(st.integers(0, 200), max_size=4))
+def test_compression_is_taken_off(encoding: bytes, data: bytes, at: list[int]) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: %b\r\ncontent-length: %d\r\n\r\n" % (encoding, len(data))
+    _, (_, _, body) = asyncio.run(answer(*cut(head + data, at)))
+    assert body == TEXT
+
+
+@pytest.mark.parametrize("data", [b"", gzip.compress(TEXT)[:-9], b"no gzip"])
+async def test_compression_that_breaks_off(data: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
+    _, out = await answer(head + data)
+    assert out[2] == b"" if not data else isinstance(out, httpx.ReadError)
+
+
+async def test_what_inflates_enormously_comes_in_pieces() -> None:
+    data = gzip.compress(bytes(2**26))
+    call = Call()
+    await asyncio.sleep(0)
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
+    call.protocol.data_received(head + data)
+    sizes = [len(piece) async for piece in call.exchange]
+    assert sum(sizes) == 2**26
+    assert max(sizes) <= 2**18
+    await call.task
+
+
+async def test_a_body_that_ends_too_soon() -> None:
+    call, error = await answer(LENGTH[:-1], end=True)
+    assert isinstance(error, httpx.ReadError)
+    assert call.connection.fate == "closed"
+
+
+async def test_closing_before_the_end() -> None:
+    call = Call()
+    await asyncio.sleep(0)
+    call.protocol.data_received(LENGTH[:-1])
+    await call.task
+    await call.exchange.aclose()
+    assert call.connection.fate == "closed"
+    assert not call.connection.socket.open
