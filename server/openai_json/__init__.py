@@ -4,20 +4,25 @@ from server.openai_json.events import EventWriter
 from server.openai_json.fields import decode as decode_json
 from server.openai_json.fields import encode_text
 from server.openai_json.legacy import rewrite as rewrite_legacy
+from server.openai_json.plain import PlainCompletion
+from server.openai_json.plain import read as read_plain
 from server.openai_json.request import Parsed, dump, dump_options, parse
-from server.openai_json.response import dump_chunk, dump_completion, parse_chunk, parse_completion
+from server.openai_json.response import dump_chunk, dump_completion, dump_report, parse_chunk, parse_completion
 
 __all__ = [
     "EventWriter",
     "Parsed",
+    "PlainCompletion",
     "decode_json",
     "dump",
     "dump_chunk",
     "dump_completion",
     "dump_options",
+    "dump_report",
     "encode_text",
     "parse",
     "parse_chunk",
     "parse_completion",
+    "read_plain",
     "rewrite_legacy",
 ]

@@ -86,6 +86,9 @@ class AnthropicTranslator:
         """The answer, and Anthropic's `stop_reason`."""
         return anthropic_response.completion(body)
 
+    def plain(self, body: bytes) -> None:
+        """None: another dialect's answer always needs translation."""
+
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """Anthropic's `{"type": "error", "error": {...}}`, Google's `[{"error": {...}}]`, HTML or nothing."""
         return anthropic_response.error(status, headers, body)

@@ -14,6 +14,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.config import Price, ProviderSettings, Timeouts
 from server.errors import ProviderError
+from server.openai_json import PlainCompletion
 
 
 class Vendor(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +133,10 @@ class Translator(Protocol):
 
     def completion(self, body: bytes, request: pb.ChatCompletionRequest) -> tuple[pb.ChatCompletion, str]:
         """The answer, and the provider's finish reason. Raises ProviderError for an error in a 200 or nonsense."""
+        ...
+
+    def plain(self, body: bytes) -> PlainCompletion | None:
+        """The answer, if it is OpenAI's JSON in which nothing needs translation; else it is for `completion`."""
         ...
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:

@@ -53,6 +53,9 @@ class BedrockTranslator:
         completion.extra_json = given.kept(answer)
         return completion, answer.stop_reason
 
+    def plain(self, body: bytes) -> None:
+        """None: another dialect's answer always needs translation."""
+
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """The exception's name is in `x-amzn-errortype` or `__type`, the body is `{"message": ...}`."""
         code, message = given.error_parts(headers, body)

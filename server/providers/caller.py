@@ -11,7 +11,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server import openai_json
 from server.providers.base import Endpoint
-from server.providers.upstream import Answer, Chunks
+from server.providers.upstream import Answer, Chunks, PlainAnswer
 
 T = TypeVar("T")
 
@@ -46,6 +46,16 @@ class Caller(Protocol):
 
     def stream(self, endpoint: Endpoint, request: pb.ChatCompletionRequest) -> Stream:
         """A streamed answer, not yet opened; this or `open` raises InvalidRequest."""
+        ...
+
+
+class PlainCaller(Caller, Protocol):
+    """A Caller that spares whoever writes JSON the translation of what is JSON already."""
+
+    async def complete_plain(
+        self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float
+    ) -> Answer | PlainAnswer:
+        """The whole answer, as `complete` has it or as the provider wrote it."""
         ...
 
 

@@ -24,10 +24,10 @@ from server.errors import InvalidRequest, Reason
 from server.openai_json import decode_json
 from server.providers import anthropic_models, anthropic_schema, bedrock_models, features, gemini_contents
 from server.providers.base import Endpoint
-from server.providers.caller import Caller, Stream, copy, together
+from server.providers.caller import Caller, PlainCaller, Stream, copy, together
 from server.providers.choices import Choices
 from server.providers.structured import Structured
-from server.providers.upstream import Answer, Chunks
+from server.providers.upstream import Answer, Chunks, PlainAnswer
 
 #: Gives the media type and the bytes of what is at a URL. Raises InvalidRequest without a path.
 Fetch = Callable[[str], Awaitable[tuple[str, bytes]]]
@@ -65,7 +65,7 @@ _MOST_BYTES = 64 * 1024 * 1024
 class Emulation:
     """A Caller that does what the endpoint does not; `fetch` is asked for what must be sent as bytes."""
 
-    def __init__(self, upstream: Caller, fetch: Fetch) -> None:
+    def __init__(self, upstream: PlainCaller, fetch: Fetch) -> None:
         self._upstream = upstream
         self._structured = Structured(upstream)
         self._choices = Choices(upstream)
@@ -76,14 +76,19 @@ class Emulation:
         """The whole answer, within `limit` seconds. Raises ProviderError, or InvalidRequest."""
         if not endpoint.emulates:
             return await self._upstream.complete(endpoint, request, limit)
-        caller = self._caller(endpoint, request)
-        remote = _remote_parts(endpoint, request)
-        if remote:
-            now = asyncio.get_running_loop().time
-            deadline = now() + limit
-            request = await _inlined(request, remote, self._fetch, limit)
-            limit = deadline - now()
-        return await caller.complete(endpoint, request, limit)
+        request, limit = await self._fetched(endpoint, request, limit)
+        return await self._caller(endpoint, request).complete(endpoint, request, limit)
+
+    async def complete_plain(
+        self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float
+    ) -> Answer | PlainAnswer:
+        """The same; as the provider wrote it only where nothing is emulated that shows in the answer."""
+        if endpoint.emulates:
+            request, limit = await self._fetched(endpoint, request, limit)
+            caller = self._caller(endpoint, request)
+            if caller is not self._upstream:
+                return await caller.complete(endpoint, request, limit)
+        return await self._upstream.complete_plain(endpoint, request, limit)
 
     def stream(self, endpoint: Endpoint, request: pb.ChatCompletionRequest) -> Stream:
         """A streamed answer, not yet opened. This or its opening raises InvalidRequest."""
@@ -94,6 +99,18 @@ class Emulation:
         if not remote:
             return caller.stream(endpoint, request)
         return _Fetching(caller, endpoint, request, remote, self._fetch)
+
+    async def _fetched(
+        self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float
+    ) -> tuple[pb.ChatCompletionRequest, float]:
+        """The request with what must be sent as bytes, and the seconds left."""
+        remote = _remote_parts(endpoint, request)
+        if not remote:
+            return request, limit
+        now = asyncio.get_running_loop().time
+        deadline = now() + limit
+        request = await _inlined(request, remote, self._fetch, limit)
+        return request, deadline - now()
 
     def _caller(self, endpoint: Endpoint, request: pb.ChatCompletionRequest) -> Caller:
         """Who does what this request needs."""

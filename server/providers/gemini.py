@@ -61,6 +61,9 @@ class GeminiTranslator:
         answer.account(completion)
         return completion, answer.native_finish_reason
 
+    def plain(self, body: bytes) -> None:
+        """None: another dialect's answer always needs translation."""
+
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """`{"error": {code, message, status, details}}`, a list of one, HTML or nothing."""
         try:

@@ -76,6 +76,13 @@ class OpenAITranslator:
         completion.id = completion_id(completion.id)
         return completion, natives[0]
 
+    def plain(self, body: bytes) -> openai_json.PlainCompletion | None:
+        """The answer, if `completion` would give the same with more effort."""
+        completion = openai_json.read_plain(body)
+        if completion is not None:
+            completion.id = completion_id(completion.id)
+        return completion
+
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """`{"error": {...}}`, `{"error": "..."}`, `{"message": ...}`, `{"detail": ...}`, HTML or nothing."""
         code, message, param = error_parts(body)

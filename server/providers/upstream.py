@@ -17,6 +17,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server import openai_json
 from server.errors import ProviderError, Reason, StreamTruncated
+from server.openai_json import PlainCompletion
 from server.providers import failures
 from server.providers.base import Endpoint, HttpRequest, StreamDecoder, Translator
 
@@ -46,6 +47,13 @@ class Answer(NamedTuple):
     native_finish_reason: str
 
 
+class PlainAnswer(NamedTuple):
+    """The same in OpenAI's JSON, as it came."""
+
+    completion: PlainCompletion
+    native_finish_reason: str
+
+
 class Upstream:
     """Calls endpoints. `authenticators` are by provider key, `translators` by dialect."""
 
@@ -62,14 +70,30 @@ class Upstream:
     async def complete(self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float) -> Answer:
         """One unary call, within `limit` seconds. Raises ProviderError, or InvalidRequest before any call."""
         translator = self._translators[endpoint.dialect]
+        body = await self._ask(endpoint, translator, request, limit)
+        return Answer(*translator.completion(body, request))
+
+    async def complete_plain(
+        self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float
+    ) -> Answer | PlainAnswer:
+        """The same for whoever writes JSON, as it came where that is what they would write."""
+        translator = self._translators[endpoint.dialect]
+        body = await self._ask(endpoint, translator, request, limit)
+        plain = translator.plain(body)
+        if plain is not None:
+            return PlainAnswer(plain, plain.native_finish_reason)
+        return Answer(*translator.completion(body, request))
+
+    async def _ask(
+        self, endpoint: Endpoint, translator: Translator, request: pb.ChatCompletionRequest, limit: float
+    ) -> bytes:
+        """The body of an answer."""
         call = translator.request(request, endpoint, stream=False)
         try:
             async with asyncio.timeout(min(limit, endpoint.timeouts.total)):
-                response = await self._send(endpoint, call, translator)
-                body = await _read(response)
+                return await _read(await self._send(endpoint, call, translator))
         except TimeoutError:
             raise _timeout("did not answer in time") from None
-        return Answer(*translator.completion(body, request))
 
     def stream(self, endpoint: Endpoint, request: pb.ChatCompletionRequest) -> UpstreamStream:
         """One streamed call, not yet opened. Raises InvalidRequest for what the dialect cannot say."""

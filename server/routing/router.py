@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 from lmchat.v1 import chat_pb2 as pb
 
 from server.catalog import Catalog, Model
 from server.config import Retry
 from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderError, Reason
+from server.openai_json import PlainCompletion
 from server.providers import features
-from server.providers.caller import Caller
-from server.providers.upstream import Answer, Chunks
+from server.providers.base import Endpoint
+from server.providers.caller import PlainCaller
+from server.providers.upstream import Answer, Chunks, PlainAnswer
 from server.routing import resume
 from server.routing.attempts import SLACK, Attempts, Success, T
 from server.routing.finish import StreamFinisher
 from server.routing.health import EndpointHealth
 from server.routing.plan import Candidate, Plan, check_names, plan
+
+A = TypeVar("A", Answer, Answer | PlainAnswer)
 
 #: Models one request may name: more than the provider calls it may have would never be asked.
 _MOST_MODELS = 100
@@ -37,9 +41,18 @@ class Ids(NamedTuple):
 
 
 class Routed(NamedTuple):
-    """A whole answer, and the seconds providers took for it."""
+    """A whole answer, how it came to be, and the seconds providers took for it."""
 
     completion: pb.ChatCompletion
+    report: pb.RoutingReport
+    upstream_seconds: float
+
+
+class RoutedPlain(NamedTuple):
+    """The same in OpenAI's JSON; its `lmchat` is for whoever writes it to fill with the report."""
+
+    completion: PlainCompletion
+    report: pb.RoutingReport
     upstream_seconds: float
 
 
@@ -161,7 +174,9 @@ class RoutedStream:
 class Router:
     """Answers requests from the catalogue's endpoints."""
 
-    def __init__(self, catalog: Catalog, upstream: Caller, health: EndpointHealth, ids: Ids, retry: Retry) -> None:
+    def __init__(
+        self, catalog: Catalog, upstream: PlainCaller, health: EndpointHealth, ids: Ids, retry: Retry
+    ) -> None:
         self._catalog = catalog
         self._upstream = upstream
         self._health = health
@@ -171,20 +186,41 @@ class Router:
 
     async def complete(self, request: pb.ChatCompletionRequest, timeout: float | None) -> Routed:
         """The whole answer, within `timeout` seconds. Raises LmchatError."""
+        success, report = await self._complete(request, timeout, self._upstream.complete)
+        completion = success.result.completion
+        completion.lmchat.CopyFrom(report)
+        return Routed(completion, report, success.upstream_seconds)
+
+    async def complete_plain(
+        self, request: pb.ChatCompletionRequest, timeout: float | None
+    ) -> Routed | RoutedPlain:
+        """The same for whoever writes JSON."""
+        success, report = await self._complete(request, timeout, self._upstream.complete_plain)
+        completion = success.result.completion
+        if isinstance(completion, PlainCompletion):
+            return RoutedPlain(completion, report, success.upstream_seconds)
+        completion.lmchat.CopyFrom(report)
+        return Routed(completion, report, success.upstream_seconds)
+
+    async def _complete(
+        self,
+        request: pb.ChatCompletionRequest,
+        timeout: float | None,
+        ask: Callable[[Endpoint, pb.ChatCompletionRequest, float], Awaitable[A]],
+    ) -> tuple[Success[A], pb.RoutingReport]:
         made = self._plan(request)
 
-        async def call(candidate: Candidate, limit: float) -> Answer:
-            sent = features.without(request, candidate.dropped)
-            return await self._upstream.complete(candidate.endpoint, sent, limit)
+        async def call(candidate: Candidate, limit: float) -> A:
+            return await ask(candidate.endpoint, features.without(request, candidate.dropped), limit)
 
         success = await self._try(request, made, self._deadline(made, timeout), call, tokens=_tokens)
         completion = success.result.completion
         completion.id = completion.id or self._ids.new()
         completion.created = completion.created or int(self._ids.now())
         completion.model = success.candidate.endpoint.public_model
-        completion.lmchat.CopyFrom(_report(request, made, success))
-        completion.lmchat.native_finish_reason = success.result.native_finish_reason
-        return Routed(completion, success.upstream_seconds)
+        report = _report(request, made, success)
+        report.native_finish_reason = success.result.native_finish_reason
+        return success, report
 
     async def stream(self, request: pb.ChatCompletionRequest, timeout: float | None) -> RoutedStream:
         """A stream whose first content has come. Raises LmchatError, after which nothing is left open."""
@@ -278,14 +314,15 @@ class Router:
         return self._ids.clock() + (total if timeout is None else min(total, timeout))
 
 
-def _tokens(answer: Answer) -> int:
-    return answer.completion.usage.completion_tokens
+def _tokens(answer: Answer | PlainAnswer) -> int:
+    usage = answer.completion.usage
+    return usage.completion_tokens if usage is not None else 0
 
 
 def _report(
     request: pb.ChatCompletionRequest,
     made: Plan,
-    success: Success[Answer] | Success[resume.Opened],
+    success: Success[A] | Success[resume.Opened],
 ) -> pb.RoutingReport:
     report = pb.RoutingReport(
         provider=success.candidate.endpoint.name,

@@ -87,11 +87,17 @@ class Rest(rest_pb2_grpc.RestServicer):
         return reply.body
 
     async def _complete(self, call: Call, parsed: openai_json.Parsed) -> _Reply:
-        completed = await self._router.complete(parsed.request, call.timeout)
-        answer = openai_json.dump_completion(completed.completion)
-        if parsed.legacy_functions:
-            openai_json.rewrite_legacy(answer)
-        headers = _headers(call, completed.completion.lmchat, completed.upstream_seconds)
+        legacy = parsed.legacy_functions
+        complete = self._router.complete if legacy else self._router.complete_plain
+        routed = await complete(parsed.request, call.timeout)
+        answer: Any = routed.completion
+        if isinstance(answer, openai_json.PlainCompletion):
+            answer.lmchat = openai_json.dump_report(routed.report)
+        else:
+            answer = openai_json.dump_completion(answer)
+            if legacy:
+                openai_json.rewrite_legacy(answer)
+        headers = _headers(call, routed.report, routed.upstream_seconds)
         return _Reply(HttpBody(content_type=_JSON, data=_encode(answer)), headers)
 
     async def _stream(self, call: Call, events: openai_json.EventWriter, routed: RoutedStream) -> None:

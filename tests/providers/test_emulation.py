@@ -174,6 +174,8 @@ def test_what_only_the_provider_can_fetch_is_left_to_it(url: str, fetched: bool)
             self.request = made
             return Answer(pb.ChatCompletion(), "")
 
+        complete_plain = complete
+
         def stream(self, where: Endpoint, made: pb.ChatCompletionRequest) -> Any:
             raise NotImplementedError
 
@@ -303,6 +305,8 @@ def test_a_request_that_needs_nothing_is_passed_on_itself(fields: dict[str, Any]
             self.got.append(made)
             return Answer(pb.ChatCompletion(), "")
 
+        complete_plain = complete
+
         def stream(self, where: Endpoint, made: pb.ChatCompletionRequest) -> Any:
             self.got.append(made)
 
@@ -311,9 +315,10 @@ def test_a_request_that_needs_nothing_is_passed_on_itself(fields: dict[str, Any]
     made = request(**fields)
     for where in (endpoint(), endpoint("n", "json_object", "json_schema", "image_url", "file_url")):
         run(emulation.complete(where, made, 1.0))
+        run(emulation.complete_plain(where, made, 1.0))
         emulation.stream(where, made)
     assert all(got is made for got in same.got)
-    assert len(same.got) == 4
+    assert len(same.got) == 6
 
 
 CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": False}
@@ -344,6 +349,8 @@ def test_schemas_that_a_provider_follows_itself_are_left_to_it(
             self.request = made
             said = pb.Message(content=[pb.ContentPart(text="{}")])
             return Answer(pb.ChatCompletion(choices=[pb.Choice(message=said)]), "")
+
+        complete_plain = complete
 
         def stream(self, where: Endpoint, made: pb.ChatCompletionRequest) -> Any:
             raise NotImplementedError

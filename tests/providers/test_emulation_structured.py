@@ -13,6 +13,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server import openai_json
 from server.errors import InvalidRequest, ProviderError, Reason
 from server.providers import structured
+from server.providers.upstream import Answer
 from tests.providers.emulation_help import (
     Provider,
     Response,
@@ -46,7 +47,9 @@ def content(answer: pb.ChatCompletion) -> list[str]:
 def ask(provider: Provider, **fields: Any) -> pb.ChatCompletion:
     """The answer, the same whether streamed or not."""
     made = request(**{"response_format": JSON_SCHEMA, **fields})
-    return run(provider.emulation.complete(ENDPOINT, made, 100.0)).completion
+    answer = run(provider.emulation.complete_plain(ENDPOINT, made, 100.0))
+    assert isinstance(answer, Answer)  # what the provider wrote is not what was checked
+    return answer.completion
 
 
 @pytest.mark.parametrize(

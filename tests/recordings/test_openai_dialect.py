@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from lmchat.v1 import chat_pb2 as pb
 
@@ -192,6 +193,10 @@ def test_answers(vendor: str) -> None:
                 choice["message"]["content"] = content
         assert list(lost(sent | {"id": kept["id"]}, kept)) == [], found.name
         assert openai_json.parse_completion(kept) == completion
+        plain = TRANSLATOR.plain(found.body.encode())
+        if plain is not None:
+            assert json.loads(msgspec.json.encode(plain)) == kept, found.name
+            assert plain.native_finish_reason == native
         count += 1
     assert count == COUNTS[vendor].answers
 

@@ -15,6 +15,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.config import Circuit, Price, Timeouts
 from server.errors import InvalidRequest, LmchatError, Reason
+from server.openai_json import PlainCompletion
 from tests.routing.router_rig import (
     DONE,
     FOR_EVER,
@@ -364,6 +365,30 @@ def test_ids_and_times_where_the_provider_gives_none() -> None:
         first, second = (await rig.complete()).completion, (await rig.complete()).completion
         assert (first.id, first.created) == ("chatcmpl-own1", 1_750_000_000)
         assert (second.id, second.created) == ("chatcmpl-up", 5)
+
+    run(main())
+
+
+@pytest.mark.parametrize("fields", [{}, {"x_of_a_vendor": 1}], ids=["plain", "the long way"])
+def test_whoever_writes_json_gets_the_same_answer(fields: dict[str, Any]) -> None:
+    """As it came, or in its typed form: ids, times, model and report are the same."""
+
+    async def main() -> None:
+        message = {"role": "assistant", "content": "hi"}
+        nameless = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], **fields}
+        again = {**nameless, "usage": {"prompt_tokens": 1, "completion_tokens": 40, "total_tokens": 41}}
+        script = [sends(1.0, json.dumps(body).encode()) for body in (nameless, nameless, again, again)]
+        rig = Rig({"a": script})
+        for number in (1, 3):
+            typed = await rig.complete()
+            routed = await rig.router.complete_plain(request(), None)
+            assert isinstance(routed.completion, PlainCompletion) is not bool(fields)
+            assert routed.report == typed.report
+            assert typed.report.provider == "a"
+            assert typed.report.native_finish_reason == "stop"
+            for id_, told in enumerate((typed.completion, routed.completion), number):
+                assert (told.id, told.created, told.model) == (f"chatcmpl-own{id_}", 1_750_000_000, "m")
+        assert rig.health.throughput("a/a/up") == 40.0
 
     run(main())
 

@@ -541,7 +541,7 @@ async def test_internal_errors_are_masked(gate: Gateway, monkeypatch: pytest.Mon
     async def explode(*_: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("server.routing.router.Router.complete", explode)
+    monkeypatch.setattr("server.routing.router.Router._complete", explode)
     reply = await gate.post(ask())
     assert reply.status == 500
     assert "secret" not in reply.body.decode()
