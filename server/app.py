@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
-import httpx
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from lmchat.v1 import (
@@ -73,7 +72,7 @@ class Worker:
         self,
         config: Config,
         catalog: Catalog,
-        transport: httpx.AsyncBaseTransport,
+        transport: Transport,
         *,
         board: Board | None = None,
         default_grace: float = DRAIN_GRACE,

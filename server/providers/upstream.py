@@ -8,8 +8,7 @@ until then the router may still turn to another endpoint unseen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from functools import lru_cache
+from collections.abc import AsyncGenerator, Mapping
 from typing import NamedTuple, Protocol
 
 import httpx
@@ -20,6 +19,7 @@ from server.errors import ProviderError, Reason, StreamTruncated
 from server.openai_json import PlainCompletion
 from server.providers import failures
 from server.providers.base import Endpoint, HttpRequest, StreamDecoder, Translator
+from server.wire.exchange import Body, Response
 
 #: Bytes of an error body that are read; the rest says nothing new.
 _ERROR_BODY = 64 * 1024
@@ -37,6 +37,19 @@ class Authenticator(Protocol):
 
     async def headers(self, request: HttpRequest) -> Mapping[str, str]:
         """Headers to add. Raises ProviderError when there are no credentials to be had."""
+        ...
+
+
+class Sender(Protocol):
+    """Makes HTTP requests."""
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, connect: float
+    ) -> Response:
+        """The response, whose body is unread, once it has begun. Raises httpx.TransportError.
+
+        Connecting may take `connect` seconds.
+        """
         ...
 
 
@@ -59,11 +72,11 @@ class Upstream:
 
     def __init__(
         self,
-        transport: httpx.AsyncBaseTransport,
+        sender: Sender,
         translators: Mapping[str, Translator],
         authenticators: Mapping[str, Authenticator],
     ) -> None:
-        self._transport = transport
+        self._sender = sender
         self._translators = translators
         self._authenticators = authenticators
 
@@ -91,7 +104,8 @@ class Upstream:
         call = translator.request(request, endpoint, stream=False)
         try:
             async with asyncio.timeout(min(limit, endpoint.timeouts.total)):
-                return await _read(await self._send(endpoint, call, translator))
+                response = await self._send(endpoint, call, translator)
+                return await _read(response.body)
         except TimeoutError:
             raise _timeout("did not answer in time") from None
 
@@ -101,29 +115,23 @@ class Upstream:
         call = translator.request(request, endpoint, stream=True)
         return UpstreamStream(self, endpoint, call, translator, translator.decoder(request), max(1, request.n))
 
-    async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> httpx.Response:
+    async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> Response:
         """A 2xx response whose body is unread; anything else raises."""
         auth = await self._authenticators[endpoint.provider.key].headers(call)
-        # A stream, since for content httpx would work out headers that the transport knows by itself.
-        request = httpx.Request(
-            call.method,
-            _url(call.url),
-            headers={**call.headers, **auth},
-            stream=httpx.ByteStream(call.body),
-            extensions={"timeout": {"connect": endpoint.timeouts.connect}},
-        )
+        headers = {**call.headers, **auth}
         try:
-            response = await self._transport.handle_async_request(request)
+            response = await self._sender.send(
+                call.method, call.url, headers, call.body, endpoint.timeouts.connect
+            )
         except httpx.TransportError as error:
             raise _unreachable(error) from None
-        if 200 <= response.status_code < 300:
+        if 200 <= response.status < 300:
             return response
-        headers = {name.lower(): value for name, value in response.headers.items()}
         try:
-            body = await _read(response, _ERROR_BODY)
+            body = await _read(response.body, _ERROR_BODY)
         except ProviderError:  # it broke off; the status says enough
             body = b""
-        raise translator.error(response.status_code, headers, body)
+        raise translator.error(response.status, response.texts(), body)
 
 
 class UpstreamStream:
@@ -144,8 +152,7 @@ class UpstreamStream:
         self._translator = translator
         self._decoder = decoder
         self._n = n
-        self._response: httpx.Response | None = None
-        self._reads: AsyncIterator[bytes] | None = None
+        self._body: Body | None = None
         self._finished: set[int] = set()
         self._choices: set[int] = set()
         self._ended = False
@@ -166,13 +173,13 @@ class UpstreamStream:
             raise RuntimeError("opened twice")
         try:
             async with asyncio.timeout(min(limit, self._endpoint.timeouts.first_token)):
-                self._response = await self._upstream._send(self._endpoint, call, self._translator)
+                response = await self._upstream._send(self._endpoint, call, self._translator)
+                self._body = response.body
                 del call
-                if self._response.headers.get("content-type", "").lower().startswith(_NO_STREAM):
+                if response.header(b"content-type").lower().startswith(_NO_STREAM):
                     # An error in a 200; a whole completion is not what was asked for.
-                    self._translator.completion(await _read(self._response), pb.ChatCompletionRequest())
+                    self._translator.completion(await _read(self._body), pb.ChatCompletionRequest())
                     raise failures.invalid_response("JSON where a stream was asked for")
-                self._reads = aiter(self._response.stream)  # type: ignore[arg-type]
                 while True:
                     chunks = await self._read()
                     held += chunks
@@ -209,21 +216,16 @@ class UpstreamStream:
 
     async def aclose(self) -> None:
         """Let go of the connection; closes the socket unless the answer was read to its end."""
-        response, self._response = self._response, None
-        reads, self._reads = self._reads, None
-        try:
-            if isinstance(reads, AsyncGenerator):  # else the loop does it, later and in a task of its own
-                await reads.aclose()
-        finally:
-            if response is not None:
-                await response.aclose()
+        body, self._body = self._body, None
+        if body is not None:
+            await body.aclose()
 
     async def _read(self) -> Chunks:
         """What one read decodes to."""
-        if self._reads is None:
+        if self._body is None:
             raise RuntimeError("not open")
         try:
-            data = await anext(self._reads, None)
+            data = await anext(self._body, None)
         except httpx.TransportError as error:
             raise _unreachable(error) from None
         chunks = self._close() if data is None else self._decoder.feed(data)
@@ -254,16 +256,12 @@ def has_content(chunk: pb.ChatCompletionChunk) -> bool:
     )
 
 
-#: Parsing a URL takes longer than building the request it is for; Gemini's and Bedrock's name the model.
-_url = lru_cache(1024)(httpx.URL)
-
-
-async def _read(response: httpx.Response, limit: int | None = None) -> bytes:
-    """The body, or its first `limit` bytes."""
+async def _read(body: Body, limit: int | None = None) -> bytes:
+    """All of it, or its first `limit` bytes."""
     pieces: list[bytes] = []
     size = 0
     try:
-        async for piece in response.stream:  # type: ignore[union-attr]
+        async for piece in body:
             pieces.append(piece)
             size += len(piece)
             if limit is not None and size >= limit:
@@ -271,7 +269,7 @@ async def _read(response: httpx.Response, limit: int | None = None) -> bytes:
     except httpx.TransportError as error:
         raise _unreachable(error) from None
     finally:
-        await response.stream.aclose()  # type: ignore[union-attr]
+        await body.aclose()
     return b"".join(pieces)
 
 

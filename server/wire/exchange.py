@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import NamedTuple, Protocol, Self
 
 import httptools
 import httpx
@@ -25,7 +26,7 @@ _MOST_UNREAD = 2**18
 _MOST_HEADERS = 2**17
 
 
-class Protocol(ResponseHandler):
+class Receiver(ResponseHandler):
     """aiohttp's end of a connection. What it receives during an exchange goes there, past aiohttp's reader."""
 
     exchange: Exchange | None = None
@@ -49,15 +50,53 @@ class Protocol(ResponseHandler):
         super().connection_lost(exc)
 
 
-class Exchange(httpx.AsyncByteStream):
-    """`run` it once, and close it in any case; the response that comes of it has this for its stream.
+class Body(Protocol):
+    """A body's bytes as they come, never waiting to fill a buffer. Whoever has it closes it, read or not."""
 
-    The connection is back in the pool as soon as the whole answer has come, read or not.
+    def __aiter__(self) -> Self:
+        """Itself: it is read once."""
+        ...
+
+    async def __anext__(self) -> bytes:
+        """The next bytes, at least one. Raises httpx.TransportError."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of the connection, which is closed unless the whole answer has come."""
+        ...
+
+
+class Response(NamedTuple):
+    """An answer's status, its headers as they were sent, and its body."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: Body
+
+    def header(self, name: bytes) -> str:
+        """The value of a header, by its name in lower case; empty where there is none."""
+        return next((_text(value) for key, value in self.headers if key.lower() == name), "")
+
+    def texts(self) -> dict[str, str]:
+        """All headers, their names in lower case. Of those that come twice, the first."""
+        return {_text(name).lower(): _text(value) for name, value in reversed(self.headers)}
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+class Exchange:
+    """`run` it once, and close it in any case; it is the body of the response that comes of it.
+
+    As soon as the whole answer has come, read or not, the connection is done with: if it can serve another
+    call, `done` gets it.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._protocol: Protocol | None = None
+    def __init__(self, connection: Connection, done: Callable[[Connection], None]) -> None:
+        self._connection: Connection | None = connection
+        self._done = done
+        self._receiver: Receiver | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._sending: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -68,70 +107,80 @@ class Exchange(httpx.AsyncByteStream):
         self._no_body = False
         self._to_end = False  # the body ends with the connection
         self._inflater: _Inflater | None = None
+        self._inflated: Iterator[bytes] = iter(())
         self._pieces: list[bytes] = []
         self._unread = 0
         self._paused = False
         self._complete = False
         self._reusable = False
 
-    async def run(self, head: bytes, body: bytes) -> httpx.Response:
+    async def run(self, head: bytes, body: bytes) -> Response:
         """Send, and return when the response's headers are there. The request is not kept: streams are long."""
-        protocol = self._connection.protocol
-        if not isinstance(protocol, Protocol) or protocol.transport is None:
+        receiver = self._connection.protocol if self._connection is not None else None
+        if not isinstance(receiver, Receiver) or receiver.transport is None:
             raise httpx.ReadError("The server closed the connection.")
-        self._protocol = protocol
+        self._receiver = receiver
         self._parser = _parser(self)
         self._no_body = head.startswith(b"HEAD ")
-        protocol.exchange = self
+        receiver.exchange = self
         if len(body) <= _PIECE:
-            protocol.transport.write(head + body)
+            receiver.transport.write(head + body)
         else:
-            protocol.transport.write(head)
-            self._sending = asyncio.create_task(_send(protocol, body))
+            receiver.transport.write(head)
+            self._sending = asyncio.create_task(_send(receiver, body))
         while self._error is None and not self._status:
             await self._wait()
         if self._error is not None:
             raise self._error
         headers, self._headers = self._headers, []
-        return httpx.Response(self._status, headers=headers, stream=self)
+        return Response(self._status, headers, self)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The body's bytes, as they come; never waits to fill a buffer."""
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
         while True:
+            if self._inflater is not None:
+                piece = next(self._inflated, None)
+                if piece is not None:
+                    return piece
             while not self._pieces:
-                if self._complete:
-                    if self._inflater is not None and not self._inflater.done:
-                        raise httpx.ReadError("The compressed answer is not complete.")
-                    return
-                if self._error is not None:
-                    raise self._error
-                await self._wait()
+                await self._more()
             data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces.clear()
             self._unread = 0
             if self._paused:
                 self._read_on(True)
             if self._inflater is None:
-                yield data
-            else:
-                for piece in self._inflater.feed(data):
-                    yield piece
+                return data
+            self._inflated = self._inflater.feed(data)
+
+    async def _more(self) -> None:
+        """Wait for more of the body. Raises what ends it."""
+        if self._complete:
+            if self._inflater is not None and not self._inflater.done:
+                raise httpx.ReadError("The compressed answer is not complete.")
+            raise StopAsyncIteration
+        if self._error is not None:
+            raise self._error
+        await self._wait()
 
     async def aclose(self) -> None:
-        """Close the connection, if it is not back in the pool."""
+        """The same as `close`."""
         self.close()
 
     def close(self) -> None:
-        """The same, at once: what the provider still has to send goes nowhere."""
-        protocol, self._protocol, self._parser = self._protocol, None, None
+        """Close the connection, if it is not done with: what the provider still has to send goes nowhere."""
+        receiver, self._receiver, self._parser = self._receiver, None, None
         if self._sending is not None:
             self._sending.cancel()
-        if protocol is not None:
-            protocol.exchange = None
-            protocol.abort()
-        self._connection.close()
+        if receiver is not None:
+            receiver.exchange = None
+            receiver.abort()
+        if self._connection is not None:
+            self._connection.close()
 
-    # What the protocol says
+    # What the receiver says
 
     def feed(self, data: bytes) -> None:
         """Bytes came."""
@@ -222,14 +271,15 @@ class Exchange(httpx.AsyncByteStream):
             return
         if self._paused:
             self._read_on(True)
-        protocol, self._protocol, self._parser = self._protocol, None, None
-        if protocol is not None:
-            protocol.exchange = None
-            self._connection.release()
+        connection, self._connection = self._connection, None
+        receiver, self._receiver, self._parser = self._receiver, None, None
+        if receiver is not None and connection is not None:
+            receiver.exchange = None
+            self._done(connection)
 
     def _read_on(self, on: bool) -> None:
         """Take more from the socket, or no more for now."""
-        transport = self._protocol.transport if self._protocol is not None else None
+        transport = self._receiver.transport if self._receiver is not None else None
         if transport is not None:
             self._paused = not on
             (transport.resume_reading if on else transport.pause_reading)()
@@ -294,12 +344,12 @@ class _Inflater:
         return zlib.MAX_WBITS if data[0] & 15 == 8 else -zlib.MAX_WBITS
 
 
-async def _send(protocol: Protocol, body: bytes) -> None:
+async def _send(receiver: Receiver, body: bytes) -> None:
     """Hand a large body over as fast as the provider takes it. A break is for who reads the answer to notice."""
     view = memoryview(body)
     with suppress(ConnectionError):
         for start in range(0, len(body), _PIECE):
-            await protocol._drain_helper()
-            if protocol.transport is None:
+            await receiver._drain_helper()
+            if receiver.transport is None:
                 return
-            protocol.transport.write(view[start : start + _PIECE])
+            receiver.transport.write(view[start : start + _PIECE])

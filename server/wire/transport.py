@@ -1,11 +1,11 @@
-"""The only outbound I/O: an httpx transport over aiohttp's connections.
+"""The only outbound I/O to providers: HTTP/1.1 on pooled connections.
 
-httpx's own transport costs some 3 ms of CPU a call with 16 in flight, so httpx
-lends its types, and aiohttp its pool, name resolution, TLS and proxies. What is
-said on a connection is exchange.py's; aiohttp's ClientSession would cost several
-times as much. (pyreqwest is fast, but a call cancelled before its headers arrive
-goes on: the provider keeps generating, and the socket leaks.) Tests put
-httpx.MockTransport in its place.
+aiohttp makes the connections: names, TLS, proxies. Keeping them, and what is said
+on them, is done here and in exchange.py: aiohttp's ClientSession would cost several
+times as much, httpx's own transport some 3 ms of CPU a call with 16 in flight, and
+httpx's Request and Response more than sending and receiving, so that they are for
+those who have time. (pyreqwest is fast, but a call cancelled before its headers
+arrive goes on: the provider keeps generating, and the socket leaks.)
 
 Redirects are not followed: a provider's API never redirects, and credentials
 must not go elsewhere. Cancelling a call, or closing a response before its end,
@@ -15,21 +15,27 @@ closes the socket.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from functools import partial
+import math
+from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache, partial
+from typing import NamedTuple
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
 
 import aiohttp
 import httpx
 from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
 from aiohttp.hdrs import PROXY_AUTHORIZATION
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from server.wire.exchange import Exchange, Protocol
+from server.wire.exchange import Body, Exchange, Receiver, Response
 
-#: Servers remembered.
-_MOST_ROUTES = 1000
+#: URLs remembered: some providers' name the model.
+_MOST_TARGETS = 1000
+#: Seconds after which a connection that is not in use is closed.
+_IDLE = 30.0
+_BODILESS = ("GET", "HEAD")
 _DEFAULTS = ((b"user-agent", b"lmchat"), (b"accept", b"*/*"), (b"accept-encoding", b"gzip, deflate"))
 _SCHEMES = ("http", "https", "no")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -49,9 +55,9 @@ _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
 _CAUGHT = (aiohttp.ClientError, HttpProcessingError, OSError)  # TimeoutError is an OSError
 
 
-def _translate(error: BaseException, request: httpx.Request) -> httpx.TransportError:
+def _translate(error: BaseException) -> httpx.TransportError:
     kind = next(to for of, to in _ERRORS if isinstance(error, of))
-    return kind(str(error) or type(error).__name__, request=request)
+    return kind(str(error) or type(error).__name__)
 
 
 def proxies(environ: Mapping[str, str]) -> dict[str, str]:
@@ -64,42 +70,135 @@ def proxies(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+class _Server:
+    """Whom connections lead to, and those that are idle, with the loop's time since when."""
+
+    def __init__(self, url: httpx.URL, proxy: str | None) -> None:
+        origin = URL(f"{url.scheme}://{url.netloc.decode('ascii')}")
+        loop = asyncio.get_running_loop()
+        #: What aiohttp takes for the address of a server: a request to it, which is never sent itself.
+        self.route = ClientRequest("POST", origin, loop=loop, proxy=URL(proxy) if proxy else None)
+        #: Requests for http are made to a proxy, with the whole URL; for https it makes a tunnel.
+        self.proxied = proxy is not None and url.scheme == "http"
+        self.idle: list[tuple[Connection, float]] = []
+
+    def take(self, oldest: float) -> Connection | None:
+        """The connection that was used last, if it was not before `oldest` and is still good."""
+        while self.idle:
+            connection, since = self.idle.pop()
+            if since >= oldest and _usable(connection):
+                return connection
+            connection.close()
+        return None
+
+    def sweep(self, oldest: float) -> bool:
+        """Close what was last used before `oldest`, or is no good; whether any are left."""
+        idle, self.idle = self.idle, []
+        for connection, since in idle:
+            if since >= oldest and _usable(connection):
+                self.idle.append((connection, since))
+            else:
+                connection.close()
+        return bool(self.idle)
+
+
+def _usable(connection: Connection) -> bool:
+    protocol = connection.protocol
+    return protocol is not None and protocol.is_connected() and not protocol.should_close
+
+
+class _Target(NamedTuple):
+    """What is worked out once for every URL: who serves it, and how a request to it begins."""
+
+    server: _Server
+    line: bytes
+    host: bytes
+
+
 class Transport(httpx.AsyncBaseTransport):
     """Pooled connections. Create it, use it and close it on one event loop.
 
-    A request's `extensions["timeout"]["connect"]` (seconds) bounds connecting;
-    all other limits are the caller's, who cancels. `proxies` maps `http`,
-    `https` and `no` to what HTTP_PROXY, HTTPS_PROXY and NO_PROXY hold; loopback
-    is never reached through a proxy.
+    `proxies` maps `http`, `https` and `no` to what HTTP_PROXY, HTTPS_PROXY and
+    NO_PROXY hold; loopback is never reached through a proxy. It is an httpx
+    transport too, whose requests' `extensions["timeout"]["connect"]` counts.
     """
 
     def __init__(self, proxies: Mapping[str, str] | None = None) -> None:
         self._proxies = dict(proxies or {})
         self._connector: aiohttp.TCPConnector | None = None
-        self._routes: dict[tuple[str, bytes], ClientRequest] = {}
+        self._servers: dict[tuple[str, bytes], _Server] = {}
+        self._targets: dict[tuple[str, str], _Target] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
 
-    def _pool(self) -> aiohttp.TCPConnector:
-        if self._connector is None:
-            self._connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, keepalive_timeout=30)
-            loop = asyncio.get_running_loop()
-            self._connector._factory = partial(Protocol, loop=loop)  # type: ignore[assignment]  # a subclass's
-        return self._connector
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, connect: float
+    ) -> Response:
+        """Send, and return when the response's headers are there. Raises httpx.TransportError.
 
-    def _route(self, url: httpx.URL) -> ClientRequest:
-        """What the pool takes for the address of a server: a request to it, which is never sent itself."""
-        key = (url.scheme, url.netloc)
-        route = self._routes.get(key)
-        if route is None:
-            if len(self._routes) >= _MOST_ROUTES:
-                self._routes.clear()
+        `connect` (seconds) bounds connecting; all other limits are the caller's, who cancels.
+        """
+        target = self._targets.get((method, url)) or self._target(method, url)
+        server = target.server
+        connection = server.take(asyncio.get_running_loop().time() - _IDLE)
+        if connection is None:
+            connection = await self._connect(server, connect)
+        exchange = Exchange(connection, partial(self._put, server))
+        try:
+            lines, sized = _lines(tuple(headers.items()), target.host)
+            length = b"" if sized or (not body and method in _BODILESS) else b"content-length: %d\r\n" % len(body)
+            if server.proxied:  # not before: connecting gives the route what a proxy wants to be told
+                told = server.route.headers.getall(PROXY_AUTHORIZATION, ())
+                lines += b"".join([b"proxy-authorization: %b\r\n" % value.encode() for value in told])
+            return await exchange.run(b"%b%b%b\r\n" % (target.line, lines, length), body)
+        except BaseException:
+            exchange.close()
+            raise
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """The same in httpx's types."""
+        body = request.read() if isinstance(request.stream, httpx.SyncByteStream) else await request.aread()
+        connect = request.extensions.get("timeout", {}).get("connect", 5.0)
+        try:
+            response = await self.send(request.method, str(request.url), request.headers, body, connect)
+        except httpx.TransportError as error:
+            error.request = request
+            raise
+        return httpx.Response(response.status, headers=response.headers, stream=_Stream(response.body))
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._sweeper = None
+        for server in self._servers.values():
+            server.sweep(math.inf)
+        self._servers.clear()
+        self._targets.clear()
+        connector, self._connector = self._connector, None
+        if connector is not None:
+            await connector.close()
+
+    def _target(self, method: str, address: str) -> _Target:
+        try:
+            url = httpx.URL(address)
             if url.scheme not in ("http", "https") or not url.host:
-                raise ValueError(f"no http or https URL: {url}")
-            proxy = self._proxy(url)
-            origin = URL(f"{url.scheme}://{url.netloc.decode('ascii')}")
-            loop = asyncio.get_running_loop()
-            route = ClientRequest("POST", origin, loop=loop, proxy=URL(proxy) if proxy else None)
-            self._routes[key] = route
-        return route
+                raise httpx.InvalidURL(f"no http or https URL: {address}")
+            server = self._server(url)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise httpx.LocalProtocolError(str(error)) from None
+        path = b"http://%b%b" % (url.netloc, url.raw_path) if server.proxied else url.raw_path
+        target = _Target(server, b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), path), url.netloc)
+        if len(self._targets) >= _MOST_TARGETS:
+            self._targets.clear()
+        self._targets[method, address] = target
+        return target
+
+    def _server(self, url: httpx.URL) -> _Server:
+        key = (url.scheme, url.netloc)
+        server = self._servers.get(key)
+        if server is None:
+            server = self._servers[key] = _Server(url, self._proxy(url))
+        return server
 
     def _proxy(self, url: httpx.URL) -> str | None:
         proxy = self._proxies.get(url.scheme)
@@ -107,52 +206,54 @@ class Transport(httpx.AsyncBaseTransport):
             return None
         return proxy
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send, and return when the response's headers are there. Raises httpx.TransportError."""
-        limit = aiohttp.ClientTimeout(sock_connect=request.extensions.get("timeout", {}).get("connect", 5.0))
-        body = request.read() if isinstance(request.stream, httpx.SyncByteStream) else await request.aread()
+    async def _connect(self, server: _Server, limit: float) -> Connection:
+        """A new connection. aiohttp counts it as in use until it is closed, and so never lends it itself."""
+        if self._connector is None:
+            self._connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)
+            loop = asyncio.get_running_loop()
+            self._connector._factory = partial(Receiver, loop=loop)  # type: ignore[assignment]  # a subclass's
         try:
-            route = self._route(request.url)
-        except ValueError as error:
-            raise httpx.LocalProtocolError(str(error), request=request) from None
-        try:
-            connection = await self._pool().connect(route, [], limit)
+            return await self._connector.connect(server.route, [], aiohttp.ClientTimeout(sock_connect=limit))
         except TimeoutError:
-            raise httpx.ConnectTimeout("no connection in time", request=request) from None
+            raise httpx.ConnectTimeout("no connection in time") from None
         except _CAUGHT as error:
-            raise _translate(error, request) from None
-        exchange = Exchange(connection)
-        try:
-            # Not before: connecting gives the route what a proxy wants to be told.
-            return await exchange.run(_head(request, route, len(body)), body)
-        except httpx.TransportError as error:
-            exchange.close()
-            error.request = request
-            raise
-        except BaseException:
-            exchange.close()
-            raise
+            raise _translate(error) from None
+
+    def _put(self, server: _Server, connection: Connection) -> None:
+        """A connection can serve another call."""
+        loop = asyncio.get_running_loop()
+        server.idle.append((connection, loop.time()))
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(_IDLE, self._sweep)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        left = [server.sweep(loop.time() - _IDLE) for server in self._servers.values()]
+        self._sweeper = loop.call_later(_IDLE, self._sweep) if any(left) else None
+
+
+class _Stream(httpx.AsyncByteStream):
+    """A body for httpx."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for data in self._body:
+            yield data
 
     async def aclose(self) -> None:
-        """Close every connection."""
-        connector, self._connector = self._connector, None
-        if connector is not None:
-            await connector.close()
+        """Close the connection, unless the whole answer has come."""
+        await self._body.aclose()
 
 
-def _head(request: httpx.Request, route: ClientRequest, size: int) -> bytes:
-    """Request line and headers. Raises httpx.LocalProtocolError for what would break out of its line."""
-    url, target, lines = request.url, request.url.raw_path, [*request.headers.raw]
-    if route.proxy is not None and url.scheme == "http":  # https goes through a tunnel of the pool's making
-        target = b"http://%b%b" % (url.netloc, target)
-        lines += ((b"proxy-authorization", v.encode()) for v in route.headers.getall(PROXY_AUTHORIZATION, ()))
+@lru_cache(1024)
+def _lines(headers: tuple[tuple[str, str], ...], host: bytes) -> tuple[bytes, bool]:
+    """Header lines, and whether a length is among them. Raises httpx.LocalProtocolError for a break in a line."""
+    lines = [(name.encode(), value.encode()) for name, value in headers]
     given = {name.lower() for name, _ in lines}
-    lines += [line for line in _DEFAULTS if line[0] not in given]
-    if b"host" not in given:
-        lines.append((b"host", url.netloc))
-    if b"content-length" not in given and (size or request.method not in ("GET", "HEAD")):
-        lines.append((b"content-length", b"%d" % size))
-    head = b"".join([b"%b: %b\r\n" % line for line in lines])
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
-        raise httpx.LocalProtocolError("a header has a line break in it", request=request)
-    return b"%b %b HTTP/1.1\r\n%b\r\n" % (request.method.encode("ascii"), target, head)
+    lines += [line for line in (*_DEFAULTS, (b"host", host)) if line[0] not in given]
+    joined = b"".join([b"%b: %b\r\n" % line for line in lines])
+    if joined.count(b"\n") != len(lines) or joined.count(b"\r") != len(lines) or b"\0" in joined:
+        raise httpx.LocalProtocolError("a header has a line break in it")
+    return joined, b"content-length" in given

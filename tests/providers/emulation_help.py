@@ -21,6 +21,7 @@ from server.providers.emulation import Emulation
 from server.providers.openai import OpenAITranslator
 from server.providers.upstream import Chunks, Upstream
 from tests.routing import routing_help
+from tests.support.sending import MockSender
 
 #: One response: the JSON asked for and the number of the call in, the body's pieces out. A number is a wait in
 #: seconds, of the loop's time; an exception breaks the body off.
@@ -73,7 +74,7 @@ class Provider:
         self.calls: list[dict[str, Any]] = []
         self.bodies: list[Body] = []
         self._script = script
-        upstream = Upstream(httpx.MockTransport(self._serve), {"openai": OpenAITranslator()}, {"a": _NoKeys()})
+        upstream = Upstream(MockSender(self._serve), {"openai": OpenAITranslator()}, {"a": _NoKeys()})
         self.emulation = Emulation(upstream, fetch)
 
     async def _serve(self, sent: httpx.Request) -> httpx.Response:

@@ -17,6 +17,7 @@ from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from server.providers.base import Endpoint, HttpRequest
 from server.providers.upstream import Answer, Upstream, has_content
 from tests.providers.openai_help import DONE, TRANSLATOR, ask, chunk, delta, endpoint, sse
+from tests.support.sending import MockSender
 
 T = TypeVar("T")
 R = Reason
@@ -127,7 +128,7 @@ class Provider:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             return httpx.Response(status, headers={"content-type": type, **named}, stream=self.body)
 
-        self.upstream = Upstream(httpx.MockTransport(answer), {"openai": TRANSLATOR}, {"up": auth or Key()})
+        self.upstream = Upstream(MockSender(answer), {"openai": TRANSLATOR}, {"up": auth or Key()})
 
     async def complete(self, where: Endpoint | None = None, limit: float = 1000.0, **fields: Any) -> Answer:
         return await self.upstream.complete(where or endpoint(), ask(**fields), limit)

@@ -22,6 +22,7 @@ from server.routing.board import Board
 from server.routing.health import EndpointHealth
 from server.routing.router import Ids, Routed, RoutedStream, Router
 from tests.routing.routing_help import request
+from tests.support.sending import MockSender
 
 #: What a provider does with a call.
 Behaviour = Callable[[dict[str, Any]], Awaitable[httpx.Response]]
@@ -164,7 +165,7 @@ class Rig:
         numbers = count(1)
         ids = Ids(lambda: f"chatcmpl-own{next(numbers)}", lambda: 1.75e9, uptime, lambda: 0.5)
         translators = {"openai": OpenAITranslator(), "gemini": _Mute()}
-        upstream = Upstream(httpx.MockTransport(self._serve), translators, dict.fromkeys(providers, _NoKeys()))
+        upstream = Upstream(MockSender(self._serve), translators, dict.fromkeys(providers, _NoKeys()))
         self.health = EndpointHealth(circuit or Circuit(), Board.private(uptime))
         self.router = Router(catalog, upstream, self.health, ids, Retry())
 

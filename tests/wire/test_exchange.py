@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.wire.exchange import _MOST_HEADERS, _MOST_UNREAD, Exchange, Protocol
+from server.wire.exchange import _MOST_HEADERS, _MOST_UNREAD, Exchange, Receiver
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-a: 1\r\n\r\nhello"
 CHUNKED = (
@@ -55,11 +55,12 @@ class Connection:
 
     def __init__(self) -> None:
         self.socket = Socket()
-        self.protocol: Protocol | None = Protocol(asyncio.get_running_loop())
+        self.protocol: Receiver | None = Receiver(asyncio.get_running_loop())
         self.protocol.connection_made(self.socket)
         self.fate = ""
 
-    def release(self) -> None:
+    def done(self, connection: object) -> None:
+        assert connection is self
         assert self.protocol is not None
         assert not self.protocol.should_close
         self.fate = self.fate or "pooled"
@@ -75,7 +76,7 @@ class Call:
         self.connection = Connection()
         assert self.connection.protocol is not None
         self.protocol = self.connection.protocol
-        self.exchange = Exchange(self.connection)  # type: ignore[arg-type]
+        self.exchange = Exchange(self.connection, self.connection.done)  # type: ignore[arg-type]
         self.task = asyncio.create_task(self.exchange.run(method + b" / HTTP/1.1\r\n\r\n", b""))
 
     def reading(self) -> bool:
@@ -85,8 +86,8 @@ class Call:
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         response = await self.task
         body = b"".join([data async for data in self.exchange])
-        await response.aclose()
-        return response.status_code, dict(response.headers), body
+        await response.body.aclose()
+        return response.status, response.texts(), body
 
 
 async def answer(*pieces: bytes, method: bytes = b"POST", end: bool = False) -> tuple[Call, Any]:

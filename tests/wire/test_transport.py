@@ -298,6 +298,53 @@ async def test_a_connection_is_used_again() -> None:
         assert len(server.connections[0].requests) == 3
 
 
+async def test_a_connection_that_its_server_closed_is_not_used_again() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(OK)
+
+    async with serving(script) as (transport, server):
+        for count in (1, 2):
+            assert await call(transport, server.url) == b"ok"
+            [known] = transport._servers.values()
+            [(connection, _)] = known.idle
+            closed = connection.protocol.closed if connection.protocol is not None else None
+            if closed is not None:  # not seen yet
+                await closed
+            assert len(server.connections) == count
+
+
+async def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(replying(OK)) as (transport, server):
+        assert await call(transport, server.url) == b"ok"
+        monkeypatch.setattr("server.wire.transport._IDLE", -1.0)
+        assert await call(transport, server.url) == b"ok"
+        await asyncio.wait_for(server.tasks[0], DEADLINE)
+        assert len(server.connections) == 2
+
+
+async def test_idle_connections_are_closed_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(replying(OK)) as (transport, server):
+        assert await call(transport, server.url) == b"ok"
+        transport._sweep()
+        assert not server.tasks[0].done()
+        assert len(next(iter(transport._servers.values())).idle) == 1
+        monkeypatch.setattr("server.wire.transport._IDLE", -1.0)
+        transport._sweep()
+        await server.check()
+        assert transport._sweeper is None
+
+
+async def test_many_urls_are_not_kept_for_ever() -> None:
+    async with serving(replying(*[OK] * 30)) as (transport, server):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("server.wire.transport._MOST_TARGETS", 10)
+            for number in range(30):
+                assert await call(transport, f"{server.url}/{number}") == b"ok"
+        assert len(transport._targets) <= 10
+        assert len(server.connections) == 1
+
+
 async def test_cookies_are_not_kept() -> None:
     answer = OK.replace(b"\r\n\r\n", b"\r\nset-cookie: a=b\r\n\r\n")
     async with serving(replying(answer, OK)) as (transport, server):
