@@ -79,7 +79,8 @@ class Catalog:
         self._prefixes = dict.fromkeys(model.id[:-1] for model in self._models if model.id.endswith("*"))
         self._lengths = sorted(set(map(len, self._prefixes)), reverse=True)
         self._aliases = dict(config.aliases)
-        self._resolved = lru_cache(_REMEMBERED)(builder.resolved)
+        self._builder = builder
+        self._find = lru_cache(_REMEMBERED)(self._resolve)
         self._names = frozenset(endpoint.name for model in self._models for endpoint in model.endpoints)
         known = [*self._exact, *self._aliases]
         self._by_id = sorted(known)
@@ -103,13 +104,16 @@ class Catalog:
 
         Raises LmchatError (MODEL_NOT_FOUND) with the nearest ids.
         """
+        return self._find(model)
+
+    def _resolve(self, model: str) -> Model:
         id_ = model if model in self._exact else self._aliases.get(model, model)
         if id_ in self._exact:
             return self._exact[id_]
         for length in self._lengths:
             prefix, star = id_[:length], id_[length:]
             if prefix in self._prefixes and _STAR.fullmatch(star):
-                return self._resolved(prefix, star)
+                return self._builder.resolved(prefix, star)
         raise self._unknown(model)
 
     def _unknown(self, model: str) -> LmchatError:

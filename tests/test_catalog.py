@@ -172,7 +172,7 @@ def test_wildcards_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch)
     again = catalog.resolve("openai/0")
     assert again is not first
     assert again == first
-    assert catalog._resolved.cache_info().currsize == 4
+    assert catalog._find.cache_info().currsize == 4
 
 
 def test_ten_thousand_models() -> None:

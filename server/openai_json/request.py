@@ -205,7 +205,8 @@ def parse(body: bytes) -> Parsed:
     request = pb.ChatCompletionRequest()
     f.fill(request, obj, _REQUEST, "extra_body_json")
     legacy = obj.get("functions") is not None
-    tie_legacy_calls(request)
+    if any("function_call" in msg or msg.get("role") == "function" for msg in obj.get("messages") or ()):
+        tie_legacy_calls(request)
     for name in ("model", "messages"):
         if not getattr(request, name):
             raise InvalidRequest("Required." if name not in obj else "Must not be empty.", name)

@@ -35,6 +35,9 @@ LAST: Final = 43
 _USED, _NAME = 1, LAST + 1
 _NAME_BYTES = (_WORDS - _NAME) * _WORD - 1
 
+#: Endpoints whose places are remembered.
+_REMEMBERED = 4096
+
 #: Tries for a lock that another process holds, which it does for microseconds unless it was stopped.
 _PATIENCE = 200
 
@@ -54,6 +57,8 @@ class Board:
         self._keys = memoryview(memory).cast("Q")
         self.clock = clock
         self._descriptor = descriptor
+        #: Where the records of endpoints were found last: the place of the key, the key, and the record.
+        self._known: dict[str, tuple[int, int, Record]] = {}
 
     @classmethod
     def private(cls, clock: Callable[[], float]) -> Board:
@@ -77,9 +82,12 @@ class Board:
 
     def find(self, endpoint_id: str) -> Record | None:
         """What is known of an endpoint, to be read only; None where nothing is."""
+        known = self._known.get(endpoint_id)
+        if known is not None and self._keys[known[0]] == known[1]:
+            return known[2]
         key, places = _place(endpoint_id)
-        at = self._at(key, places)
-        return None if at is None else self._floats[at : at + _WORDS]
+        at = next((place for place in places if self._keys[place] == key), None)
+        return None if at is None else self._know(endpoint_id, at, key)
 
     def change(self, endpoint_id: str) -> Change:
         """The record of an endpoint, for a `with` in which no other process may change it."""
@@ -98,25 +106,26 @@ class Board:
         """Lock and find, or make, a record; it and what `leave` takes."""
         key, places = _place(endpoint_id)
         lock = self._lock(places.start * _WORD)
-        at = self._at(key, places)
-        if at is None:
+        record = self.find(endpoint_id)
+        if record is None:
             at = min(places, key=lambda place: self._floats[place + _USED])
             self._claim(at, key, endpoint_id)
-        self._floats[at + _USED] = self.clock()
-        return self._floats[at : at + _WORDS], lock
+            record = self._know(endpoint_id, at, key)
+        record[_USED] = self.clock()
+        return record, lock
 
     def leave(self, lock: int) -> None:
         """Let other processes go on."""
         if lock >= 0 and self._descriptor is not None:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, lock)
 
-    def _at(self, key: int, places: range) -> int | None:
-        """Where the record with this key begins."""
-        keys = self._keys
-        for at in places:
-            if keys[at] == key:
-                return at
-        return None
+    def _know(self, endpoint_id: str, at: int, key: int) -> Record:
+        """The record at `at`, to be found sooner the next time."""
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        record = self._floats[at : at + _WORDS]
+        self._known[endpoint_id] = (at, key, record)
+        return record
 
     def _claim(self, at: int, key: int, endpoint_id: str) -> None:
         start = at * _WORD
@@ -157,7 +166,7 @@ class Change:
         self._board.leave(self._lock)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(_REMEMBERED)
 def _place(endpoint_id: str) -> tuple[int, range]:
     """The key, never 0, which is a free record's; and the first words of the records that may have it."""
     key = int.from_bytes(hashlib.blake2b(endpoint_id.encode(), digest_size=8).digest(), "little") | 1

@@ -63,6 +63,42 @@ class Plan(NamedTuple):
     max_tries: int
 
 
+class Directive(NamedTuple):
+    """A request's `lmchat.routing`, read once."""
+
+    prefer: tuple[str, ...] = ()
+    only: frozenset[str] = frozenset()
+    ignore: frozenset[str] = frozenset()
+    sort: pb.RoutingSort.ValueType = pb.ROUTING_SORT_UNSPECIFIED
+    require_parameters: bool = False
+    allow_fallbacks: bool = True
+    #: None where it is left to the configuration.
+    max_tries: int | None = None
+
+    @classmethod
+    def of(cls, request: pb.ChatCompletionRequest) -> Directive:
+        """Raises InvalidRequest for a sort there is not, which the typed door lets through."""
+        if not request.HasField("lmchat"):
+            return _NO_DIRECTIVE
+        routing = request.lmchat.routing
+        if routing.sort not in _SORTS:
+            raise InvalidRequest(
+                f"There is no sort {routing.sort}.", "lmchat.routing.sort", reason=Reason.INVALID_ROUTING
+            )
+        return cls(
+            tuple(routing.prefer),
+            frozenset(routing.only),
+            frozenset(routing.ignore),
+            routing.sort,
+            routing.require_parameters,
+            routing.allow_fallbacks or not routing.HasField("allow_fallbacks"),
+            routing.max_provider_tries if routing.HasField("max_provider_tries") else None,
+        )
+
+
+_NO_DIRECTIVE = Directive()
+
+
 def covers(name: str, endpoint_name: str) -> bool:
     """Whether a directive's name means this endpoint: it, or the base of a variant (`azure`, `azure-eastus`)."""
     return endpoint_name == name or endpoint_name.startswith(f"{name}-")
@@ -94,12 +130,7 @@ def plan(
     `random` gives numbers in [0, 1). Raises InvalidRequest when the directive,
     or what the request needs, leaves no endpoint at all.
     """
-    routing = request.lmchat.routing
-    if routing.sort not in _SORTS:  # the typed door lets any number through
-        raise InvalidRequest(
-            f"There is no sort {routing.sort}.", "lmchat.routing.sort", reason=Reason.INVALID_ROUTING
-        )
-    only, ignore = set(routing.only), set(routing.ignore)
+    directive = Directive.of(request)
     needed = features.needs(request)
     candidates: list[Candidate] = []
     skipped: list[Skipped] = []
@@ -108,7 +139,7 @@ def plan(
         fit: list[Candidate] = []
         for endpoint in model.endpoints:
             dropped = features.dropped(request, endpoint)
-            reason = _unfit(endpoint, only, ignore, needed, dropped if routing.require_parameters else [])
+            reason = _unfit(endpoint, directive, needed, dropped)
             if not reason and endpoint.id in seen:  # two models may share one; it is called as one
                 reason = "already a candidate"
             if reason:
@@ -116,45 +147,42 @@ def plan(
             else:
                 seen.add(endpoint.id)
                 fit.append(Candidate(endpoint, dropped))
-        candidates += fit if len(fit) < 2 else _ordered(fit, routing, health, random)
+        candidates += fit if len(fit) < 2 else _ordered(fit, directive, health, random)
     if not candidates:
         raise _nothing_left(request.model, skipped, needed)
     if len(candidates) > 1:
         candidates.sort(key=lambda c: health.is_open(c.endpoint.id))  # stable: open circuits go last
-    if routing.HasField("allow_fallbacks") and not routing.allow_fallbacks:
+    if not directive.allow_fallbacks:
         skipped += [Skipped(c.endpoint, "fallbacks are not allowed") for c in candidates[1:]]
         del candidates[1:]
-    tries = routing.max_provider_tries if routing.HasField("max_provider_tries") else default_tries
-    return Plan(candidates, skipped, tries)
+    return Plan(candidates, skipped, default_tries if directive.max_tries is None else directive.max_tries)
 
 
-def _unfit(
-    endpoint: Endpoint, only: set[str], ignore: set[str], needed: frozenset[str], forbidden: list[str]
-) -> str:
-    """Why `endpoint` cannot be a candidate; empty if it can. `forbidden` is what it must not drop but would."""
-    if only and not any(covers(name, endpoint.name) for name in only):
+def _unfit(endpoint: Endpoint, directive: Directive, needed: frozenset[str], dropped: list[str]) -> str:
+    """Why `endpoint` cannot be a candidate; empty if it can."""
+    if directive.only and not any(covers(name, endpoint.name) for name in directive.only):
         return "not in `only`"
-    if any(covers(name, endpoint.name) for name in ignore):
+    if directive.ignore and any(covers(name, endpoint.name) for name in directive.ignore):
         return "in `ignore`"
     if endpoint.features is not None and not needed <= endpoint.features:
         return f"cannot do: {', '.join(sorted(needed - endpoint.features))}"
-    if forbidden:
-        return f"would drop: {', '.join(forbidden)}"
+    if dropped and directive.require_parameters:
+        return f"would drop: {', '.join(dropped)}"
     return ""
 
 
 def _ordered(
-    fit: list[Candidate], routing: pb.Routing, health: Health, random: Callable[[], float]
+    fit: list[Candidate], directive: Directive, health: Health, random: Callable[[], float]
 ) -> list[Candidate]:
     """The preferred in their order, then the rest; the variants that one name covers are equals."""
     ordered: list[Candidate] = []
     rest = fit
-    for name in dict.fromkeys(routing.prefer):
+    for name in dict.fromkeys(directive.prefer):
         covered = [c for c in rest if covers(name, c.endpoint.name)]
         if covered:
-            ordered += _equals(covered, routing.sort, health, random)
+            ordered += _equals(covered, directive.sort, health, random)
             rest = [c for c in rest if not covers(name, c.endpoint.name)]
-    return ordered + _equals(rest, routing.sort, health, random)
+    return ordered + _equals(rest, directive.sort, health, random)
 
 
 def _equals(

@@ -277,25 +277,27 @@ class Router:
             raise
 
     def _plan(self, request: pb.ChatCompletionRequest) -> Plan:
-        routing = request.lmchat.routing
+        if request.HasField("lmchat"):
+            self._check(request)
+        tries = self._retry.max_provider_tries
+        return plan(request, self._models(request), self._health, self._ids.random, default_tries=tries)
+
+    def _check(self, request: pb.ChatCompletionRequest) -> None:
+        """Raise InvalidRequest for names that mean nothing."""
         for index, topic in enumerate(request.lmchat.debug):
             if topic != _DEBUG_ROUTING:
                 raise InvalidRequest(
                     f"There is no topic {topic[:40]!r}, only {_DEBUG_ROUTING!r}.", f"lmchat.debug[{index}]"
                 )
+        routing = request.lmchat.routing
         if routing.prefer or routing.only or routing.ignore:
             check_names(routing, self._catalog.endpoint_names())
-        return plan(
-            request,
-            self._models(request),
-            self._health,
-            self._ids.random,
-            default_tries=self._retry.max_provider_tries,
-        )
 
     def _models(self, request: pb.ChatCompletionRequest) -> list[Model]:
         """The asked model, then the others, none twice."""
         asked = self._catalog.resolve(request.model)
+        if not request.HasField("lmchat"):
+            return [asked]
         models = {asked.id: asked}
         for index, name in enumerate(request.lmchat.routing.models):
             param = f"lmchat.routing.models[{index}]"
@@ -329,7 +331,7 @@ def _report(
         tries=len(success.attempts),
         dropped_params=success.candidate.dropped,
     )
-    debug = _DEBUG_ROUTING in request.lmchat.debug
+    debug = request.HasField("lmchat") and _DEBUG_ROUTING in request.lmchat.debug
     if debug or len(success.attempts) > 1:
         report.attempts.extend(map(_attempt, success.attempts))
     if debug:
