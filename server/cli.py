@@ -124,6 +124,8 @@ def _load(path: Path | None, environ: Mapping[str, str]) -> tuple[Config, Catalo
 
 
 def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    import uvloop
+
     from server.app import serve
     from server.wire.transport import proxies
 
@@ -134,7 +136,7 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not catalog.models():
         sys.stderr.write(f"lmchat: {NO_MODELS}\n")
         return 1
-    asyncio.run(serve(config, catalog, options.listen, proxies(environ), options.board))
+    uvloop.run(serve(config, catalog, options.listen, proxies(environ), options.board))
     return 0
 
 

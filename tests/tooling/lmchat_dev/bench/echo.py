@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import msgspec
+import uvloop
 from google.api.httpbody_pb2 import HttpBody
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from lmchat.v1 import chat_pb2 as pb
@@ -101,4 +102,4 @@ async def serve(address: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address", help="host:port or unix:path")
-    asyncio.run(serve(parser.parse_args().address))
+    uvloop.run(serve(parser.parse_args().address))
