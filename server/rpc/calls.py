@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -70,20 +70,11 @@ class Call:
         self._calls = calls
         self.context = context
         self.started = calls.clock()
-        self.authorization: str | None = None
-        self.request_id = ""
-        self.debug: list[str] = []
-        for name, value in context.invocation_metadata() or ():
-            if name == "authorization" and isinstance(value, str):
-                scheme, _, token = value.partition(" ")
-                self.authorization = token.strip() if scheme.lower() == "bearer" else None
-            elif name in ("x-api-key", "api-key") and self.authorization is None:
-                self.authorization = str(value)
-            elif name == "x-request-id" and _SANE_ID(str(value)):
-                self.request_id = str(value)
-            elif name == "x-lmchat-debug":
-                self.debug += str(value).replace(",", " ").split()
-        self.request_id = self.request_id or f"req_{uuid.uuid4().hex}"
+        headers: dict[str, Any] = dict(context.invocation_metadata() or ())  # of those that come twice, the last
+        self.authorization = _key(headers)
+        request_id = str(headers.get("x-request-id", ""))
+        self.request_id = request_id if _SANE_ID(request_id) else f"req_{uuid.uuid4().hex}"
+        self.debug: list[str] = str(headers.get("x-lmchat-debug", "")).replace(",", " ").split()
 
     def authenticate(self) -> None:
         """Raise LmchatError unless the caller has a key."""
@@ -135,6 +126,15 @@ class Call:
         await self.context.abort(
             status.code, status.details, (*status.trailing_metadata, ("x-request-id", self.request_id))
         )
+
+
+def _key(headers: Mapping[str, Any]) -> str | None:
+    """The caller's API key, as OpenAI's SDKs send it, or else as Azure's and Anthropic's do."""
+    scheme, _, token = str(headers.get("authorization", "")).partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    other = headers.get("x-api-key") or headers.get("api-key")
+    return str(other) if other else None
 
 
 def rich_status(error: LmchatError, request_id: str) -> status_pb2.Status:
