@@ -7,7 +7,7 @@ from server.openai_json.legacy import rewrite as rewrite_legacy
 from server.openai_json.plain import PlainCompletion
 from server.openai_json.plain import read as read_plain
 from server.openai_json.request import Parsed, dump, dump_options, parse
-from server.openai_json.response import dump_chunk, dump_completion, dump_report, parse_chunk, parse_completion
+from server.openai_json.response import dump_chunk, dump_completion, parse_chunk, parse_completion
 
 __all__ = [
     "EventWriter",
@@ -18,7 +18,6 @@ __all__ = [
     "dump_chunk",
     "dump_completion",
     "dump_options",
-    "dump_report",
     "encode_text",
     "parse",
     "parse_chunk",

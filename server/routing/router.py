@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
-from typing import NamedTuple, Self, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
 
 from lmchat.v1 import chat_pb2 as pb
 
 from server.catalog import Catalog, Model
 from server.config import Retry
-from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderError, Reason
+from server.errors import InvalidRequest, LmchatError, Reason
 from server.openai_json import PlainCompletion
 from server.providers import features
 from server.providers.base import Endpoint
 from server.providers.caller import PlainCaller
-from server.providers.upstream import Answer, Chunks, PlainAnswer
+from server.providers.upstream import Answer, PlainAnswer
 from server.routing import resume
-from server.routing.attempts import SLACK, Attempts, Success, T
+from server.routing.attempts import Attempts, Success, T
 from server.routing.finish import StreamFinisher
 from server.routing.health import EndpointHealth
 from server.routing.plan import Candidate, Plan, check_names, plan
+from server.routing.report import Report
+from server.routing.stream import RoutedStream
 
 A = TypeVar("A", Answer, Answer | PlainAnswer)
 
@@ -44,131 +44,16 @@ class Routed(NamedTuple):
     """A whole answer, how it came to be, and the seconds providers took for it."""
 
     completion: pb.ChatCompletion
-    report: pb.RoutingReport
+    report: Report
     upstream_seconds: float
 
 
 class RoutedPlain(NamedTuple):
-    """The same in OpenAI's JSON; its `lmchat` is for whoever writes it to fill with the report."""
+    """The same in OpenAI's JSON."""
 
     completion: PlainCompletion
-    report: pb.RoutingReport
+    report: Report
     upstream_seconds: float
-
-
-class RoutedStream:
-    """A stream committed to an endpoint: lists of chunks as they come, to be iterated once.
-
-    Whoever has it closes it, read or not: `async with aclosing(routed.batches())`
-    does. A break raises ProviderError, with every attempt so far.
-    """
-
-    def __init__(
-        self,
-        success: Success[resume.Opened],
-        finisher: StreamFinisher,
-        report: pb.RoutingReport,
-        health: EndpointHealth,
-        clock: Callable[[], float],
-        deadline: float,
-        resumption: resume.Resumption | None,
-    ) -> None:
-        self._success = success
-        self._stream, self._first = success.result
-        self._finisher = finisher
-        self._health = health
-        self._clock = clock
-        self._deadline = deadline
-        self._resumption = resumption
-        self._chunks = self._read()
-        #: Tokens and pieces of the answer that calls before this one gave.
-        self._carried = (0, 0)
-        self.report = report
-        self.upstream_seconds = success.upstream_seconds
-
-    def batches(self) -> Self:
-        """The stream itself."""
-        return self
-
-    def __aiter__(self) -> Self:
-        return self
-
-    def __anext__(self) -> Awaitable[Chunks]:
-        return anext(self._chunks)
-
-    async def aclose(self) -> None:
-        """Let go of the provider without reading on; the socket closes if it was not done."""
-        try:
-            await self._chunks.aclose()
-        finally:  # a generator that never ran has nothing of its own to clean up
-            await self._stream.aclose()
-
-    async def _read(self) -> AsyncGenerator[Chunks, None]:
-        try:
-            while True:
-                first = self._feed(self._first)
-                if first:
-                    yield first
-                until = asyncio.get_running_loop().time() + self._until() - self._clock()
-                try:
-                    async with aclosing(self._stream.batches(until)) as batches:
-                        async for batch in batches:
-                            out = self._feed(batch)
-                            if out:
-                                yield out
-                    break
-                except ProviderError as error:
-                    await self._stream.aclose()
-                    self._broke(error)
-                    await self._resume(error)
-        finally:
-            await self._stream.aclose()
-        self._health.success(self._success.call, self._tokens())
-        self.report.native_finish_reason = self._stream.native_finish_reason
-        last = self._finisher.end(self.report)
-        if last:
-            yield last
-
-    def _tokens(self) -> int:
-        """What the call that ended the stream gave; pieces stand for tokens where the provider counts none."""
-        tokens, pieces = self._carried
-        return max(0, self._finisher.tokens - tokens) or self._finisher.pieces - pieces
-
-    def _until(self) -> float:
-        """When the call under way must be done, by the clock."""
-        call, timeouts = self._success.call, self._success.candidate.endpoint.timeouts
-        return min(self._deadline, call.begun + timeouts.total)
-
-    def _feed(self, chunks: Chunks) -> Chunks:
-        if self._resumption is not None:
-            chunks = self._resumption.splice.feed(chunks)
-        return self._finisher.feed(chunks)
-
-    async def _resume(self, error: ProviderError) -> None:
-        """Go on with a fallback; raises `error` where there is none."""
-        if self._resumption is None:
-            raise error
-        self._success = await self._resumption.run(self._success, error)
-        self._stream, self._first = self._success.result
-        self._carried = (self._resumption.splice.carried.completion_tokens, self._finisher.pieces)
-        candidate, report = self._success.candidate, self.report
-        self._finisher.model = candidate.endpoint.public_model
-        report.resumed = True
-        report.provider = candidate.endpoint.name
-        report.tries = len(self._success.attempts)
-        del report.attempts[:]
-        report.attempts.extend(map(_attempt, self._success.attempts))
-        report.dropped_params.extend(name for name in candidate.dropped if name not in report.dropped_params)
-
-    def _broke(self, error: ProviderError) -> None:
-        """Hold it against the endpoint, unless only the time was up, and put it on the account."""
-        now = self._clock()
-        call = self._success.call
-        if error.reason is not Reason.TIMEOUT or now < self._until() - SLACK:
-            self._health.failure(call, error)
-        *before, this = self._success.attempts
-        ms = round((now - call.begun) * 1000)
-        error.attempts = (*before, AttemptRecord(this.provider, this.model, this.status, str(error.reason), ms))
 
 
 class Router:
@@ -187,9 +72,7 @@ class Router:
     async def complete(self, request: pb.ChatCompletionRequest, timeout: float | None) -> Routed:
         """The whole answer, within `timeout` seconds. Raises LmchatError."""
         success, report = await self._complete(request, timeout, self._upstream.complete)
-        completion = success.result.completion
-        completion.lmchat.CopyFrom(report)
-        return Routed(completion, report, success.upstream_seconds)
+        return _typed(success.result.completion, report, success.upstream_seconds)
 
     async def complete_plain(
         self, request: pb.ChatCompletionRequest, timeout: float | None
@@ -197,17 +80,17 @@ class Router:
         """The same for whoever writes JSON."""
         success, report = await self._complete(request, timeout, self._upstream.complete_plain)
         completion = success.result.completion
-        if isinstance(completion, PlainCompletion):
-            return RoutedPlain(completion, report, success.upstream_seconds)
-        completion.lmchat.CopyFrom(report)
-        return Routed(completion, report, success.upstream_seconds)
+        if not isinstance(completion, PlainCompletion):
+            return _typed(completion, report, success.upstream_seconds)
+        completion.lmchat = report
+        return RoutedPlain(completion, report, success.upstream_seconds)
 
     async def _complete(
         self,
         request: pb.ChatCompletionRequest,
         timeout: float | None,
         ask: Callable[[Endpoint, pb.ChatCompletionRequest, float], Awaitable[A]],
-    ) -> tuple[Success[A], pb.RoutingReport]:
+    ) -> tuple[Success[A], Report]:
         made = self._plan(request)
 
         async def call(candidate: Candidate, limit: float) -> A:
@@ -218,9 +101,8 @@ class Router:
         completion.id = completion.id or self._ids.new()
         completion.created = completion.created or int(self._ids.now())
         completion.model = success.candidate.endpoint.public_model
-        report = _report(request, made, success)
-        report.native_finish_reason = success.result.native_finish_reason
-        return success, report
+        native = success.result.native_finish_reason
+        return success, Report.of(made, success, native, debug=_debugs(request))
 
     async def stream(self, request: pb.ChatCompletionRequest, timeout: float | None) -> RoutedStream:
         """A stream whose first content has come. Raises LmchatError, after which nothing is left open."""
@@ -244,7 +126,7 @@ class Router:
         return RoutedStream(
             success,
             finisher,
-            _report(request, made, success),
+            Report.of(made, success, "", debug=_debugs(request)),
             self._health,
             self._ids.clock,
             deadline,
@@ -265,7 +147,7 @@ class Router:
             return await self._attempts.run(made, deadline, call, tokens=tokens)
         except LmchatError as error:
             out = (*(skipped.record() for skipped in made.skipped), *error.skipped)
-            error.skipped = out if _DEBUG_ROUTING in request.lmchat.debug else ()
+            error.skipped = out if _debugs(request) else ()
             raise
 
     async def _open(self, candidate: Candidate, request: pb.ChatCompletionRequest, limit: float) -> resume.Opened:
@@ -316,31 +198,15 @@ class Router:
         return self._ids.clock() + (total if timeout is None else min(total, timeout))
 
 
+def _typed(completion: pb.ChatCompletion, report: Report, upstream_seconds: float) -> Routed:
+    completion.lmchat.CopyFrom(report.typed())
+    return Routed(completion, report, upstream_seconds)
+
+
+def _debugs(request: pb.ChatCompletionRequest) -> bool:
+    return request.HasField("lmchat") and _DEBUG_ROUTING in request.lmchat.debug
+
+
 def _tokens(answer: Answer | PlainAnswer) -> int:
     usage = answer.completion.usage
     return usage.completion_tokens if usage is not None else 0
-
-
-def _report(
-    request: pb.ChatCompletionRequest,
-    made: Plan,
-    success: Success[A] | Success[resume.Opened],
-) -> pb.RoutingReport:
-    report = pb.RoutingReport(
-        provider=success.candidate.endpoint.name,
-        tries=len(success.attempts),
-        dropped_params=success.candidate.dropped,
-    )
-    debug = request.HasField("lmchat") and _DEBUG_ROUTING in request.lmchat.debug
-    if debug or len(success.attempts) > 1:
-        report.attempts.extend(map(_attempt, success.attempts))
-    if debug:
-        for endpoint, reason in (*made.skipped, *success.skipped):
-            report.skipped.add(provider=endpoint.name, model=endpoint.public_model, reason=reason)
-    return report
-
-
-def _attempt(record: AttemptRecord) -> pb.Attempt:
-    return pb.Attempt(
-        provider=record.provider, model=record.model, status=record.status, reason=record.reason, ms=record.ms
-    )

@@ -20,7 +20,9 @@ from lmchat.v1 import rest_pb2_grpc
 
 from server import errors, openai_json
 from server.errors import InvalidRequest, LmchatError, Reason
-from server.routing.router import RoutedStream, Router
+from server.routing.report import Report
+from server.routing.router import Router
+from server.routing.stream import RoutedStream
 from server.rpc.calls import Call, Calls
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -91,9 +93,7 @@ class Rest(rest_pb2_grpc.RestServicer):
         complete = self._router.complete if legacy else self._router.complete_plain
         routed = await complete(parsed.request, call.timeout)
         answer: Any = routed.completion
-        if isinstance(answer, openai_json.PlainCompletion):
-            answer.lmchat = openai_json.dump_report(routed.report)
-        else:
+        if not isinstance(answer, openai_json.PlainCompletion):
             answer = openai_json.dump_completion(answer)
             if legacy:
                 openai_json.rewrite_legacy(answer)
@@ -173,7 +173,7 @@ def _check_content_type(content_type: str) -> None:
         )
 
 
-def _headers(call: Call, report: pb.RoutingReport, upstream_seconds: float) -> tuple[tuple[str, str], ...]:
+def _headers(call: Call, report: Report, upstream_seconds: float) -> tuple[tuple[str, str], ...]:
     overhead = max(0.0, call.elapsed() - upstream_seconds) * 1000
     headers: tuple[tuple[str, str], ...] = (
         ("x-request-id", call.request_id),

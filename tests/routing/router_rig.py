@@ -20,7 +20,8 @@ from server.providers.openai import OpenAITranslator
 from server.providers.upstream import Upstream
 from server.routing.board import Board
 from server.routing.health import EndpointHealth
-from server.routing.router import Ids, Routed, RoutedStream, Router
+from server.routing.router import Ids, Routed, Router
+from server.routing.stream import RoutedStream
 from tests.routing.routing_help import request
 from tests.support.sending import MockSender
 

@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from server.app import SERVICES
 from server.errors import LmchatError, Reason
+from server.routing.report import Report
 from server.rpc import rest
 from tests.support import faults
 from tests.support.faults import Behaviour, FaultServer, answer, failure, fault_server
@@ -494,10 +495,10 @@ async def test_both_rpcs_of_the_rest_door_say_the_same(
 def test_what_callers_name_breaks_no_header() -> None:
     """Fields that an endpoint does not know are dropped, and named in a header as far as a header can."""
     call: Any = SimpleNamespace(request_id="1", elapsed=lambda: 1.0)
-    report = pb.RoutingReport(provider="up", tries=1, dropped_params=["seed", "n\u00e9\r\nx-http-status: 500"])
+    report = Report("up", 1, ["seed", "n\u00e9\r\nx-http-status: 500"], "stop")
     headers = dict(rest._headers(call, report, 0.5))
     assert headers["x-lmchat-dropped-params"] == "seed,n???x-http-status: 500"
-    report = pb.RoutingReport(provider="up", tries=1, dropped_params=["x" * 100] * 100)
+    report = Report("up", 1, ["x" * 100] * 100, "stop")
     assert len(dict(rest._headers(call, report, 0.5))["x-lmchat-dropped-params"]) == 1000
 
 

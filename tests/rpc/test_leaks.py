@@ -15,7 +15,7 @@ import pytest
 from lmchat.v1 import chat_pb2 as pb
 
 from server.providers.upstream import UpstreamStream
-from server.routing.router import RoutedStream
+from server.routing.stream import RoutedStream
 from server.wire.exchange import Exchange
 from tests.support import faults
 from tests.support.faults import FaultServer, answer, fault_server

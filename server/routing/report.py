@@ -1,0 +1,58 @@
+"""How an answer came to be, for its caller: the `lmchat` object of an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from lmchat.v1 import chat_pb2 as pb
+
+from server.errors import AttemptRecord, SkippedRecord
+from server.routing.attempts import Success
+from server.routing.plan import Plan
+
+
+class Report(msgspec.Struct, omit_defaults=True):
+    """Encoded it is what REST has; `typed` gives what gRPC has. The fields are described in chat.proto."""
+
+    provider: str
+    tries: int
+    dropped_params: list[str]
+    native_finish_reason: str
+    attempts: list[AttemptRecord] | None = None
+    skipped: list[SkippedRecord] | None = None
+    resumed: bool = False
+
+    @classmethod
+    def of(cls, made: Plan, success: Success[Any], native_finish_reason: str, *, debug: bool) -> Report:
+        """Of an answer, or a stream that has begun. One that came at once says more only to who debugs."""
+        candidate, attempts = success.candidate, success.attempts
+        report = cls(candidate.endpoint.name, len(attempts), [*candidate.dropped], native_finish_reason)
+        if debug or len(attempts) > 1:
+            report.attempts = attempts
+        if debug:
+            report.skipped = [skipped.record() for skipped in (*made.skipped, *success.skipped)] or None
+        return report
+
+    def resume(self, success: Success[Any]) -> None:
+        """Another endpoint goes on with the stream."""
+        self.provider = success.candidate.endpoint.name
+        self.tries = len(success.attempts)
+        self.attempts = success.attempts
+        self.resumed = True
+        self.dropped_params += [name for name in success.candidate.dropped if name not in self.dropped_params]
+
+    def typed(self) -> pb.RoutingReport:
+        """The message of the contract."""
+        report = pb.RoutingReport(
+            provider=self.provider,
+            tries=self.tries,
+            dropped_params=self.dropped_params,
+            native_finish_reason=self.native_finish_reason,
+            resumed=self.resumed,
+        )
+        for a in self.attempts or ():
+            report.attempts.add(provider=a.provider, model=a.model, status=a.status, reason=a.reason, ms=a.ms)
+        for s in self.skipped or ():
+            report.skipped.add(provider=s.provider, model=s.model, reason=s.reason)
+        return report
