@@ -113,8 +113,10 @@ def dump_content_part(part: pb.ContentPart) -> dict[str, Any]:
 
 def dump_content(parts: Any) -> Any:
     """A lone text part as a string, more as an array, none as null."""
-    if len(parts) == 1 and parts[0].HasField("text") and not parts[0].extra_json:
-        return parts[0].text
+    if len(parts) == 1:
+        [part] = parts
+        if part.HasField("text") and not part.extra_json:
+            return part.text
     return [dump_content_part(part) for part in parts] if parts else None
 
 
@@ -154,8 +156,23 @@ _MESSAGE: f.Fields = {
 }
 
 
+#: Roles of turns that need nothing but content.
+_SPEAKERS = {
+    "system": pb.ROLE_SYSTEM,
+    "developer": pb.ROLE_DEVELOPER,
+    "user": pb.ROLE_USER,
+    "assistant": pb.ROLE_ASSISTANT,
+}
+
+
 def message(msg: pb.Message, value: Any) -> None:
     """Fill one turn and check what its role requires."""
+    if value.__class__ is dict and len(value) == 2:  # most have a role and a text, and long conversations many
+        role, said = value.get("role"), value.get("content")
+        if said.__class__ is str and role.__class__ is str and role in _SPEAKERS:
+            msg.role = _SPEAKERS[role]
+            msg.content.add().text = said
+            return
     f.fill(msg, value, _MESSAGE)
     role = msg.role
     if not role:
@@ -182,6 +199,8 @@ def tie_legacy_calls(request: pb.ChatCompletionRequest) -> None:
 def dump_message(msg: pb.Message) -> dict[str, Any]:
     """One turn as OpenAI's object; an assistant without content gets null."""
     out: dict[str, Any] = {"role": ROLE_WORDS[msg.role], "content": dump_content(msg.content)}
+    if out["content"] is not None and len(msg.ListFields()) == 2:  # these two, as most have it
+        return out
     for name in ("name", "refusal", "tool_call_id", "reasoning_content"):
         if msg.HasField(name):
             out[name] = getattr(msg, name)
