@@ -214,7 +214,7 @@ class Exchange:
     # What the parser says
 
     def on_message_begin(self) -> None:
-        """Another answer after this one; nobody asked for it."""
+        """An answer begins. After one that is complete, nobody asked for it."""
         self._reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
