@@ -128,14 +128,18 @@ async def test_a_certificate_that_nobody_vouches_for(certificate: Path) -> None:
 async def test_through_the_tunnel_of_a_proxy(certificate: Path) -> None:
     server = Server(replying(OK, OK))
     asked: list[bytes] = []
+    tunnels: list[asyncio.Task[None] | None] = []
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(2**16):
                 writer.write(data)
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
     async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tunnels.append(asyncio.current_task())
         asked.append(await reader.readuntil(b"\r\n\r\n"))
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -148,6 +152,7 @@ async def test_through_the_tunnel_of_a_proxy(certificate: Path) -> None:
             for _ in range(2):
                 assert await whole(await post(transport, f"https://{HOST}/v1?x=1")) == b"ok"
         proxy.close()
+        await asyncio.gather(*filter(None, tunnels))
     [head] = asked
     assert head.startswith(b"CONNECT api.test:443 HTTP/1.1\r\n")
     assert b"proxy-authorization: basic dxnlcjpwyxnz" in head.lower()
