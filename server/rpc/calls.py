@@ -70,11 +70,15 @@ class Call:
         self._calls = calls
         self.context = context
         self.started = calls.clock()
-        headers: dict[str, Any] = dict(context.invocation_metadata() or ())  # of those that come twice, the last
+        metadata = context.invocation_metadata() or ()
+        headers: dict[str, Any] = dict(metadata)  # of those that come twice, the last
         self.authorization = _key(headers)
         request_id = str(headers.get("x-request-id", ""))
         self.request_id = request_id if _SANE_ID(request_id) else f"req_{uuid.uuid4().hex}"
-        self.debug: list[str] = str(headers.get("x-lmchat-debug", "")).replace(",", " ").split()
+        self.debug: list[str] = []
+        if "x-lmchat-debug" in headers:  # a list, which may come in several lines
+            told = [str(value) for name, value in metadata if name == "x-lmchat-debug"]
+            self.debug = " ".join(told).replace(",", " ").split()
 
     def authenticate(self) -> None:
         """Raise LmchatError unless the caller has a key."""

@@ -502,6 +502,14 @@ def test_what_callers_name_breaks_no_header() -> None:
     assert len(dict(rest._headers(call, report, 0.5))["x-lmchat-dropped-params"]) == 1000
 
 
+@pytest.mark.parametrize("lines", [("routing", "odd"), ("odd", "routing"), ("routing, odd",)])
+async def test_topics_may_come_in_several_lines(gate: Gateway, lines: tuple[str, ...]) -> None:
+    """None of them is lost, whichever is the last."""
+    metadata = (*AUTH, *(("x-lmchat-debug", line) for line in lines))
+    with pytest.raises(grpc.aio.AioRpcError, match="There is no topic 'odd'"):
+        await gate.chat.CreateChatCompletion(typed(), metadata=metadata)
+
+
 async def test_the_unary_rpc_refuses_to_stream(gate: Gateway) -> None:
     request = HttpBody(content_type="application/json", data=json.dumps(ask(stream=True)).encode())
     reply = await gate.rest.CreateUnaryChatCompletion(request, metadata=AUTH, timeout=30)
