@@ -156,21 +156,13 @@ _MESSAGE: f.Fields = {
 }
 
 
-#: Roles of turns that need nothing but content.
-_SPEAKERS = {
-    "system": pb.ROLE_SYSTEM,
-    "developer": pb.ROLE_DEVELOPER,
-    "user": pb.ROLE_USER,
-    "assistant": pb.ROLE_ASSISTANT,
-}
-
-
 def message(msg: pb.Message, value: Any) -> None:
     """Fill one turn and check what its role requires."""
     if value.__class__ is dict and len(value) == 2:  # most have a role and a text, and long conversations many
         role, said = value.get("role"), value.get("content")
-        if said.__class__ is str and role.__class__ is str and role in _SPEAKERS:
-            msg.role = _SPEAKERS[role]
+        code = ROLES.get(role, pb.ROLE_TOOL) if role.__class__ is str else pb.ROLE_TOOL
+        if said.__class__ is str and code != pb.ROLE_TOOL:  # which needs more
+            msg.role = code  # type: ignore[assignment]  # the table has plain numbers
             msg.content.add().text = said
             return
     f.fill(msg, value, _MESSAGE)
