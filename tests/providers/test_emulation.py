@@ -177,7 +177,7 @@ def test_what_only_the_provider_can_fetch_is_left_to_it(url: str, fetched: bool)
         complete_plain = complete
 
         def stream(self, where: Endpoint, made: pb.ChatCompletionRequest) -> Any:
-            raise NotImplementedError
+            raise AssertionError("nothing is streamed here")
 
     web, told = Web(), Told()
     run(Emulation(told, web).complete(endpoint("image_url", dialect="gemini"), asking(image(url)), 100.0))
@@ -353,7 +353,7 @@ def test_schemas_that_a_provider_follows_itself_are_left_to_it(
         complete_plain = complete
 
         def stream(self, where: Endpoint, made: pb.ChatCompletionRequest) -> Any:
-            raise NotImplementedError
+            raise AssertionError("nothing is streamed here")
 
     told = Told()
     where = replace(endpoint("json_object", "json_schema", dialect=dialect), model=model)
