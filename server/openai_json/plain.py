@@ -4,8 +4,8 @@ Most answers of that dialect are what the REST door would write, up to a few
 fields. For these the way through protobuf and back is a detour that costs
 several times as much as all else that happens to them. `read` takes only what
 it knows to come out the same (tests compare the two), and leaves the rest to
-the long way: logprobs, audio, citations, wrong types, vendors' fields that are
-not listed here.
+the long way: logprobs, audio, annotations, wrong types, vendors' fields that
+are not listed here.
 """
 
 from __future__ import annotations

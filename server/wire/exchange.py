@@ -1,8 +1,8 @@
-"""One HTTP/1.1 request and its answer, on a connection that aiohttp made and keeps.
+"""One HTTP/1.1 request and its answer, on a connection that aiohttp made.
 
 The answer is parsed by llhttp, by way of httptools: aiohttp's own reader (a
 queue of messages, a multidict, a stream with timers) costs more than the rest
-of a small call. Failures are httpx's, as is the answer.
+of a small call. Failures are httpx's.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ class _Stream(httpx.AsyncByteStream):
         await self._body.aclose()
 
 
-@lru_cache(1024)
+@lru_cache(256)  # an endpoint has the same ones every time, unless it signs them
 def _lines(headers: tuple[tuple[str, str], ...], host: bytes) -> tuple[bytes, bool]:
     """Header lines, and whether a length is among them. Raises httpx.LocalProtocolError for a break in a line."""
     lines = [(name.encode(), value.encode()) for name, value in headers]
