@@ -4,24 +4,32 @@ from server.openai_json.events import EventWriter
 from server.openai_json.fields import decode as decode_json
 from server.openai_json.fields import encode_text
 from server.openai_json.legacy import rewrite as rewrite_legacy
+from server.openai_json.options import dump_options
 from server.openai_json.plain import PlainCompletion
 from server.openai_json.plain import read as read_plain
-from server.openai_json.request import Parsed, dump, dump_options, parse
+from server.openai_json.plain_request import ChatRequest, PlainRequest, include_usage
+from server.openai_json.plain_request import read as read_plain_request
+from server.openai_json.request import Parsed, dump, parse, typed
 from server.openai_json.response import dump_chunk, dump_completion, parse_chunk, parse_completion
 
 __all__ = [
+    "ChatRequest",
     "EventWriter",
     "Parsed",
     "PlainCompletion",
+    "PlainRequest",
     "decode_json",
     "dump",
     "dump_chunk",
     "dump_completion",
     "dump_options",
     "encode_text",
+    "include_usage",
     "parse",
     "parse_chunk",
     "parse_completion",
     "read_plain",
+    "read_plain_request",
     "rewrite_legacy",
+    "typed",
 ]

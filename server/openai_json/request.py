@@ -14,7 +14,10 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.errors import InvalidRequest
 from server.openai_json import fields as f
+from server.openai_json.bounds import INTEGERS, MAX_STOP, NUMBERS
 from server.openai_json.messages import content, dump_content, dump_message, message, tie_legacy_calls
+from server.openai_json.options import fill_options
+from server.openai_json.plain_request import ChatRequest, PlainRequest
 from server.openai_json.tools import (
     dump_tool,
     dump_tool_choice,
@@ -24,15 +27,10 @@ from server.openai_json.tools import (
     tool_choice,
 )
 
-#: No provider takes more stop sequences; how many an endpoint takes is its translator's to check.
-MAX_STOP = 64
-
 _VERBOSITY = f.names(pb.Verbosity, "VERBOSITY_")
 _VERBOSITY_WORDS = f.words(_VERBOSITY)
 _EFFORT = f.names(pb.ReasoningEffort, "REASONING_EFFORT_")
 _EFFORT_WORDS = f.words(_EFFORT)
-_SORT = f.names(pb.RoutingSort, "ROUTING_SORT_")
-_SORT_WORDS = f.words(_SORT)
 
 
 class Parsed(NamedTuple):
@@ -134,33 +132,11 @@ _WEB_SEARCH: f.Fields = {
     "user_location": f.json_text("user_location_json"),
 }
 
-_ROUTING: f.Fields = {
-    "prefer": f.texts("prefer"),
-    "only": f.texts("only"),
-    "ignore": f.texts("ignore"),
-    "allow_fallbacks": f.boolean("allow_fallbacks"),
-    "max_provider_tries": f.integer("max_provider_tries", 1, 100),
-    "sort": f.enum("sort", _SORT),
-    "require_parameters": f.boolean("require_parameters"),
-    "models": f.texts("models"),
-    "resume_streams": f.boolean("resume_streams"),
-}
-_LMCHAT: f.Fields = {"routing": f.message("routing", _ROUTING, None), "debug": f.texts("debug")}
 
-#: Bounds of the plain numbers, both included.
-NUMBERS = {
-    "temperature": (0.0, 2.0),
-    "top_p": (0.0, 1.0),
-    "presence_penalty": (-2.0, 2.0),
-    "frequency_penalty": (-2.0, 2.0),
-}
-INTEGERS = {
-    "max_tokens": (1, f.INT32_MAX),
-    "max_completion_tokens": (1, f.INT32_MAX),
-    "top_logprobs": (0, 20),
-    "n": (1, 128),
-    "seed": (-f.INT64_MAX - 1, f.INT64_MAX),
-}
+def _lmchat(msg: pb.ChatCompletionRequest, value: Any) -> None:
+    msg.lmchat.SetInParent()
+    fill_options(msg.lmchat, value)
+
 
 _REQUEST: f.Fields = {
     **{name: f.number(name, *bounds) for name, bounds in NUMBERS.items()},
@@ -187,7 +163,7 @@ _REQUEST: f.Fields = {
     "metadata": _metadata,
     "store": f.boolean("store"),
     "service_tier": f.text("service_tier"),
-    "lmchat": f.message("lmchat", _LMCHAT, None),
+    "lmchat": _lmchat,
 }
 
 
@@ -211,6 +187,17 @@ def parse(body: bytes) -> Parsed:
         if not getattr(request, name):
             raise InvalidRequest("Required." if name not in obj else "Must not be empty.", name)
     return Parsed(request, bool(stream), legacy)
+
+
+def typed(request: ChatRequest) -> pb.ChatCompletionRequest:
+    """The request in the form that every dialect knows."""
+    if not isinstance(request, PlainRequest):
+        return request
+    message = pb.ChatCompletionRequest()
+    f.fill(message, request.dump(), _REQUEST, "extra_body_json")
+    if request.options is not None:
+        message.lmchat.CopyFrom(request.options)
+    return message
 
 
 _SCALARS = (
@@ -266,16 +253,3 @@ _WRITERS: dict[str, Any] = {
     "web_search_options": _dump_web_search,
     "stream_options": _dump_stream_options,
 }
-
-
-def dump_options(options: pb.RequestOptions) -> dict[str, Any]:
-    """The `lmchat` object of a request, for callers of a gateway."""
-    out: dict[str, Any] = {}
-    if options.HasField("routing"):
-        routing = out["routing"] = {}
-        for field, value in options.routing.ListFields():
-            is_list = field.name in ("prefer", "only", "ignore", "models")
-            routing[field.name] = list(value) if is_list else _SORT_WORDS[value] if field.name == "sort" else value
-    if options.debug:
-        out["debug"] = list(options.debug)
-    return out

@@ -15,6 +15,7 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.errors import InvalidRequest, ProviderError
+from server.openai_json import PlainRequest
 from server.providers import anthropic_request, anthropic_response
 from server.providers.anthropic_stream import AnthropicDecoder
 from server.providers.base import Endpoint, HttpRequest
@@ -85,6 +86,9 @@ class AnthropicTranslator:
     def completion(self, body: bytes, request: pb.ChatCompletionRequest) -> tuple[pb.ChatCompletion, str]:
         """The answer, and Anthropic's `stop_reason`."""
         return anthropic_response.completion(body)
+
+    def plain_request(self, request: PlainRequest, endpoint: Endpoint, *, stream: bool) -> None:
+        """None: it is another dialect's."""
 
     def plain(self, body: bytes) -> None:
         """None: another dialect's answer always needs translation."""

@@ -14,7 +14,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.config import Price, ProviderSettings, Timeouts
 from server.errors import ProviderError
-from server.openai_json import PlainCompletion
+from server.openai_json import PlainCompletion, PlainRequest
 
 
 class Vendor(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +129,10 @@ class Translator(Protocol):
 
     def request(self, request: pb.ChatCompletionRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
         """The provider's request. Raises InvalidRequest for what the dialect cannot say."""
+        ...
+
+    def plain_request(self, request: PlainRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest | None:
+        """The same, if OpenAI's JSON is what the provider takes; else it is for `request`."""
         ...
 
     def completion(self, body: bytes, request: pb.ChatCompletionRequest) -> tuple[pb.ChatCompletion, str]:

@@ -15,6 +15,7 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.errors import ProviderError, StreamTruncated
+from server.openai_json import PlainRequest
 from server.providers import bedrock_answer as given
 from server.providers import failures
 from server.providers.base import Endpoint, HttpRequest
@@ -52,6 +53,9 @@ class BedrockTranslator:
             completion.service_tier = answer.service_tier.type
         completion.extra_json = given.kept(answer)
         return completion, answer.stop_reason
+
+    def plain_request(self, request: PlainRequest, endpoint: Endpoint, *, stream: bool) -> None:
+        """None: it is another dialect's."""
 
     def plain(self, body: bytes) -> None:
         """None: another dialect's answer always needs translation."""

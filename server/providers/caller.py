@@ -10,6 +10,7 @@ from google.protobuf.message import Message as Proto
 from lmchat.v1 import chat_pb2 as pb
 
 from server import openai_json
+from server.openai_json import ChatRequest
 from server.providers.base import Endpoint
 from server.providers.upstream import Answer, Chunks, PlainAnswer
 
@@ -52,10 +53,12 @@ class Caller(Protocol):
 class PlainCaller(Caller, Protocol):
     """A Caller that spares whoever writes JSON the translation of what is JSON already."""
 
-    async def complete_plain(
-        self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float
-    ) -> Answer | PlainAnswer:
+    async def complete_plain(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Answer | PlainAnswer:
         """The whole answer, as `complete` has it or as the provider wrote it."""
+        ...
+
+    def stream(self, endpoint: Endpoint, request: ChatRequest) -> Stream:
+        """See Caller."""
         ...
 
 

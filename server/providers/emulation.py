@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from lmchat.v1 import chat_pb2 as pb
 
 from server.errors import InvalidRequest, Reason
-from server.openai_json import decode_json
+from server.openai_json import ChatRequest, PlainRequest, decode_json
 from server.providers import anthropic_models, anthropic_schema, bedrock_models, features, gemini_contents
 from server.providers.base import Endpoint
 from server.providers.caller import Caller, PlainCaller, Stream, copy, together
@@ -79,20 +79,18 @@ class Emulation:
         request, limit = await self._fetched(endpoint, request, limit)
         return await self._caller(endpoint, request).complete(endpoint, request, limit)
 
-    async def complete_plain(
-        self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float
-    ) -> Answer | PlainAnswer:
+    async def complete_plain(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Answer | PlainAnswer:
         """The same; as the provider wrote it only where nothing is emulated that shows in the answer."""
-        if endpoint.emulates:
+        if endpoint.emulates and not isinstance(request, PlainRequest):  # which asks for nothing of the kind
             request, limit = await self._fetched(endpoint, request, limit)
             caller = self._caller(endpoint, request)
             if caller is not self._upstream:
                 return await caller.complete(endpoint, request, limit)
         return await self._upstream.complete_plain(endpoint, request, limit)
 
-    def stream(self, endpoint: Endpoint, request: pb.ChatCompletionRequest) -> Stream:
+    def stream(self, endpoint: Endpoint, request: ChatRequest) -> Stream:
         """A streamed answer, not yet opened. This or its opening raises InvalidRequest."""
-        if not endpoint.emulates:
+        if not endpoint.emulates or isinstance(request, PlainRequest):
             return self._upstream.stream(endpoint, request)
         caller = self._caller(endpoint, request)
         remote = _remote_parts(endpoint, request)

@@ -6,9 +6,12 @@ depends on makes the endpoint unfit. Which is which is decided here, once.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from lmchat.v1 import chat_pb2 as pb
 
 from server import openai_json
+from server.openai_json import ChatRequest, PlainRequest
 from server.providers.base import Endpoint
 
 #: Fields that may be left out without changing what the answer is.
@@ -36,12 +39,17 @@ FEATURES = frozenset(
     }
 )
 
+R = TypeVar("R", pb.ChatCompletionRequest, PlainRequest, ChatRequest)
+
+_NOTHING: frozenset[str] = frozenset()
 _PARTS = {"image_url": "image", "input_audio": "audio", "file": "file", "other_json": "other_parts"}
 _FORMATS = {"json_object": "json_object", "json_schema": "json_schema", "other_json": "json_schema"}
 
 
-def needs(request: pb.ChatCompletionRequest) -> frozenset[str]:
+def needs(request: ChatRequest) -> frozenset[str]:
     """The features of FEATURES that an answer to `request` depends on."""
+    if isinstance(request, PlainRequest):
+        return _NOTHING
     found = set()
     for message in request.messages:
         for part in message.content:
@@ -61,9 +69,11 @@ def needs(request: pb.ChatCompletionRequest) -> frozenset[str]:
     return frozenset(found)
 
 
-def dropped(request: pb.ChatCompletionRequest, endpoint: Endpoint) -> list[str]:
+def dropped(request: ChatRequest, endpoint: Endpoint) -> list[str]:
     """Parameters of `request` that `endpoint` does not honour, by their names in JSON."""
     drops = endpoint.drops
+    if isinstance(request, PlainRequest):
+        return [name for name in request.names() if name in drops] if drops else []
     names = [field.name for field, _ in request.ListFields() if field.name in drops] if drops else []
     if request.extra_body_json and (endpoint.extra_body is not None or drops):
         extra = openai_json.decode_json(request.extra_body_json)
@@ -75,10 +85,12 @@ def dropped(request: pb.ChatCompletionRequest, endpoint: Endpoint) -> list[str]:
     return names
 
 
-def without(request: pb.ChatCompletionRequest, names: list[str]) -> pb.ChatCompletionRequest:
+def without(request: R, names: list[str]) -> R:
     """`request` less the parameters in `names`; the same object when there are none."""
     if not names:
         return request
+    if isinstance(request, PlainRequest):
+        return request.without(names)
     stripped = pb.ChatCompletionRequest()
     stripped.CopyFrom(request)
     fields = pb.ChatCompletionRequest.DESCRIPTOR.fields_by_name

@@ -14,7 +14,7 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.errors import ProviderError, Reason, StreamTruncated
-from server.openai_json import decode_json
+from server.openai_json import PlainRequest, decode_json
 from server.providers import failures, gemini_request
 from server.providers.base import Endpoint, HttpRequest
 from server.providers.gemini_answer import Answer, classify, find_error, message
@@ -60,6 +60,9 @@ class GeminiTranslator:
             )
         answer.account(completion)
         return completion, answer.native_finish_reason
+
+    def plain_request(self, request: PlainRequest, endpoint: Endpoint, *, stream: bool) -> None:
+        """None: it is another dialect's."""
 
     def plain(self, body: bytes) -> None:
         """None: another dialect's answer always needs translation."""

@@ -38,22 +38,15 @@ class OpenAITranslator:
             out = openai_json.dump(request)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"A field of JSON text does not hold JSON: {error}") from None
-        out["model"] = endpoint.model
         for name in ("stream", "lmchat"):  # a typed request may have them among its further fields
             out.pop(name, None)
-        if stream:
-            out["stream"] = True
-        else:
-            out.pop("stream_options", None)  # only allowed on streams
-        _apply_quirks(out, vendor)
         if vendor != PLAIN["openai"]:  # behind which may be Google's own, or a gateway such as this
             _forget_others(out["messages"])
-        headers = {
-            "content-type": "application/json",
-            "accept": "text/event-stream" if stream else "application/json",
-            **endpoint.provider.headers,
-        }
-        return HttpRequest(url(endpoint), headers, _encode(out))
+        return _post(out, endpoint, stream=stream)
+
+    def plain_request(self, request: openai_json.PlainRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
+        """What `request` would give for the same request typed, with less effort."""
+        return _post(request.dump(), endpoint, stream=stream)
 
     def completion(self, body: bytes, request: pb.ChatCompletionRequest) -> tuple[pb.ChatCompletion, str]:
         """The answer, and the first choice's own finish reason."""
@@ -93,6 +86,19 @@ class OpenAITranslator:
     def decoder(self, request: pb.ChatCompletionRequest) -> OpenAIDecoder:
         """A fresh decoder."""
         return OpenAIDecoder(max(1, request.n))
+
+
+def _post(out: dict[str, Any], endpoint: Endpoint, *, stream: bool) -> HttpRequest:
+    """The request with the body `out`, as the vendor wants it."""
+    out["model"] = endpoint.model
+    if stream:
+        out["stream"] = True
+    else:
+        out.pop("stream_options", None)  # only allowed on streams
+    accept = "text/event-stream" if stream else "application/json"
+    _apply_quirks(out, endpoint.vendor)
+    headers = {"content-type": "application/json", "accept": accept, **endpoint.provider.headers}
+    return HttpRequest(url(endpoint), headers, _encode(out))
 
 
 def url(endpoint: Endpoint) -> str:

@@ -16,7 +16,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server import openai_json
 from server.errors import ProviderError, Reason, StreamTruncated
-from server.openai_json import PlainCompletion
+from server.openai_json import ChatRequest, PlainCompletion, PlainRequest
 from server.providers import failures
 from server.providers.base import Endpoint, HttpRequest, StreamDecoder, Translator
 from server.wire.exchange import Body, Response
@@ -83,25 +83,22 @@ class Upstream:
     async def complete(self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float) -> Answer:
         """One unary call, within `limit` seconds. Raises ProviderError, or InvalidRequest before any call."""
         translator = self._translators[endpoint.dialect]
-        body = await self._ask(endpoint, translator, request, limit)
+        call = translator.request(request, endpoint, stream=False)
+        body = await self._ask(endpoint, translator, call, limit)
         return Answer(*translator.completion(body, request))
 
-    async def complete_plain(
-        self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float
-    ) -> Answer | PlainAnswer:
-        """The same for whoever writes JSON, as it came where that is what they would write."""
+    async def complete_plain(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Answer | PlainAnswer:
+        """The same for whoever writes JSON; both as they came where they need no translation."""
         translator = self._translators[endpoint.dialect]
-        body = await self._ask(endpoint, translator, request, limit)
+        call, asked = _request(translator, request, endpoint, stream=False)
+        body = await self._ask(endpoint, translator, call, limit)
         plain = translator.plain(body)
         if plain is not None:
             return PlainAnswer(plain, plain.native_finish_reason)
-        return Answer(*translator.completion(body, request))
+        return Answer(*translator.completion(body, asked))
 
-    async def _ask(
-        self, endpoint: Endpoint, translator: Translator, request: pb.ChatCompletionRequest, limit: float
-    ) -> bytes:
+    async def _ask(self, endpoint: Endpoint, translator: Translator, call: HttpRequest, limit: float) -> bytes:
         """The body of an answer."""
-        call = translator.request(request, endpoint, stream=False)
         try:
             async with asyncio.timeout(min(limit, endpoint.timeouts.total)):
                 response = await self._send(endpoint, call, translator)
@@ -109,11 +106,11 @@ class Upstream:
         except TimeoutError:
             raise _timeout("did not answer in time") from None
 
-    def stream(self, endpoint: Endpoint, request: pb.ChatCompletionRequest) -> UpstreamStream:
+    def stream(self, endpoint: Endpoint, request: ChatRequest) -> UpstreamStream:
         """One streamed call, not yet opened. Raises InvalidRequest for what the dialect cannot say."""
         translator = self._translators[endpoint.dialect]
-        call = translator.request(request, endpoint, stream=True)
-        return UpstreamStream(self, endpoint, call, translator, translator.decoder(request), max(1, request.n))
+        call, asked = _request(translator, request, endpoint, stream=True)
+        return UpstreamStream(self, endpoint, call, translator, translator.decoder(asked), max(1, asked.n))
 
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> Response:
         """A 2xx response whose body is unread; anything else raises."""
@@ -132,6 +129,22 @@ class Upstream:
         except ProviderError:  # it broke off; the status says enough
             body = b""
         raise translator.error(response.status, response.texts(), body)
+
+
+#: What of a plain request matters to those who read the answer: it has neither tools nor formats nor an `n`.
+_NOTHING_SPECIAL = pb.ChatCompletionRequest()
+
+
+def _request(
+    translator: Translator, request: ChatRequest, endpoint: Endpoint, *, stream: bool
+) -> tuple[HttpRequest, pb.ChatCompletionRequest]:
+    """The provider's request, with as little translation as it takes, and the one to read its answer by."""
+    if isinstance(request, PlainRequest):
+        plain = translator.plain_request(request, endpoint, stream=stream)
+        if plain is not None:
+            return plain, _NOTHING_SPECIAL
+        request = openai_json.typed(request)
+    return translator.request(request, endpoint, stream=stream), request
 
 
 class UpstreamStream:

@@ -15,6 +15,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.catalog import Model
 from server.errors import InvalidRequest, LmchatError, Reason, SkippedRecord
+from server.openai_json import ChatRequest, PlainRequest
 from server.providers import features
 from server.providers.base import Endpoint
 
@@ -76,11 +77,11 @@ class Directive(NamedTuple):
     max_tries: int | None = None
 
     @classmethod
-    def of(cls, request: pb.ChatCompletionRequest) -> Directive:
+    def of(cls, options: pb.RequestOptions | None) -> Directive:
         """Raises InvalidRequest for a sort there is not, which the typed door lets through."""
-        if not request.HasField("lmchat"):
+        if options is None:
             return _NO_DIRECTIVE
-        routing = request.lmchat.routing
+        routing = options.routing
         if routing.sort not in _SORTS:
             raise InvalidRequest(
                 f"There is no sort {routing.sort}.", "lmchat.routing.sort", reason=Reason.INVALID_ROUTING
@@ -97,6 +98,13 @@ class Directive(NamedTuple):
 
 
 _NO_DIRECTIVE = Directive()
+
+
+def options(request: ChatRequest) -> pb.RequestOptions | None:
+    """A request's `lmchat`; None where it has none."""
+    if isinstance(request, PlainRequest):
+        return request.options
+    return request.lmchat if request.HasField("lmchat") else None
 
 
 def covers(name: str, endpoint_name: str) -> bool:
@@ -118,7 +126,7 @@ def check_names(routing: pb.Routing, known: Iterable[str]) -> None:
 
 
 def plan(
-    request: pb.ChatCompletionRequest,
+    request: ChatRequest,
     models: Sequence[Model],
     health: Health,
     random: Callable[[], float],
@@ -130,7 +138,7 @@ def plan(
     `random` gives numbers in [0, 1). Raises InvalidRequest when the directive,
     or what the request needs, leaves no endpoint at all.
     """
-    directive = Directive.of(request)
+    directive = Directive.of(options(request))
     needed = features.needs(request)
     candidates: list[Candidate] = []
     skipped: list[Skipped] = []

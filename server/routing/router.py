@@ -10,7 +10,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.catalog import Catalog, Model
 from server.config import Retry
 from server.errors import InvalidRequest, LmchatError, Reason
-from server.openai_json import PlainCompletion
+from server.openai_json import ChatRequest, PlainCompletion, include_usage, typed
 from server.providers import features
 from server.providers.base import Endpoint
 from server.providers.caller import PlainCaller
@@ -19,10 +19,11 @@ from server.routing import resume
 from server.routing.attempts import Attempts, Success, T
 from server.routing.finish import StreamFinisher
 from server.routing.health import EndpointHealth
-from server.routing.plan import Candidate, Plan, check_names, plan
+from server.routing.plan import Candidate, Plan, check_names, options, plan
 from server.routing.report import Report
 from server.routing.stream import RoutedStream
 
+R = TypeVar("R", pb.ChatCompletionRequest, ChatRequest)
 A = TypeVar("A", Answer, Answer | PlainAnswer)
 
 #: Models one request may name: more than the provider calls it may have would never be asked.
@@ -74,9 +75,7 @@ class Router:
         success, report = await self._complete(request, timeout, self._upstream.complete)
         return _typed(success.result.completion, report, success.upstream_seconds)
 
-    async def complete_plain(
-        self, request: pb.ChatCompletionRequest, timeout: float | None
-    ) -> Routed | RoutedPlain:
+    async def complete_plain(self, request: ChatRequest, timeout: float | None) -> Routed | RoutedPlain:
         """The same for whoever writes JSON."""
         success, report = await self._complete(request, timeout, self._upstream.complete_plain)
         completion = success.result.completion
@@ -87,9 +86,9 @@ class Router:
 
     async def _complete(
         self,
-        request: pb.ChatCompletionRequest,
+        request: R,
         timeout: float | None,
-        ask: Callable[[Endpoint, pb.ChatCompletionRequest, float], Awaitable[A]],
+        ask: Callable[[Endpoint, R, float], Awaitable[A]],
     ) -> tuple[Success[A], Report]:
         made = self._plan(request)
 
@@ -104,7 +103,7 @@ class Router:
         native = success.result.native_finish_reason
         return success, Report.of(made, success, native, debug=_debugs(request))
 
-    async def stream(self, request: pb.ChatCompletionRequest, timeout: float | None) -> RoutedStream:
+    async def stream(self, request: ChatRequest, timeout: float | None) -> RoutedStream:
         """A stream whose first content has come. Raises LmchatError, after which nothing is left open."""
         made = self._plan(request)
         deadline = self._deadline(made, timeout)
@@ -114,14 +113,16 @@ class Router:
 
         success = await self._try(request, made, deadline, call)
         resumption = None
-        if resume.wanted(request):
-            resumption = resume.Resumption(request, self._attempts, self._open, deadline, made.max_tries)
+        if options(request) is not None:  # which may ask for it
+            whole = typed(request)
+            if resume.wanted(whole):
+                resumption = resume.Resumption(whole, self._attempts, self._open, deadline, made.max_tries)
         endpoint = success.candidate.endpoint
         finisher = StreamFinisher(
             id=self._ids.new(),
             created=int(self._ids.now()),
             model=endpoint.public_model,
-            include_usage=request.stream_options.include_usage,
+            include_usage=include_usage(request),
         )
         return RoutedStream(
             success,
@@ -135,7 +136,7 @@ class Router:
 
     async def _try(
         self,
-        request: pb.ChatCompletionRequest,
+        request: ChatRequest,
         made: Plan,
         deadline: float,
         call: Callable[[Candidate, float], Awaitable[T]],
@@ -150,7 +151,7 @@ class Router:
             error.skipped = out if _debugs(request) else ()
             raise
 
-    async def _open(self, candidate: Candidate, request: pb.ChatCompletionRequest, limit: float) -> resume.Opened:
+    async def _open(self, candidate: Candidate, request: ChatRequest, limit: float) -> resume.Opened:
         stream = self._upstream.stream(candidate.endpoint, features.without(request, candidate.dropped))
         try:
             return stream, await stream.open(limit)
@@ -158,30 +159,33 @@ class Router:
             await stream.aclose()
             raise
 
-    def _plan(self, request: pb.ChatCompletionRequest) -> Plan:
-        if request.HasField("lmchat"):
-            self._check(request)
+    def _plan(self, request: ChatRequest) -> Plan:
+        asked = options(request)
+        if asked is not None:
+            self._check(asked)
         tries = self._retry.max_provider_tries
-        return plan(request, self._models(request), self._health, self._ids.random, default_tries=tries)
+        return plan(
+            request, self._models(request.model, asked), self._health, self._ids.random, default_tries=tries
+        )
 
-    def _check(self, request: pb.ChatCompletionRequest) -> None:
+    def _check(self, asked: pb.RequestOptions) -> None:
         """Raise InvalidRequest for names that mean nothing."""
-        for index, topic in enumerate(request.lmchat.debug):
+        for index, topic in enumerate(asked.debug):
             if topic != _DEBUG_ROUTING:
                 raise InvalidRequest(
                     f"There is no topic {topic[:40]!r}, only {_DEBUG_ROUTING!r}.", f"lmchat.debug[{index}]"
                 )
-        routing = request.lmchat.routing
+        routing = asked.routing
         if routing.prefer or routing.only or routing.ignore:
             check_names(routing, self._catalog.endpoint_names())
 
-    def _models(self, request: pb.ChatCompletionRequest) -> list[Model]:
-        """The asked model, then the others, none twice."""
-        asked = self._catalog.resolve(request.model)
-        if not request.HasField("lmchat"):
-            return [asked]
-        models = {asked.id: asked}
-        for index, name in enumerate(request.lmchat.routing.models):
+    def _models(self, name: str, asked: pb.RequestOptions | None) -> list[Model]:
+        """The model of that name, then the others that may answer in its place, none twice."""
+        first = self._catalog.resolve(name)
+        if asked is None:
+            return [first]
+        models = {first.id: first}
+        for index, name in enumerate(asked.routing.models):
             param = f"lmchat.routing.models[{index}]"
             if index >= _MOST_MODELS:
                 raise InvalidRequest(f"At most {_MOST_MODELS}.", param, reason=Reason.INVALID_ROUTING)
@@ -203,8 +207,9 @@ def _typed(completion: pb.ChatCompletion, report: Report, upstream_seconds: floa
     return Routed(completion, report, upstream_seconds)
 
 
-def _debugs(request: pb.ChatCompletionRequest) -> bool:
-    return request.HasField("lmchat") and _DEBUG_ROUTING in request.lmchat.debug
+def _debugs(request: ChatRequest) -> bool:
+    asked = options(request)
+    return asked is not None and _DEBUG_ROUTING in asked.debug
 
 
 def _tokens(answer: Answer | PlainAnswer) -> int:

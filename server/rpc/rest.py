@@ -21,7 +21,7 @@ from lmchat.v1 import rest_pb2_grpc
 from server import errors, openai_json
 from server.errors import InvalidRequest, LmchatError, Reason
 from server.routing.report import Report
-from server.routing.router import Router
+from server.routing.router import Routed, RoutedPlain, Router
 from server.routing.stream import RoutedStream
 from server.rpc.calls import Call, Calls
 
@@ -33,6 +33,14 @@ _SSE = "text/event-stream"
 _DONE = b"data: [DONE]\n\n"
 _UNPRINTABLE = re.compile(r"[^ -~]").sub
 _KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class _Asked(NamedTuple):
+    """See `openai_json.Parsed`; what needs no translation is as it came."""
+
+    request: openai_json.ChatRequest
+    stream: bool
+    legacy_functions: bool
 
 
 class _Reply(NamedTuple):
@@ -55,19 +63,19 @@ class Rest(rest_pb2_grpc.RestServicer):
         """One JSON object, or with `"stream": true` server-sent events."""
         call = self._calls(context)
         try:
-            parsed = _parse(call, request)
-            if parsed.stream:
-                routed = await self._router.stream(parsed.request, call.timeout)
+            asked = _parse(call, request)
+            if asked.stream:
+                routed = await self._router.stream(asked.request, call.timeout)
             else:
-                reply = await self._complete(call, parsed)
+                reply = await self._complete(call, asked)
         except Exception as error:
             reply = _failure(call, call.explain(error))
         else:
-            if parsed.stream:
+            if asked.stream:
                 events = openai_json.EventWriter(
-                    include_usage=parsed.request.stream_options.include_usage, legacy=parsed.legacy_functions
+                    include_usage=openai_json.include_usage(asked.request), legacy=asked.legacy_functions
                 )
-                del parsed  # long conversations are not kept as long as streams
+                del asked  # long conversations are not kept as long as streams
                 await self._stream(call, events, routed)
                 return
         await context.send_initial_metadata(reply.headers)
@@ -79,19 +87,22 @@ class Rest(rest_pb2_grpc.RestServicer):
         """One JSON object, an error too; `_details` are the headers."""
         call = self._calls(context)
         try:
-            parsed = _parse(call, request)
-            if parsed.stream:  # Envoy sends no such request here
+            asked = _parse(call, request)
+            if asked.stream:  # Envoy sends no such request here
                 raise InvalidRequest("This call answers at once; CreateChatCompletion streams.", "stream")
-            reply = await self._complete(call, parsed)
+            reply = await self._complete(call, asked)
         except Exception as error:
             reply = _failure(call, call.explain(error))
         context.set_details(_details(reply))
         return reply.body
 
-    async def _complete(self, call: Call, parsed: openai_json.Parsed) -> _Reply:
-        legacy = parsed.legacy_functions
-        complete = self._router.complete if legacy else self._router.complete_plain
-        routed = await complete(parsed.request, call.timeout)
+    async def _complete(self, call: Call, asked: _Asked) -> _Reply:
+        legacy = asked.legacy_functions
+        routed: Routed | RoutedPlain
+        if legacy:
+            routed = await self._router.complete(openai_json.typed(asked.request), call.timeout)
+        else:
+            routed = await self._router.complete_plain(asked.request, call.timeout)
         answer: Any = routed.completion
         if not isinstance(answer, openai_json.PlainCompletion):
             answer = openai_json.dump_completion(answer)
@@ -156,13 +167,16 @@ class _SseWriter:
         self._timer = self._loop.call_at(due, self._tick)
 
 
-def _parse(call: Call, request: HttpBody) -> openai_json.Parsed:
+def _parse(call: Call, request: HttpBody) -> _Asked:
     """The request of a caller with a key. Raises LmchatError."""
     call.authenticate()
     _check_content_type(request.content_type)
+    plain = None if call.debug else openai_json.read_plain_request(request.data)
+    if plain is not None:
+        return _Asked(plain, plain.stream, legacy_functions=False)
     parsed = openai_json.parse(request.data)
     call.add_options(parsed.request)
-    return parsed
+    return _Asked(*parsed)
 
 
 def _check_content_type(content_type: str) -> None:

@@ -8,8 +8,8 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.errors import InvalidRequest
+from server.openai_json.bounds import INTEGERS, MAX_STOP, NUMBERS
 from server.openai_json.fields import at, decode, kind
-from server.openai_json.request import INTEGERS, MAX_STOP, NUMBERS
 
 
 def validate(request: pb.ChatCompletionRequest) -> None:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from server import openai_json
 from server.config import Fetch
 from server.errors import InvalidRequest, LmchatError, Reason
+from server.openai_json import ChatRequest, typed
 from server.providers.base import Endpoint
 from server.providers.emulation import Emulation
 from server.providers.upstream import Answer
@@ -170,13 +171,13 @@ def test_what_only_the_provider_can_fetch_is_left_to_it(url: str, fetched: bool)
     class Told:
         """An upstream that keeps what it is sent."""
 
-        async def complete(self, where: Endpoint, made: pb.ChatCompletionRequest, limit: float) -> Answer:
-            self.request = made
+        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Answer:
+            self.request = typed(made)
             return Answer(pb.ChatCompletion(), "")
 
         complete_plain = complete
 
-        def stream(self, where: Endpoint, made: pb.ChatCompletionRequest) -> Any:
+        def stream(self, where: Endpoint, made: ChatRequest) -> Any:
             raise AssertionError("nothing is streamed here")
 
     web, told = Web(), Told()
@@ -301,14 +302,14 @@ def test_a_request_that_needs_nothing_is_passed_on_itself(fields: dict[str, Any]
         def __init__(self) -> None:
             self.got: list[pb.ChatCompletionRequest] = []
 
-        async def complete(self, where: Endpoint, made: pb.ChatCompletionRequest, limit: float) -> Answer:
-            self.got.append(made)
+        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Answer:
+            self.got.append(typed(made))
             return Answer(pb.ChatCompletion(), "")
 
         complete_plain = complete
 
-        def stream(self, where: Endpoint, made: pb.ChatCompletionRequest) -> Any:
-            self.got.append(made)
+        def stream(self, where: Endpoint, made: ChatRequest) -> Any:
+            self.got.append(typed(made))
 
     same = Same()
     emulation = Emulation(same, Web())
@@ -345,14 +346,14 @@ def test_schemas_that_a_provider_follows_itself_are_left_to_it(
     class Told:
         """An upstream that keeps what it is sent."""
 
-        async def complete(self, where: Endpoint, made: pb.ChatCompletionRequest, limit: float) -> Answer:
-            self.request = made
+        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Answer:
+            self.request = typed(made)
             said = pb.Message(content=[pb.ContentPart(text="{}")])
             return Answer(pb.ChatCompletion(choices=[pb.Choice(message=said)]), "")
 
         complete_plain = complete
 
-        def stream(self, where: Endpoint, made: pb.ChatCompletionRequest) -> Any:
+        def stream(self, where: Endpoint, made: ChatRequest) -> Any:
             raise AssertionError("nothing is streamed here")
 
     told = Told()

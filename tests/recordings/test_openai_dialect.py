@@ -132,12 +132,16 @@ def test_requests(vendor: str) -> None:
         assert meaning(openai_json.dump(parsed.request)) == meaning(asked), found.name
         assert parsed.stream == found.stream
         # To a vendor that takes everything goes what was asked, with the model's name there.
-        sent = json.loads(TRANSLATOR.request(parsed.request, endpoint(), stream=found.stream).body)
+        made = TRANSLATOR.request(parsed.request, endpoint(), stream=found.stream)
+        sent = json.loads(made.body)
         options = {} if found.stream else {"stream": None, "stream_options": None}
         assert meaning(sent) == meaning(found.request | {"model": "up-model"} | options), found.name
         assert [json.dumps(schema) for schema in schemas(sent)] == [
             json.dumps(schema) for schema in schemas(asked)
         ]
+        plain = openai_json.read_plain_request(json.dumps(found.request).encode())
+        if plain is not None:
+            assert TRANSLATOR.plain_request(plain, endpoint(), stream=found.stream) == made, found.name
         count += 1
     assert count == COUNTS[vendor].answers + COUNTS[vendor].streams
 
