@@ -20,6 +20,7 @@ from server.openai_json import ChatRequest, PlainCompletion, PlainRequest
 from server.providers import failures
 from server.providers.base import Endpoint, HttpRequest, StreamDecoder, Translator
 from server.wire.exchange import Body, Response
+from server.wire.limits import Limits
 
 #: Bytes of an error body that are read; the rest says nothing new.
 _ERROR_BODY = 64 * 1024
@@ -79,6 +80,7 @@ class Upstream:
         self._sender = sender
         self._translators = translators
         self._authenticators = authenticators
+        self._limits = Limits()
 
     async def complete(self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float) -> Answer:
         """One unary call, within `limit` seconds. Raises ProviderError, or InvalidRequest before any call."""
@@ -100,7 +102,7 @@ class Upstream:
     async def _ask(self, endpoint: Endpoint, translator: Translator, call: HttpRequest, limit: float) -> bytes:
         """The body of an answer."""
         try:
-            async with asyncio.timeout(min(limit, endpoint.timeouts.total)):
+            with self._limits.after(min(limit, endpoint.timeouts.total)):
                 response = await self._send(endpoint, call, translator)
                 return await _read(response.body)
         except TimeoutError:
@@ -185,7 +187,7 @@ class UpstreamStream:
         if call is None:
             raise RuntimeError("opened twice")
         try:
-            async with asyncio.timeout(min(limit, self._endpoint.timeouts.first_token)):
+            with self._upstream._limits.after(min(limit, self._endpoint.timeouts.first_token)):
                 response = await self._upstream._send(self._endpoint, call, self._translator)
                 self._body = response.body
                 del call
@@ -207,11 +209,12 @@ class UpstreamStream:
         Raises ProviderError; a break is a StreamTruncated.
         """
         idle = self._endpoint.timeouts.idle
+        limits = self._upstream._limits
         now = asyncio.get_running_loop().time
         while not self._ended:
             complete = len(self._choices) >= self._n and self._finished >= self._choices
             try:
-                async with asyncio.timeout_at(min(now() + (min(idle, _TAIL) if complete else idle), deadline)):
+                with limits.until(min(now() + (min(idle, _TAIL) if complete else idle), deadline)):
                     chunks = await self._read()
             except (TimeoutError, ProviderError) as error:
                 if complete:  # everything was said; how the connection ends adds nothing
@@ -271,6 +274,9 @@ def has_content(chunk: pb.ChatCompletionChunk) -> bool:
 
 async def _read(body: Body, limit: int | None = None) -> bytes:
     """All of it, or its first `limit` bytes."""
+    whole = body.whole()
+    if whole is not None:
+        return whole
     pieces: list[bytes] = []
     size = 0
     try:

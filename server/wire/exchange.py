@@ -61,6 +61,10 @@ class Body(Protocol):
         """The next bytes, at least one. Raises httpx.TransportError."""
         ...
 
+    def whole(self) -> bytes | None:
+        """All of it, where it has come already; else it is to be iterated."""
+        ...
+
     async def aclose(self) -> None:
         """Let go of the connection, which is closed unless the whole answer has come."""
         ...
@@ -154,6 +158,14 @@ class Exchange:
             if self._inflater is None:
                 return data
             self._inflated = self._inflater.feed(data)
+
+    def whole(self) -> bytes | None:
+        """See `Body`. Small answers mostly come in one piece."""
+        if not self._complete or self._inflater is not None:
+            return None
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        return data
 
     async def _more(self) -> None:
         """Wait for more of the body. Raises what ends it."""

@@ -37,6 +37,9 @@ class _Body:
     async def __anext__(self) -> bytes:
         return await anext(self._reads)
 
+    def whole(self) -> bytes | None:
+        return None
+
     async def aclose(self) -> None:
         if isinstance(self._reads, AsyncGenerator):  # else the loop does it, later and in a task of its own
             await self._reads.aclose()

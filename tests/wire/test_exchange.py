@@ -261,3 +261,28 @@ async def test_closing_before_the_end() -> None:
     await call.exchange.aclose()
     assert call.connection.fate == "closed"
     assert not call.connection.socket.open
+
+
+@pytest.mark.parametrize(
+    ("pieces", "whole"),
+    [
+        ([LENGTH], b"hello"),
+        ([CHUNKED], b"hello"),
+        ([LENGTH[:-2], LENGTH[-2:]], b"hello"),
+        ([b"HTTP/1.1 204 No Content\r\n\r\n"], b""),
+        ([LENGTH[:-2]], None),
+        ([TO_THE_END], None),
+        ([b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-encoding: gzip\r\n\r\nx"], None),
+    ],
+)
+async def test_an_answer_that_is_there_can_be_had_at_once(pieces: list[bytes], whole: bytes | None) -> None:
+    call = Call()
+    await asyncio.sleep(0)
+    for piece in pieces:
+        call.protocol.data_received(piece)
+    response = await call.task
+    assert response.body.whole() == whole
+    if whole is not None:
+        assert [data async for data in response.body] == []
+        assert call.connection.fate == "pooled"
+    await response.body.aclose()
