@@ -85,11 +85,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     context_length: int = 0
     #: Tokens; 0 where not configured.
     max_output_tokens: int = 0
+    #: Tells endpoints apart across the catalogue, for circuits and figures; it is made of the other fields.
+    id: str = ""
 
-    @property
-    def id(self) -> str:
-        """Tells endpoints apart across the catalogue, for circuits and figures."""
-        return f"{self.provider.key}/{self.name}/{self.model}"
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "id", f"{self.provider.key}/{self.name}/{self.model}")
 
 
 class HttpRequest(msgspec.Struct, frozen=True):

@@ -56,7 +56,7 @@ class Board:
         self._floats = memoryview(memory).cast("d")
         self._keys = memoryview(memory).cast("Q")
         self.clock = clock
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         #: Where the records of endpoints were found last: the place of the key, the key, and the record.
         self._known: dict[str, tuple[int, int, Record]] = {}
 
@@ -102,22 +102,12 @@ class Board:
                 name = self._memory[start + 1 : start + 1 + length]
                 yield name.decode(errors="ignore"), self._floats[at : at + _WORDS]
 
-    def enter(self, endpoint_id: str) -> tuple[Record, int]:
-        """Lock and find, or make, a record; it and what `leave` takes."""
+    def make(self, endpoint_id: str) -> Record:
+        """The record of an endpoint of which nothing is known yet; the caller has the lock."""
         key, places = _place(endpoint_id)
-        lock = self._lock(places.start * _WORD)
-        record = self.find(endpoint_id)
-        if record is None:
-            at = min(places, key=lambda place: self._floats[place + _USED])
-            self._claim(at, key, endpoint_id)
-            record = self._know(endpoint_id, at, key)
-        record[_USED] = self.clock()
-        return record, lock
-
-    def leave(self, lock: int) -> None:
-        """Let other processes go on."""
-        if lock >= 0 and self._descriptor is not None:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, lock)
+        at = min(places, key=lambda place: self._floats[place + _USED])
+        self._claim(at, key, endpoint_id)
+        return self._know(endpoint_id, at, key)
 
     def _know(self, endpoint_id: str, at: int, key: int) -> Record:
         """The record at `at`, to be found sooner the next time."""
@@ -136,18 +126,6 @@ class Board:
         self._memory[start + _NAME * _WORD : start + _NAME * _WORD + 1 + len(name)] = bytes((len(name),)) + name
         self._keys[at] = key
 
-    def _lock(self, at: int) -> int:
-        """The lock at that byte, or -1: a holder that was stopped is not waited for. These are statistics."""
-        if self._descriptor is None:
-            return -1
-        for _ in range(_PATIENCE):
-            try:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
-                return at
-            except OSError:
-                time.sleep(0)  # lets the holder run
-        return -1
-
 
 class Change:
     """See `Board.change`. A class, since contextlib's generators cost more than the change itself."""
@@ -159,11 +137,29 @@ class Change:
         self._endpoint_id = endpoint_id
 
     def __enter__(self) -> Record:
-        record, self._lock = self._board.enter(self._endpoint_id)
+        board = self._board
+        if board.descriptor is not None:
+            self._lock = _lock(board.descriptor, _place(self._endpoint_id)[1].start * _WORD)
+        record = board.find(self._endpoint_id)
+        if record is None:
+            record = board.make(self._endpoint_id)
+        record[_USED] = board.clock()
         return record
 
     def __exit__(self, *exc: object) -> None:
-        self._board.leave(self._lock)
+        if self._board.descriptor is not None and self._lock >= 0:
+            fcntl.lockf(self._board.descriptor, fcntl.LOCK_UN, 1, self._lock)
+
+
+def _lock(descriptor: int, at: int) -> int:
+    """The lock at that byte, or -1: a holder that was stopped is not waited for. These are statistics."""
+    for _ in range(_PATIENCE):
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
+            return at
+        except OSError:
+            time.sleep(0)  # lets the holder run
+    return -1
 
 
 @lru_cache(_REMEMBERED)

@@ -140,7 +140,7 @@ class EndpointHealth:
         now = self._clock()
         with self._board.change(call.endpoint_id) as record:
             _add(record, _ANSWER if whole else _FIRST_TOKEN, now - call.begun, now)
-            if _probed_by(record, call):
+            if call.probe and _probed_by(record, call):
                 record[_OPEN_UNTIL] = record[_PROBE] = 0.0
                 for at in _SLOTS:
                     record[at + 1] = record[at + 2] = 0.0
@@ -239,6 +239,7 @@ def _figure(record: Record, at: int, now: float) -> float | None:
 
 
 def _add(record: Record, at: int, value: float, now: float) -> None:
-    old = _figure(record, at, now)
-    record[at] = value if old is None else old + _ALPHA * (value - old)
-    record[at + 1] = now
+    since = record[at + 1]
+    if since and now - since <= _FRESH:
+        value = record[at] + _ALPHA * (value - record[at])
+    record[at], record[at + 1] = value, now

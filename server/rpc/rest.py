@@ -180,7 +180,7 @@ def _parse(call: Call, request: HttpBody) -> _Asked:
 
 
 def _check_content_type(content_type: str) -> None:
-    if content_type.partition(";")[0].strip().lower() != _JSON:
+    if content_type != _JSON and content_type.partition(";")[0].strip().lower() != _JSON:
         got = f"got {content_type[:100]!r}" if content_type else "none was given"
         raise LmchatError(
             Reason.UNSUPPORTED_MEDIA_TYPE, f"Send the body with `content-type: application/json`; {got}."
