@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import httpx
+import openai
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
@@ -452,6 +453,28 @@ async def test_gzip_bodies_are_inflated_up_to_the_limit(edge: Edge, plain: bytes
 
 
 # --- gRPC ------------------------------------------------------------------------------------------------------
+
+
+async def test_headers_that_no_worker_reads_stay_at_the_edge(edge: Edge) -> None:
+    """gRPC makes Python objects of every header, and an SDK sends a dozen."""
+    seen: dict[str, str] = {}
+
+    async def rest(request: HttpBody, context: Context) -> AsyncGenerator[HttpBody, None]:
+        seen.update(metadata(context))
+        yield HttpBody(content_type="application/json", data=b"{}")
+
+    edge.worker.rest = rest
+    async with openai.AsyncOpenAI(base_url=f"{edge.envoy.url}/api/v1", api_key="key") as client:
+        await client.chat.completions.create(
+            model="m",
+            messages=[{"role": "user", "content": "x"}],
+            extra_headers={"x-request-id": "mine", "x-lmchat-debug": "routing", "x-api-key": "a", "api-key": "b"},
+        )
+    assert seen["authorization"] == "Bearer key"
+    assert (seen["x-request-id"], seen["x-lmchat-debug"]) == ("mine", "routing")
+    assert (seen["x-api-key"], seen["api-key"]) == ("a", "b")
+    asked_for = {"authorization", "x-request-id", "x-lmchat-debug", "x-api-key", "api-key"}
+    assert seen.keys() - asked_for == {"x-envoy-original-path", "user-agent"}  # which the log has
 
 
 async def test_grpc_calls_pass_unread(edge: Edge) -> None:
