@@ -25,7 +25,7 @@ _Kept = Any | UnsetType
 _Empty = Annotated[list[Any], Meta(max_length=0)] | None
 
 
-def _null() -> None:
+def written_null() -> None:
     """A default that, unlike None itself, is written."""
 
 
@@ -91,9 +91,9 @@ class _ToolCall(_Part):
 
 class _Message(_Part):
     role: Literal["assistant"]
-    content: str | None = field(default_factory=_null)
-    refusal: str | None = field(default_factory=_null)
-    annotations: _Empty = field(default_factory=_null)
+    content: str | None = field(default_factory=written_null)
+    refusal: str | None = field(default_factory=written_null)
+    annotations: _Empty = field(default_factory=written_null)
     reasoning_content: str | None = None
     tool_calls: list[_ToolCall] | None = None
     audio: None = None
@@ -105,7 +105,7 @@ class _Message(_Part):
 class _Choice(_Part, kw_only=True):
     index: _Index
     message: _Message
-    logprobs: None = field(default_factory=_null)
+    logprobs: None = field(default_factory=written_null)
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
     content_filter_results: _Kept = UNSET
     delta: _Kept = UNSET

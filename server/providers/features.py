@@ -42,6 +42,7 @@ FEATURES = frozenset(
 R = TypeVar("R", pb.ChatCompletionRequest, PlainRequest, ChatRequest)
 
 _NOTHING: frozenset[str] = frozenset()
+_TOOLS = frozenset({"tools"})
 _PARTS = {"image_url": "image", "input_audio": "audio", "file": "file", "other_json": "other_parts"}
 _FORMATS = {"json_object": "json_object", "json_schema": "json_schema", "other_json": "json_schema"}
 
@@ -49,7 +50,7 @@ _FORMATS = {"json_object": "json_object", "json_schema": "json_schema", "other_j
 def needs(request: ChatRequest) -> frozenset[str]:
     """The features of FEATURES that an answer to `request` depends on."""
     if isinstance(request, PlainRequest):
-        return _NOTHING
+        return _TOOLS if request.fields.tools else _NOTHING
     found = set()
     for message in request.messages:
         for part in message.content:

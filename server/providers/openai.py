@@ -31,16 +31,13 @@ class OpenAITranslator:
 
     def request(self, request: pb.ChatCompletionRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
         """`POST .../chat/completions`."""
-        vendor = endpoint.vendor
-        if len(request.stop) > vendor.max_stop:
-            raise InvalidRequest(f"At most {vendor.max_stop} sequences, got {len(request.stop)}.", "stop")
         try:
             out = openai_json.dump(request)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"A field of JSON text does not hold JSON: {error}") from None
         for name in ("stream", "lmchat"):  # a typed request may have them among its further fields
             out.pop(name, None)
-        if vendor != PLAIN["openai"]:  # behind which may be Google's own, or a gateway such as this
+        if endpoint.vendor != PLAIN["openai"]:  # behind which may be Google's own, or a gateway such as this
             _forget_others(out["messages"])
         return _post(out, endpoint, stream=stream)
 
@@ -89,7 +86,10 @@ class OpenAITranslator:
 
 
 def _post(out: dict[str, Any], endpoint: Endpoint, *, stream: bool) -> HttpRequest:
-    """The request with the body `out`, as the vendor wants it."""
+    """The request with the body `out`, as the vendor wants it. Raises InvalidRequest."""
+    stop = out.get("stop")
+    if stop and len(stop) > endpoint.vendor.max_stop:
+        raise InvalidRequest(f"At most {endpoint.vendor.max_stop} sequences, got {len(stop)}.", "stop")
     out["model"] = endpoint.model
     if stream:
         out["stream"] = True

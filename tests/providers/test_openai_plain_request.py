@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lmchat.v1 import chat_pb2 as pb
 
 from server import openai_json
 from server.errors import InvalidRequest
 from server.openai_json import PlainRequest, read_plain_request
+from server.openai_json.fields import names
 from server.providers import features
+from server.providers.base import Endpoint, HttpRequest
 from server.providers.dialects import DIALECTS
 from server.providers.registry import VENDORS
 from server.routing.plan import options
 from tests.providers.openai_help import TRANSLATOR, endpoint
 
+CALL = {"id": "call_a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+RESULT = {"role": "tool", "content": "2", "tool_call_id": "call_a"}
+FUNCTION = {
+    "name": "f",
+    "description": "",
+    "parameters": {"type": "object", "properties": {"z": {"maximum": 1.0}, "a": {"enum": [None, 2**70, 1e300]}}},
+    "strict": True,
+}
 TURNS = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "H\u00e9\n\u0000"},
-    {"role": "assistant", "content": ""},
-    {"role": "user", "content": "Go on."},
+    {"role": "assistant", "content": "", "tool_calls": [CALL, CALL]},
+    RESULT,
+    RESULT,
+    {"role": "assistant", "content": None, "annotations": [], "refusal": None},
+    {"role": "user", "content": "Go on.", "name": "n"},
 ]
 WHOLE: dict[str, Any] = {
     "model": "public",
@@ -32,10 +47,17 @@ WHOLE: dict[str, Any] = {
     "top_p": 1,
     "max_tokens": 5,
     "max_completion_tokens": 6,
+    "stop": ["a", ""],
     "presence_penalty": -2,
     "frequency_penalty": 0.0,
     "seed": -1,
+    "reasoning_effort": "low",
+    "tools": [{"type": "function", "function": FUNCTION}, {"type": "function", "function": {"name": "g"}}],
+    "tool_choice": "auto",
+    "parallel_tool_calls": False,
     "user": "u",
+    "store": False,
+    "service_tier": "",
     "stream": False,
     "stream_options": {"include_usage": True},
     "lmchat": {"routing": {"prefer": ["up"], "allow_fallbacks": False}, "debug": ["routing"]},
@@ -64,10 +86,19 @@ def agree(data: bytes) -> bool:
     for vendor in OPENAI:
         where = endpoint(vendor)
         # Byte for byte.
-        assert TRANSLATOR.plain_request(plain, where, stream=plain.stream) == TRANSLATOR.request(
-            typed, where, stream=parsed.stream
-        )
+        assert made(TRANSLATOR.plain_request, plain, where) == made(TRANSLATOR.request, typed, where)
     return True
+
+
+def made(by: Callable[..., HttpRequest], request: Any, where: Endpoint) -> Any:
+    """Whole and streamed, or the errors."""
+    out: list[Any] = []
+    for stream in (False, True):
+        try:
+            out.append(by(request, where, stream=stream))
+        except InvalidRequest as error:
+            out.append((error.message, error.param))
+    return out
 
 
 def with_field(path: str, value: Any) -> dict[str, Any]:
@@ -98,6 +129,15 @@ def with_field(path: str, value: Any) -> dict[str, Any]:
         ("stream_options", {"include_usage": None}),
         ("stream_options", {"include_usage": False}),
         ("messages", [{"content": "x", "role": "developer"}]),
+        ("messages", [{"role": "assistant"}]),
+        ("messages", [{"role": "assistant", "content": "x", "reasoning_content": "Hm.", "audio": None}]),
+        ("messages", [{"role": "assistant", "content": "x", "name": None, "tool_calls": None}]),
+        ("messages.name", "n"),
+        ("tools", [{"type": "function", "function": {"name": "f", "description": None, "parameters": None}}]),
+        ("tools", [{"type": "function", "function": {"name": "f", "parameters": {}, "strict": None}}]),
+        ("tool_choice", {"type": "function", "function": {"name": "f"}}),
+        ("stop", ["a"]),
+        ("stop", ["a"] * 64),
         *((name, None) for name in WHOLE if name not in ("model", "messages")),
         *((name, ...) for name in WHOLE if name not in ("model", "messages")),
         ("temperature", 0),
@@ -129,7 +169,7 @@ def test_what_goes_as_it_came(path: str, value: Any) -> None:
         ("messages.content", ...),
         ("messages.content", 1),
         ("messages.content", [{"type": "text", "text": "x"}]),
-        ("messages.name", "n"),
+        ("messages.name", 1),
         ("messages.cache_control", {"type": "ephemeral"}),
         ("temperature", 2.1),
         ("temperature", "1"),
@@ -144,8 +184,30 @@ def test_what_goes_as_it_came(path: str, value: Any) -> None:
         ("lmchat", {"routng": {}}),
         ("lmchat", {"routing": {"sort": "colour"}}),
         ("n", 1),
-        ("tools", []),
         ("functions", []),
+        ("function_call", None),
+        ("stop", "a"),
+        ("stop", []),
+        ("stop", ["a"] * 65),
+        ("reasoning_effort", "utmost"),
+        ("tools", []),
+        ("tools", [{"type": "custom", "custom": {"name": "c"}}]),
+        ("tools", [{"type": "function", "function": {"name": ""}}]),
+        ("tools", [{"type": "function", "function": {"name": "f", "parameters": []}}]),
+        ("tools", [{"type": "function", "function": {"name": "f"}, "cache_control": {}}]),
+        ("tools", [{"function": {"name": "f"}}]),
+        ("tool_choice", "f"),
+        ("tool_choice", {"type": "function", "function": {"name": ""}}),
+        ("tool_choice", {"type": "allowed_tools", "allowed_tools": {}}),
+        ("messages", [{**RESULT, "tool_call_id": ""}]),
+        ("messages", [{"role": "tool", "content": "2"}]),
+        ("messages", [{"role": "assistant", "content": "", "tool_calls": []}]),
+        ("messages", [{"role": "assistant", "content": "", "tool_calls": [{**CALL, "id": ""}]}]),
+        ("messages", [{"role": "assistant", "content": "", "tool_calls": [{**CALL, "type": "custom"}]}]),
+        ("messages", [{"role": "assistant", "content": "", "tool_calls": [{**CALL, "extra_content": {}}]}]),
+        ("messages", [{"role": "assistant", "content": "", "function_call": None}]),
+        ("messages", [{"role": "assistant", "content": "", "refusal": "No."}]),
+        ("messages", [{"role": "assistant", "content": "", "reasoning_details": []}]),
         ("response_format", {"type": "text"}),
         ("of_a_vendor", 1),
     ],
@@ -166,11 +228,11 @@ def test_what_is_no_such_request(data: bytes) -> None:
 def test_only_one_dialect_takes_them(name: str) -> None:
     plain = read_plain_request(body(WHOLE))
     assert plain is not None
-    made = DIALECTS[name].translator.plain_request(plain, endpoint(), stream=False)
-    assert (made is not None) == (name == "openai")
+    call = DIALECTS[name].translator.plain_request(plain, endpoint(), stream=False)
+    assert (call is not None) == (name == "openai")
 
 
-@pytest.mark.parametrize("drops", [[], ["temperature", "user", "stop"], list(WHOLE)[2:-3]])
+@pytest.mark.parametrize("drops", [[], ["temperature", "user", "n"], list(WHOLE)[2:-3]])
 def test_what_an_endpoint_drops(drops: list[str]) -> None:
     plain, typed = read_plain_request(body(WHOLE)), openai_json.parse(body(WHOLE)).request
     assert plain is not None
@@ -178,7 +240,7 @@ def test_what_an_endpoint_drops(drops: list[str]) -> None:
     where = type(where)(**{name: getattr(where, name) for name in where.__struct_fields__} | {"drops": {*drops}})
     names = features.dropped(plain, where)
     assert names == features.dropped(typed, where)
-    assert {*names} == {*drops} - {"stop"}
+    assert {*names} == {*drops} - {"n"}
     less = features.without(plain, names)
     assert openai_json.typed(less) == features.without(typed, names)
     assert read_plain_request(body(WHOLE)) == plain  # which other endpoints still need
@@ -188,18 +250,20 @@ def test_what_an_endpoint_drops(drops: list[str]) -> None:
 
 ODD: list[Any] = [
     ..., None, "", "user", "x", 0, 1, -1, 2**31, 2**70, 1.5, 1.0, -0.0, 1e400, True, False, [], {}, [None], [{}],
-    {"include_usage": True}, {"routing": {}}, TURNS, [{"type": "text", "text": "x"}],
+    {"include_usage": True}, {"routing": {}}, TURNS, [{"type": "text", "text": "x"}], [CALL], "low", "none",
 ]  # fmt: skip
-PATHS = [*WHOLE, "messages.role", "messages.content", "messages.name", "stop", "n", "tools", "functions", "odd"]
+INNER = ["role", "content", "name", "tool_calls", "tool_call_id", "refusal", "annotations", "reasoning_content"]
+PATHS = [*WHOLE, *(f"messages.{name}" for name in INNER), "n", "functions", "odd"]
 
 
 @settings(max_examples=1000)
-@given(st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from(ODD)), max_size=3))
-def test_both_ways_agree(changes: list[tuple[str, Any]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from(ODD), st.integers(0, 6)), max_size=3))
+def test_both_ways_agree(changes: list[tuple[str, Any, int]]) -> None:
     obj: dict[str, Any] = json.loads(json.dumps(WHOLE))
-    for path, value in changes:
+    for path, value, index in changes:
         name, _, inner = path.partition(".")
-        at = obj["messages"][0] if inner and isinstance(obj.get("messages"), list) and obj["messages"] else obj
+        turns = obj.get("messages")
+        at = turns[index % len(turns)] if inner and isinstance(turns, list) and turns else obj
         if not isinstance(at, dict):
             continue
         if value is ...:
@@ -211,6 +275,26 @@ def test_both_ways_agree(changes: list[tuple[str, Any]]) -> None:
         agree(data)
     except InvalidRequest as error:
         raise AssertionError(f"the long way refuses it: {error.param}: {error.message}") from None
+
+
+def test_a_depth_that_cannot_be_written_is_an_error() -> None:
+    deep: Any = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    request = read_plain_request(body(WHOLE))
+    assert request is not None
+    assert request.fields.tools is not None
+    request.fields.tools[0].function.parameters = deep
+    with pytest.raises(InvalidRequest, match="Nested too deeply") as raised:
+        request.dump()
+    assert raised.value.param == "tools"
+    while deep:  # or freeing it would be as deep
+        deep = deep.pop("a")
+
+
+@pytest.mark.parametrize("effort", names(pb.ReasoningEffort, "REASONING_EFFORT_"))
+def test_every_effort_is_known(effort: str) -> None:
+    assert agree(body(with_field("reasoning_effort", effort)))
 
 
 def test_names_are_of_what_is_there() -> None:
