@@ -9,7 +9,7 @@ formats, vendors' fields, whatever is wrong and so has an error.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
@@ -129,7 +129,7 @@ class _Fields(_Part):
     lmchat: dict[str, Any] | None = None
 
 
-class PlainRequest(NamedTuple):
+class PlainRequest(msgspec.Struct, frozen=True, gc=False):
     """A request as it came, but for `stream` and `lmchat`, which are set apart."""
 
     fields: _Fields
@@ -147,7 +147,8 @@ class PlainRequest(NamedTuple):
 
     def without(self, names: list[str]) -> PlainRequest:
         """The request less the fields in `names`."""
-        return self._replace(fields=msgspec.structs.replace(self.fields, **dict.fromkeys(names)))
+        fields = msgspec.structs.replace(self.fields, **dict.fromkeys(names))
+        return PlainRequest(fields, self.stream, self.options)
 
     def dump(self) -> dict[str, Any]:
         """OpenAI's object, without what is set apart. Raises InvalidRequest."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import httpx
+import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server import openai_json
@@ -54,14 +55,14 @@ class Sender(Protocol):
         ...
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A completion, and the provider's own word for why it ended."""
 
     completion: pb.ChatCompletion
     native_finish_reason: str
 
 
-class PlainAnswer(NamedTuple):
+class PlainAnswer(msgspec.Struct, frozen=True, gc=False):
     """The same in OpenAI's JSON, as it came."""
 
     completion: PlainCompletion

@@ -12,6 +12,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+import msgspec
+
 from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderError, Reason
 from server.routing.health import Call, EndpointHealth
 from server.routing.plan import Candidate, Plan, Skipped
@@ -66,7 +68,7 @@ def decide(
     return Decision("next" if others else "fail")
 
 
-class Success(NamedTuple, Generic[T]):
+class Success(msgspec.Struct, Generic[T], frozen=True):
     """What answered, and the account of how it came to it."""
 
     candidate: Candidate

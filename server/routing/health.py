@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from server.config import Circuit
 from server.errors import ProviderError, Reason
 from server.routing.board import FIRST, Board, Record
@@ -55,7 +57,7 @@ _FAULTS = frozenset(
 State = Literal["closed", "open", "half_open"]
 
 
-class Call(NamedTuple):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """A call under way; `begun` is of the clock. A half-open circuit closes on the success of a `probe` only."""
 
     endpoint_id: str

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.catalog import Model
@@ -38,14 +39,14 @@ class Health(Protocol):
         ...
 
 
-class Candidate(NamedTuple):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """An endpoint to try, and what it would not honour."""
 
     endpoint: Endpoint
     dropped: list[str]
 
 
-class Skipped(NamedTuple):
+class Skipped(msgspec.Struct, frozen=True, gc=False):
     """An endpoint left out, and why."""
 
     endpoint: Endpoint
@@ -56,7 +57,7 @@ class Skipped(NamedTuple):
         return SkippedRecord(self.endpoint.name, self.endpoint.public_model, self.reason)
 
 
-class Plan(NamedTuple):
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """Candidates in the order of trying, at least one, none twice; `max_tries` bounds the calls of them all."""
 
     candidates: list[Candidate]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server import openai_json
@@ -187,4 +188,4 @@ class Resumption:
             error.attempts += failed.attempts
             raise error from None
         self.splice.go_on()
-        return success._replace(attempts=[*error.attempts, *success.attempts])
+        return msgspec.structs.replace(success, attempts=[*error.attempts, *success.attempts])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
+import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.catalog import Catalog, Model
@@ -41,7 +42,7 @@ class Ids(NamedTuple):
     random: Callable[[], float]
 
 
-class Routed(NamedTuple):
+class Routed(msgspec.Struct, frozen=True, gc=False):
     """A whole answer, how it came to be, and the seconds providers took for it."""
 
     completion: pb.ChatCompletion
@@ -49,7 +50,7 @@ class Routed(NamedTuple):
     upstream_seconds: float
 
 
-class RoutedPlain(NamedTuple):
+class RoutedPlain(msgspec.Struct, frozen=True, gc=False):
     """The same in OpenAI's JSON."""
 
     completion: PlainCompletion
@@ -198,7 +199,7 @@ class Router:
 
     def _deadline(self, made: Plan, timeout: float | None) -> float:
         """The caller's, at most the time the most patient endpoint has; each call has its own limits too."""
-        total = max(candidate.endpoint.timeouts.total for candidate in made.candidates)
+        total = max([candidate.endpoint.timeouts.total for candidate in made.candidates])
         return self._ids.clock() + (total if timeout is None else min(total, timeout))
 
 

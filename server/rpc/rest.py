@@ -10,7 +10,7 @@ import asyncio
 import math
 import re
 from contextlib import aclosing, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import msgspec
@@ -35,7 +35,7 @@ _UNPRINTABLE = re.compile(r"[^ -~]").sub
 _KEEP_ALIVE = b": keep-alive\n\n"
 
 
-class _Asked(NamedTuple):
+class _Asked(msgspec.Struct, frozen=True, gc=False):
     """See `openai_json.Parsed`; what needs no translation is as it came."""
 
     request: openai_json.ChatRequest
@@ -43,7 +43,7 @@ class _Asked(NamedTuple):
     legacy_functions: bool
 
 
-class _Reply(NamedTuple):
+class _Reply(msgspec.Struct, frozen=True):
     """A whole answer, or `error` and its body; `headers` are for REST."""
 
     body: HttpBody

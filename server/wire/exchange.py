@@ -11,10 +11,11 @@ import asyncio
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol, Self
 
 import httptools
 import httpx
+import msgspec
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 
@@ -70,7 +71,7 @@ class Body(Protocol):
         ...
 
 
-class Response(NamedTuple):
+class Response(msgspec.Struct, frozen=True):
     """An answer's status, its headers as they were sent, and its body."""
 
     status: int

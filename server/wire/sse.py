@@ -9,12 +9,12 @@ indented, and an event whose closing blank line is missing counts at the end.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 _BOM = b"\xef\xbb\xbf"
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One event; `event` is empty for the default type."""
 
     event: str
