@@ -31,6 +31,9 @@ _TAIL = 5.0
 #: Content types of a 200 that is an error, or a proxy's page.
 _NO_STREAM = ("application/json", "text/html")
 
+#: What of a plain request matters to those who read OpenAI's answer to it: it asks for one choice.
+_PLAINLY_ASKED = pb.ChatCompletionRequest()
+
 Chunks = list[pb.ChatCompletionChunk]
 
 
@@ -134,10 +137,6 @@ class Upstream:
         raise translator.error(response.status, response.texts(), body)
 
 
-#: What of a plain request matters to those who read the answer: it has neither tools nor formats nor an `n`.
-_NOTHING_SPECIAL = pb.ChatCompletionRequest()
-
-
 def _request(
     translator: Translator, request: ChatRequest, endpoint: Endpoint, *, stream: bool
 ) -> tuple[HttpRequest, pb.ChatCompletionRequest]:
@@ -145,7 +144,7 @@ def _request(
     if isinstance(request, PlainRequest):
         plain = translator.plain_request(request, endpoint, stream=stream)
         if plain is not None:
-            return plain, _NOTHING_SPECIAL
+            return plain, _PLAINLY_ASKED
         request = openai_json.typed(request)
     return translator.request(request, endpoint, stream=stream), request
 

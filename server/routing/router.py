@@ -186,12 +186,12 @@ class Router:
         if asked is None:
             return [first]
         models = {first.id: first}
-        for index, name in enumerate(asked.routing.models):
+        for index, other in enumerate(asked.routing.models):
             param = f"lmchat.routing.models[{index}]"
             if index >= _MOST_MODELS:
                 raise InvalidRequest(f"At most {_MOST_MODELS}.", param, reason=Reason.INVALID_ROUTING)
             try:
-                model = self._catalog.resolve(name)
+                model = self._catalog.resolve(other)
             except LmchatError as error:
                 raise InvalidRequest(error.message, param, reason=Reason.INVALID_ROUTING) from None
             models.setdefault(model.id, model)
