@@ -1,7 +1,7 @@
 """The only outbound I/O to providers: HTTP/1.1 on pooled connections.
 
 aiohttp makes the connections: names, TLS, proxies. Keeping them, and what is said
-on them, is done here and in exchange.py: aiohttp's ClientSession would cost several
+on them, is done here, in exchange.py and in receiver.py: aiohttp's ClientSession would cost several
 times as much, httpx's own transport some 3 ms of CPU a call with 16 in flight, and
 httpx's Request and Response more than sending and receiving, so that they are for
 those who have time. (pyreqwest is fast, but a call cancelled before its headers
@@ -24,12 +24,12 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 import aiohttp
 import httpx
 from aiohttp.client_reqrep import ClientRequest
-from aiohttp.connector import Connection
 from aiohttp.hdrs import PROXY_AUTHORIZATION
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from server.wire.exchange import Body, Exchange, Receiver, Response
+from server.wire.exchange import Body, Exchange, Response
+from server.wire.receiver import Receiver
 
 #: URLs remembered: some providers' name the model.
 _MOST_TARGETS = 1000
@@ -80,31 +80,26 @@ class _Server:
         self.route = ClientRequest("POST", origin, loop=loop, proxy=URL(proxy) if proxy else None)
         #: Requests for http are made to a proxy, with the whole URL; for https it makes a tunnel.
         self.proxied = proxy is not None and url.scheme == "http"
-        self.idle: list[tuple[Connection, float]] = []
+        self.idle: list[tuple[Receiver, float]] = []
 
-    def take(self, oldest: float) -> Connection | None:
+    def take(self, oldest: float) -> Receiver | None:
         """The connection that was used last, if it was not before `oldest` and is still good."""
         while self.idle:
-            connection, since = self.idle.pop()
-            if since >= oldest and _usable(connection):
-                return connection
-            connection.close()
+            receiver, since = self.idle.pop()
+            if since >= oldest and receiver.ready():
+                return receiver
+            receiver.drop()
         return None
 
     def sweep(self, oldest: float) -> bool:
         """Close what was last used before `oldest`, or is no good; whether any are left."""
         idle, self.idle = self.idle, []
-        for connection, since in idle:
-            if since >= oldest and _usable(connection):
-                self.idle.append((connection, since))
+        for receiver, since in idle:
+            if since >= oldest and receiver.ready():
+                self.idle.append((receiver, since))
             else:
-                connection.close()
+                receiver.drop()
         return bool(self.idle)
-
-
-def _usable(connection: Connection) -> bool:
-    protocol = connection.protocol
-    return protocol is not None and protocol.is_connected() and not protocol.should_close
 
 
 class _Target(NamedTuple):
@@ -139,10 +134,10 @@ class Transport(httpx.AsyncBaseTransport):
         """
         target = self._targets.get((method, url)) or self._target(method, url)
         server = target.server
-        connection = server.take(asyncio.get_running_loop().time() - _IDLE)
-        if connection is None:
-            connection = await self._connect(server, connect)
-        exchange = Exchange(connection, partial(self._put, server))
+        receiver = server.take(asyncio.get_running_loop().time() - _IDLE)
+        if receiver is None:
+            receiver = await self._connect(server, connect)
+        exchange = Exchange(receiver)
         try:
             lines, sized = _lines(tuple(headers.items()), target.host)
             length = b"" if sized or (not body and method in _BODILESS) else b"content-length: %d\r\n" % len(body)
@@ -206,23 +201,29 @@ class Transport(httpx.AsyncBaseTransport):
             return None
         return proxy
 
-    async def _connect(self, server: _Server, limit: float) -> Connection:
+    async def _connect(self, server: _Server, limit: float) -> Receiver:
         """A new connection. aiohttp counts it as in use until it is closed, and so never lends it itself."""
         if self._connector is None:
             self._connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)
             loop = asyncio.get_running_loop()
             self._connector._factory = partial(Receiver, loop=loop)  # type: ignore[assignment]  # a subclass's
         try:
-            return await self._connector.connect(server.route, [], aiohttp.ClientTimeout(sock_connect=limit))
+            connection = await self._connector.connect(server.route, [], aiohttp.ClientTimeout(sock_connect=limit))
         except TimeoutError:
             raise httpx.ConnectTimeout("no connection in time") from None
         except _CAUGHT as error:
             raise _translate(error) from None
+        receiver = connection.protocol
+        if not isinstance(receiver, Receiver):
+            connection.close()
+            raise httpx.ReadError("The server closed the connection.")
+        receiver.lend(connection, partial(self._put, server))
+        return receiver
 
-    def _put(self, server: _Server, connection: Connection) -> None:
+    def _put(self, server: _Server, receiver: Receiver) -> None:
         """A connection can serve another call."""
         loop = asyncio.get_running_loop()
-        server.idle.append((connection, loop.time()))
+        server.idle.append((receiver, loop.time()))
         if self._sweeper is None:
             self._sweeper = loop.call_later(_IDLE, self._sweep)
 

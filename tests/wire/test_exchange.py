@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.wire.exchange import _MOST_HEADERS, _MOST_UNREAD, Exchange, Receiver
+from server.wire.exchange import _MOST_UNREAD, Exchange
+from server.wire.receiver import _MOST_HEADERS, Receiver
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-a: 1\r\n\r\nhello"
 CHUNKED = (
@@ -55,14 +56,14 @@ class Connection:
 
     def __init__(self) -> None:
         self.socket = Socket()
-        self.protocol: Receiver | None = Receiver(asyncio.get_running_loop())
-        self.protocol.connection_made(self.socket)
+        self.receiver = Receiver(asyncio.get_running_loop())
+        self.receiver.connection_made(self.socket)
+        self.receiver.lend(self, self.done)  # type: ignore[arg-type]
         self.fate = ""
 
-    def done(self, connection: object) -> None:
-        assert connection is self
-        assert self.protocol is not None
-        assert not self.protocol.should_close
+    def done(self, receiver: Receiver) -> None:
+        assert receiver is self.receiver
+        assert receiver.ready()
         self.fate = self.fate or "pooled"
 
     def close(self) -> None:
@@ -72,11 +73,10 @@ class Connection:
 class Call:
     """An exchange under way; `body` goes on until the end of the answer."""
 
-    def __init__(self, method: bytes = b"POST") -> None:
-        self.connection = Connection()
-        assert self.connection.protocol is not None
-        self.protocol = self.connection.protocol
-        self.exchange = Exchange(self.connection, self.connection.done)  # type: ignore[arg-type]
+    def __init__(self, method: bytes = b"POST", connection: Connection | None = None) -> None:
+        self.connection = connection or Connection()
+        self.receiver = self.connection.receiver
+        self.exchange = Exchange(self.receiver)
         self.task = asyncio.create_task(self.exchange.run(method + b" / HTTP/1.1\r\n\r\n", b""))
 
     def reading(self) -> bool:
@@ -96,9 +96,9 @@ async def answer(*pieces: bytes, method: bytes = b"POST", end: bool = False) -> 
     await asyncio.sleep(0)
     for piece in pieces:
         if call.connection.socket.open:
-            call.protocol.data_received(piece)
+            call.receiver.data_received(piece)
     if end:
-        call.protocol.connection_lost(None)
+        call.receiver.connection_lost(None)
     try:
         return call, await call.answer()
     except httpx.TransportError as error:
@@ -122,12 +122,33 @@ def test_any_split_gives_the_same_answer(data: bytes, end: bool, fate: str, at: 
     assert call.connection.fate == fate
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from([LENGTH, CHUNKED]), st.lists(st.integers(0, 200), max_size=4)), max_size=5)
+)
+def test_one_connection_serves_one_call_after_another(answers: list[tuple[bytes, list[int]]]) -> None:
+    """Its parser is the same for all of them, whatever they are like."""
+
+    async def run() -> None:
+        connection = Connection()
+        for data, at in answers:
+            call = Call(connection=connection)
+            await asyncio.sleep(0)
+            for piece in cut(data, at):
+                call.receiver.data_received(piece)
+            status, headers, body = await call.answer()
+            assert (status, headers["x-a"], body) == (200, "1", b"hello")
+            assert connection.socket.open
+            assert connection.receiver.ready()
+
+    asyncio.run(run())
+
+
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=4))
 def test_no_bytes_do_harm(garbage: bytes, at: list[int]) -> None:
     """Whatever comes, a call ends with an answer or a failure of httpx's, and nothing is left open."""
     call, _ = asyncio.run(answer(*cut(b"HTTP/1.1 2" + garbage, at), end=True))
     assert call.connection.fate in ("pooled", "closed")
-    assert call.protocol.exchange is None
+    assert call.receiver._listener is None
 
 
 async def test_interim_answers_are_passed_over() -> None:
@@ -160,8 +181,8 @@ async def test_more_than_was_asked_for(more: bytes) -> None:
 async def test_more_than_was_asked_for_later() -> None:
     call, _ = await answer(LENGTH)
     assert call.connection.fate == "pooled"
-    call.protocol.data_received(LENGTH)
-    assert call.protocol.should_close
+    call.receiver.data_received(LENGTH)
+    assert not call.receiver.ready()
 
 
 async def test_a_server_that_will_close() -> None:
@@ -190,14 +211,14 @@ async def test_a_slow_reader_slows_the_socket_down() -> None:
     call = Call()
     await asyncio.sleep(0)
     size = 3 * _MOST_UNREAD
-    call.protocol.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+    call.receiver.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
     await call.task
-    call.protocol.data_received(bytes(_MOST_UNREAD + 1))
+    call.receiver.data_received(bytes(_MOST_UNREAD + 1))
     assert not call.reading()
     reads = aiter(call.exchange)
     assert len(await anext(reads)) == _MOST_UNREAD + 1
     assert call.reading()
-    call.protocol.data_received(bytes(size - _MOST_UNREAD - 1))
+    call.receiver.data_received(bytes(size - _MOST_UNREAD - 1))
     assert call.connection.fate == "pooled"
     assert call.reading()
 
@@ -240,7 +261,7 @@ async def test_what_inflates_enormously_comes_in_pieces() -> None:
     call = Call()
     await asyncio.sleep(0)
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
-    call.protocol.data_received(head + data)
+    call.receiver.data_received(head + data)
     sizes = [len(piece) async for piece in call.exchange]
     assert sum(sizes) == 2**26
     assert max(sizes) <= 2**18
@@ -256,7 +277,7 @@ async def test_a_body_that_ends_too_soon() -> None:
 async def test_closing_before_the_end() -> None:
     call = Call()
     await asyncio.sleep(0)
-    call.protocol.data_received(LENGTH[:-1])
+    call.receiver.data_received(LENGTH[:-1])
     await call.task
     await call.exchange.aclose()
     assert call.connection.fate == "closed"
@@ -279,7 +300,7 @@ async def test_an_answer_that_is_there_can_be_had_at_once(pieces: list[bytes], w
     call = Call()
     await asyncio.sleep(0)
     for piece in pieces:
-        call.protocol.data_received(piece)
+        call.receiver.data_received(piece)
     response = await call.task
     assert response.body.whole() == whole
     if whole is not None:

@@ -307,8 +307,8 @@ async def test_a_connection_that_its_server_closed_is_not_used_again() -> None:
         for count in (1, 2):
             assert await call(transport, server.url) == b"ok"
             [known] = transport._servers.values()
-            [(connection, _)] = known.idle
-            closed = connection.protocol.closed if connection.protocol is not None else None
+            [(receiver, _)] = known.idle
+            closed = receiver.closed
             if closed is not None:  # not seen yet
                 await closed
             assert len(server.connections) == count
