@@ -40,6 +40,7 @@ from server.rpc.chat import ChatCompletions
 from server.rpc.models import Models
 from server.rpc.operations import Operations
 from server.rpc.rest import Rest
+from server.scheduling import batch_when_busy
 from server.wire.fetch import Fetcher
 from server.wire.transport import Transport
 
@@ -151,11 +152,13 @@ async def serve(
     gc.collect()
     gc.freeze()
     log.info("serving on %s", bound)
+    batching = asyncio.create_task(batch_when_busy())
     await signals.get()
     draining = asyncio.create_task(worker.drain())
     again = asyncio.create_task(signals.get())
     await asyncio.wait((draining, again), return_when=asyncio.FIRST_COMPLETED)
     again.cancel()
+    batching.cancel()
     if not draining.done():
         draining.cancel()
         await worker.stop()
