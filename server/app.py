@@ -9,7 +9,7 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import grpc
@@ -51,6 +51,8 @@ MAX_REQUEST = 64 * 1024 * 1024
 #: Seconds between NOT_SERVING and the end of accepting calls: longer than Envoy's
 #: health interval times its threshold, or calls fail in a rolling restart.
 DRAIN_NOTICE = 3.0
+#: Seconds after which an answer is written down, with all that came meanwhile.
+_MOMENT = 0.05
 #: Seconds that calls under way are given when a worker stops.
 DRAIN_GRACE = 30.0
 
@@ -89,8 +91,8 @@ class Worker:
         ids = Ids(lambda: f"chatcmpl-{uuid.uuid4().hex}", time.time, time.monotonic, random.random)
         self._fetcher = Fetcher(config.fetch)
         caller = Emulation(upstream, self._fetcher)
-        endpoint_health = EndpointHealth(config.circuit, board or Board.private(time.monotonic))
-        router = Router(catalog, caller, endpoint_health, ids, config.retry)
+        self._endpoints = EndpointHealth(config.circuit, board or Board.private(time.monotonic), _soon)
+        router = Router(catalog, caller, self._endpoints, ids, config.retry)
         calls = Calls(KeyRing(config.keys), time.monotonic)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
@@ -101,10 +103,10 @@ class Worker:
             )
         )
         chat_service_pb2_grpc.add_ChatCompletionsServicer_to_server(ChatCompletions(calls, router), self._server)
-        models = Models(calls, catalog, int(time.time()), endpoint_health)
+        models = Models(calls, catalog, int(time.time()), self._endpoints)
         model_service_pb2_grpc.add_ModelsServicer_to_server(models, self._server)
         rest_pb2_grpc.add_RestServicer_to_server(Rest(calls, router, config.stream.keep_alive), self._server)
-        operations = Operations(calls, endpoint_health)
+        operations = Operations(calls, self._endpoints)
         operations_service_pb2_grpc.add_OperationsServicer_to_server(operations, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
@@ -131,7 +133,12 @@ class Worker:
     async def stop(self, grace: float | None = None) -> None:
         """Stop now, or when all calls ended or `grace` seconds passed; then close what is open to providers."""
         await self._server.stop(grace)
+        self._endpoints.settle()
         await self._transport.aclose()
+
+
+def _soon(action: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(_MOMENT, action)
 
 
 async def serve(

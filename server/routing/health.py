@@ -10,7 +10,9 @@ success of a call begun before closes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -65,6 +67,23 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     probe: bool
 
 
+class _Answer(msgspec.Struct, frozen=True, gc=False):
+    """Content that came, at a time of the clock; `figure` is the first of the two words it moves, or 0."""
+
+    call: Call
+    came: float
+    figure: int
+    complete: bool
+    tokens: int
+
+
+_endpoint_id = attrgetter("call.endpoint_id")
+
+
+def _at_once(settle: Callable[[], None]) -> None:
+    settle()
+
+
 class Standing(NamedTuple):
     """How an endpoint is doing.
 
@@ -88,10 +107,19 @@ class EndpointHealth:
 
     Every call that `begin` notes ends in one of: `answered` and, for a stream,
     `success` or `failure` after it; `failure`; `abandon`.
+
+    Answers move figures and no circuit, but for a probe's. They are written down together, when `defer` calls
+    what it is given: at once by default, a moment later where calls must not wait for it.
     """
 
-    def __init__(self, settings: Circuit, board: Board) -> None:
+    def __init__(
+        self, settings: Circuit, board: Board, defer: Callable[[Callable[[], None]], object] = _at_once
+    ) -> None:
+        self._defer = defer
+        self._unwritten: list[_Answer] = []
         self._settings = settings
+        #: Buckets a second.
+        self._rate = _BUCKETS / settings.window
         self._clock = board.clock
         self._board = board
 
@@ -102,6 +130,7 @@ class EndpointHealth:
 
     def latency(self, endpoint_id: str) -> float | None:
         """Seconds a caller waits: to the first content, or to whole answers where nobody streams."""
+        self.settle()
         record = self._board.find(endpoint_id)
         if record is None:
             return None
@@ -111,16 +140,19 @@ class EndpointHealth:
 
     def throughput(self, endpoint_id: str) -> float | None:
         """`Standing.throughput` of one."""
+        self.settle()
         record = self._board.find(endpoint_id)
         return None if record is None else _figure(record, _THROUGHPUT, self._clock())
 
     def standing(self, endpoint_id: str) -> Standing:
         """All of one endpoint."""
+        self.settle()
         record = self._board.find(endpoint_id)
         return Standing() if record is None else self._standing(record)
 
     def standings(self) -> Iterator[tuple[str, Standing]]:
         """Every endpoint that anything is known of."""
+        self.settle()
         for endpoint_id, record in self._board.endpoints():
             yield endpoint_id, self._standing(record)
 
@@ -128,7 +160,7 @@ class EndpointHealth:
         """Note a call about to be made. The first after a cooldown is the probe; it has a cooldown's time."""
         now = self._clock()
         record = self._board.find(endpoint_id)
-        if record is None or not _half_open(record, now):
+        if record is None or not record[_OPEN_UNTIL] or not _half_open(record, now):
             return Call(endpoint_id, now, probe=False)
         with self._board.change(endpoint_id) as record:
             probe = _half_open(record, now)  # unless another worker was faster
@@ -139,26 +171,34 @@ class EndpointHealth:
 
     def answered(self, call: Call, *, whole: bool, tokens: int = 0) -> None:
         """Content came now: the whole answer, of so many `tokens`, or the first of a stream."""
-        now = self._clock()
-        with self._board.change(call.endpoint_id) as record:
-            _add(record, _ANSWER if whole else _FIRST_TOKEN, now - call.begun, now)
-            if call.probe and _probed_by(record, call):
-                record[_OPEN_UNTIL] = record[_PROBE] = 0.0
-                for at in _SLOTS:
-                    record[at + 1] = record[at + 2] = 0.0
-            if whole:
-                self._succeed(record, call, tokens, now)
+        self._unwritten.append(_Answer(call, self._clock(), _ANSWER if whole else _FIRST_TOKEN, whole, tokens))
+        if call.probe:
+            self.settle()
+        elif len(self._unwritten) == 1:
+            self._defer(self.settle)
 
     def success(self, call: Call, tokens: int = 0) -> None:
         """The answer of a stream, of so many `tokens`, is complete."""
-        with self._board.change(call.endpoint_id) as record:
-            self._succeed(record, call, tokens, self._clock())
+        self._unwritten.append(_Answer(call, self._clock(), 0, True, tokens))
+        if len(self._unwritten) == 1:
+            self._defer(self.settle)
+
+    def settle(self) -> None:
+        """Write down the answers so far."""
+        if self._unwritten:
+            answers, self._unwritten = self._unwritten, []
+            answers.sort(key=_endpoint_id)  # those of one keep their order
+            for endpoint_id, its in groupby(answers, _endpoint_id):
+                with self._board.change(endpoint_id) as record:
+                    for answer in its:
+                        self._write(record, answer)
 
     def failure(self, call: Call, error: ProviderError) -> None:
         """The call failed. A mistake of the caller's is no failure of the endpoint."""
         if error.reason not in _FAULTS:
             self.abandon(call)
             return
+        self.settle()
         now = self._clock()
         with self._board.change(call.endpoint_id) as record:
             record[_FAILURES] += 1
@@ -181,16 +221,25 @@ class EndpointHealth:
                     record[_OPEN_UNTIL] = self._clock()
                     record[_PROBE] = 0.0
 
-    def _succeed(self, record: Record, call: Call, tokens: int, now: float) -> None:
-        """Count an answer; the rate of its tokens takes in the wait for the first of them."""
-        record[_ANSWERS] += 1
-        if tokens > 1 and now > call.begun:
-            _add(record, _THROUGHPUT, tokens / (now - call.begun), now)
-        if not record[_OPEN_UNTIL]:
-            self._count(record, now, failed=False)
+    def _write(self, record: Record, answer: _Answer) -> None:
+        """One answer. The rate of its tokens takes in the wait for the first of them."""
+        call, now = answer.call, answer.came
+        seconds = now - call.begun
+        if answer.figure:
+            _add(record, answer.figure, seconds, now)
+            if call.probe and _probed_by(record, call):
+                record[_OPEN_UNTIL] = record[_PROBE] = 0.0
+                for at in _SLOTS:
+                    record[at + 1] = record[at + 2] = 0.0
+        if answer.complete:
+            record[_ANSWERS] += 1
+            if answer.tokens > 1 and seconds > 0:
+                _add(record, _THROUGHPUT, answer.tokens / seconds, now)
+            if not record[_OPEN_UNTIL]:
+                self._count(record, now, failed=False)
 
     def _count(self, record: Record, now: float, *, failed: bool) -> None:
-        slot = self._slot(now)
+        slot = int(now * self._rate)
         at = _SLOTS[slot % _BUCKETS]
         if record[at] != slot:
             record[at], record[at + 1], record[at + 2] = slot, 0.0, 0.0
@@ -198,14 +247,11 @@ class EndpointHealth:
 
     def _too_many(self, record: Record, now: float) -> bool:
         """Whether the window's failures are enough to open the circuit."""
-        oldest = self._slot(now) - _BUCKETS
+        oldest = int(now * self._rate) - _BUCKETS
         current = [at for at in _SLOTS if record[at] > oldest]
         failures = sum(record[at + 2] for at in current)
         total = failures + sum(record[at + 1] for at in current)
         return bool(total >= self._settings.min_requests and failures >= self._settings.failure_ratio * total)
-
-    def _slot(self, now: float) -> int:
-        return int(now / self._settings.window * _BUCKETS)
 
     def _standing(self, record: Record) -> Standing:
         now = self._clock()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from server.config import Circuit
@@ -25,10 +27,16 @@ def play(script: str, settings: Circuit = SETTINGS) -> str:
     retry-after of 9 s, `m` the caller's mistake, `a` a caller who leaves; `+9`
     lets 9 s pass. Capital letters name calls that take time: `bA` begins one,
     `sA`, `fA`, `mA`, `aA` end it; `cA` is the first content of a stream, and
-    `eA` its end.
+    `eA` its end. When answers are written down makes no difference.
     """
     clock = Clock()
-    health = EndpointHealth(settings, Board.private(clock))
+    said = _said(script, EndpointHealth(settings, Board.private(clock)), clock)
+    clock = Clock()
+    assert _said(script, EndpointHealth(settings, Board.private(clock), lambda _: None), clock) == said
+    return said
+
+
+def _said(script: str, health: EndpointHealth, clock: Clock) -> str:
     under_way: dict[str, Call] = {}
     said = ""
     for step in script.split():
@@ -319,3 +327,41 @@ def test_whole_answers_and_first_tokens_are_told_apart() -> None:
     took(health, clock, 0.5, whole=False)
     took(health, clock, 3.0, whole=True)
     assert health.standing("e")[1:3] == (3.0, 0.5)
+
+
+def test_answers_are_written_down_together() -> None:
+    clock = Clock()
+    due: list[Callable[[], None]] = []
+    board = Board.private(clock)
+    health = EndpointHealth(SETTINGS, board, due.append)
+    for endpoint in ("a", "b", "a"):
+        health.answered(health.begin(endpoint), whole=True)
+    stream = health.begin("b")
+    health.answered(stream, whole=False)
+    health.success(stream)
+    assert board.find("a") is None
+    assert len(due) == 1
+    due.pop()()
+    assert board.find("a") is not None
+    others = EndpointHealth(SETTINGS, board)
+    assert [others.standing(name).answers for name in "ab"] == [2, 2]
+    health.success(health.begin("a"))
+    assert len(due) == 1
+    due.pop()()
+    assert others.standing("a").answers == 3
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda health: health.standing("e").answers,
+        lambda health: health.latency("e"),
+        lambda health: health.throughput("e"),
+        lambda health: dict(health.standings())["e"].answers,
+    ],
+)
+def test_whoever_asks_learns_of_all_answers(ask: Callable[[EndpointHealth], object]) -> None:
+    clock = Clock()
+    health = EndpointHealth(SETTINGS, Board.private(clock), lambda _: None)
+    took(health, clock, 2.0, whole=True, tokens=20)
+    assert ask(health)
