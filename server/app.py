@@ -10,6 +10,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -35,7 +36,7 @@ from server.providers.upstream import Upstream
 from server.routing.board import Board
 from server.routing.health import EndpointHealth
 from server.routing.router import Ids, Router
-from server.rpc.calls import Calls, KeyRing
+from server.rpc.calls import Call, KeyRing
 from server.rpc.chat import ChatCompletions
 from server.rpc.models import Models
 from server.rpc.operations import Operations
@@ -93,7 +94,7 @@ class Worker:
         caller = Emulation(upstream, self._fetcher)
         self._endpoints = EndpointHealth(config.circuit, board or Board.private(time.monotonic), _soon)
         router = Router(catalog, caller, self._endpoints, ids, config.retry)
-        calls = Calls(KeyRing(config.keys), time.monotonic)
+        calls = partial(Call, KeyRing(config.keys), time.monotonic)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             options=(

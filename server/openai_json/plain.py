@@ -25,8 +25,8 @@ _Kept = Any | UnsetType
 _Empty = Annotated[list[Any], Meta(max_length=0)] | None
 
 
-def written_null() -> None:
-    """A default that, unlike None itself, is written."""
+#: Makes a default that, unlike None itself, is written.
+written_null = type(None)
 
 
 def _object() -> Literal["chat.completion"]:

@@ -7,6 +7,8 @@ stray from it. https://platform.openai.com/docs/api-reference/chat
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -95,10 +97,17 @@ def _post(out: dict[str, Any], endpoint: Endpoint, *, stream: bool) -> HttpReque
         out["stream"] = True
     else:
         out.pop("stream_options", None)  # only allowed on streams
-    accept = "text/event-stream" if stream else "application/json"
     _apply_quirks(out, endpoint.vendor)
+    where, headers = _addressed(endpoint, stream=stream)
+    return HttpRequest(where, headers, _encode(out))
+
+
+@lru_cache(4096)
+def _addressed(endpoint: Endpoint, *, stream: bool) -> tuple[str, Mapping[str, str]]:
+    """URL and headers of every request to an endpoint."""
+    accept = "text/event-stream" if stream else "application/json"
     headers = {"content-type": "application/json", "accept": accept, **endpoint.provider.headers}
-    return HttpRequest(url(endpoint), headers, _encode(out))
+    return url(endpoint), MappingProxyType(headers)
 
 
 def url(endpoint: Endpoint) -> str:

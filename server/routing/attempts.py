@@ -84,16 +84,15 @@ class Success(msgspec.Struct, Generic[T], frozen=True):
     others: list[Candidate]
 
 
-class _Account:
+class _Account(msgspec.Struct):
     """What happened so far on behalf of one request."""
 
-    def __init__(self) -> None:
-        self.attempts: list[AttemptRecord] = []
-        self.skipped: list[Skipped] = []
-        #: The last error of each endpoint, by its id; the latest at the end.
-        self.errors: dict[str, ProviderError] = {}
-        self.tries: dict[str, int] = {}
-        self.seconds = 0.0
+    attempts: list[AttemptRecord] = []
+    skipped: list[Skipped] = []
+    #: The last error of each endpoint, by its id; the latest at the end.
+    errors: dict[str, ProviderError] = {}
+    tries: dict[str, int] = {}
+    seconds: float = 0.0
 
     def note(self, candidate: Candidate, seconds: float, error: ProviderError | None = None) -> None:
         """A call ended, after so many seconds."""
@@ -107,11 +106,17 @@ class _Account:
             self.errors.pop(endpoint.id, None)
             self.errors[endpoint.id] = error
 
-    def summary(self) -> LmchatError:
-        """The error that all of it comes to."""
-        error = summary([*self.errors.values()], self.attempts)
-        error.skipped = tuple(skipped.record() for skipped in self.skipped)
-        return error
+    def failure(self, plan: Plan, error: LmchatError | None = None) -> LmchatError:
+        """The error that all of it comes to, which is `error` where nothing was called.
+
+        Callers who debug their routing learn from it, too, which endpoints were out.
+        """
+        told = error or LmchatError(Reason.TIMEOUT, "The deadline had passed before a provider could be called.")
+        if self.errors:
+            told = summary([*self.errors.values()], self.attempts)
+        if plan.debug:
+            told.skipped = tuple(skipped.record() for skipped in (*plan.skipped, *self.skipped))
+        return told
 
 
 def _limit(candidate: Candidate, remaining: float, calls: int, *, whole: bool) -> float:
@@ -157,12 +162,14 @@ class Attempts:
         `tokens` says how many tokens a success has, which is then the whole answer; without it, it is only
         the first content of a stream, and the caller tells EndpointHealth how that ends.
         """
-        if deadline <= self._clock():
-            raise LmchatError(Reason.TIMEOUT, "The deadline had passed before a provider could be called.")
-        queue = list(plan.candidates)
+        queue = [*plan.candidates]
         account = _Account()
+        if deadline <= self._clock():
+            raise account.failure(plan)
         while True:
-            candidate = self._choose(queue)
+            if len(queue) > 1:
+                self._reorder(queue)
+            candidate = queue[0]
             made = self._health.begin(candidate.endpoint.id)
             tries_left = plan.max_tries - len(account.attempts)
             limit = _limit(candidate, deadline - made.begun, min(len(queue), tries_left), whole=tokens is not None)
@@ -173,7 +180,7 @@ class Attempts:
                 account.skipped.append(Skipped(candidate.endpoint, error.message))
                 queue.pop(0)
                 if not queue:
-                    raise (account.summary() if account.errors else error) from None
+                    raise account.failure(plan, error) from None
             except ProviderError as error:
                 account.note(candidate, self._clock() - made.begun, error)
                 self._failed(candidate, made, error, limit)
@@ -186,7 +193,7 @@ class Attempts:
                     random=self._random,
                 )
                 if decision.action == "fail":
-                    raise account.summary() from None
+                    raise account.failure(plan) from None
                 if decision.action == "retry":
                     await self._sleep(decision.delay)
                 else:
@@ -201,11 +208,10 @@ class Attempts:
                     candidate, result, account.attempts, account.skipped, account.seconds, made, queue[1:]
                 )
 
-    def _choose(self, queue: list[Candidate]) -> Candidate:
-        """The next candidate; one whose circuit opened since the plan was made lets the others go first."""
-        if len(queue) > 1 and self._health.is_open(queue[0].endpoint.id):
+    def _reorder(self, queue: list[Candidate]) -> None:
+        """If the circuit of the next candidate opened since the plan was made, the others go first."""
+        if self._health.is_open(queue[0].endpoint.id):
             queue.sort(key=lambda candidate: self._health.is_open(candidate.endpoint.id))
-        return queue[0]
 
     def _failed(self, candidate: Candidate, made: Call, error: ProviderError, limit: float) -> None:
         """Count it, unless a caller in a hurry cut the call short: that says nothing of the endpoint."""

@@ -20,6 +20,8 @@ from server.openai_json import ChatRequest, PlainRequest
 from server.providers import features
 from server.providers.base import Endpoint
 
+#: The one topic of `lmchat.debug`.
+DEBUG_ROUTING = "routing"
 _SORTS = frozenset(pb.RoutingSort.values())
 
 
@@ -63,10 +65,12 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     candidates: list[Candidate]
     skipped: list[Skipped]
     max_tries: int
+    #: Whether the caller is told all of it.
+    debug: bool = False
 
 
 class Directive(NamedTuple):
-    """A request's `lmchat.routing`, read once."""
+    """A request's `lmchat`, read once."""
 
     prefer: tuple[str, ...] = ()
     only: frozenset[str] = frozenset()
@@ -76,12 +80,11 @@ class Directive(NamedTuple):
     allow_fallbacks: bool = True
     #: None where it is left to the configuration.
     max_tries: int | None = None
+    debug: bool = False
 
     @classmethod
-    def of(cls, options: pb.RequestOptions | None) -> Directive:
+    def of(cls, options: pb.RequestOptions) -> Directive:
         """Raises InvalidRequest for a sort there is not, which the typed door lets through."""
-        if options is None:
-            return _NO_DIRECTIVE
         routing = options.routing
         if routing.sort not in _SORTS:
             raise InvalidRequest(
@@ -95,6 +98,7 @@ class Directive(NamedTuple):
             routing.require_parameters,
             routing.allow_fallbacks or not routing.HasField("allow_fallbacks"),
             routing.max_provider_tries if routing.HasField("max_provider_tries") else None,
+            DEBUG_ROUTING in options.debug,
         )
 
 
@@ -129,17 +133,18 @@ def check_names(routing: pb.Routing, known: Iterable[str]) -> None:
 def plan(
     request: ChatRequest,
     models: Sequence[Model],
+    asked: pb.RequestOptions | None,
     health: Health,
     random: Callable[[], float],
     *,
     default_tries: int,
 ) -> Plan:
-    """The plan for `request` over `models`, the asked one first.
+    """The plan for `request` over `models`, the asked one first; `asked` are the request's `options`.
 
     `random` gives numbers in [0, 1). Raises InvalidRequest when the directive,
     or what the request needs, leaves no endpoint at all.
     """
-    directive = Directive.of(options(request))
+    directive = _NO_DIRECTIVE if asked is None else Directive.of(asked)
     needed = features.needs(request)
     candidates: list[Candidate] = []
     skipped: list[Skipped] = []
@@ -164,7 +169,8 @@ def plan(
     if not directive.allow_fallbacks:
         skipped += [Skipped(c.endpoint, "fallbacks are not allowed") for c in candidates[1:]]
         del candidates[1:]
-    return Plan(candidates, skipped, default_tries if directive.max_tries is None else directive.max_tries)
+    tries = default_tries if directive.max_tries is None else directive.max_tries
+    return Plan(candidates, skipped, tries, directive.debug)
 
 
 def _unfit(endpoint: Endpoint, directive: Directive, needed: frozenset[str], dropped: list[str]) -> str:

@@ -24,13 +24,13 @@ class Report(msgspec.Struct, omit_defaults=True):
     resumed: bool = False
 
     @classmethod
-    def of(cls, made: Plan, success: Success[Any], native_finish_reason: str, *, debug: bool) -> Report:
+    def of(cls, made: Plan, success: Success[Any], native_finish_reason: str) -> Report:
         """Of an answer, or a stream that has begun. One that came at once says more only to who debugs."""
         candidate, attempts = success.candidate, success.attempts
         report = cls(candidate.endpoint.name, len(attempts), [*candidate.dropped], native_finish_reason)
-        if debug or len(attempts) > 1:
+        if made.debug or len(attempts) > 1:
             report.attempts = attempts
-        if debug:
+        if made.debug:
             report.skipped = [skipped.record() for skipped in (*made.skipped, *success.skipped)] or None
         return report
 

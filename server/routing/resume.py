@@ -181,7 +181,7 @@ class Resumption:
         async def call(candidate: Candidate, limit: float) -> Opened:
             return await self._open(candidate, continued(self._request, candidate.endpoint, said, pieces), limit)
 
-        plan = Plan(list(died.others), [], tries)
+        plan = Plan(died.others, [], tries)
         try:
             success = await self._attempts.run(plan, self._deadline, call)
         except LmchatError as failed:  # a refused prefill, say: none of it is the caller's doing

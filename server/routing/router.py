@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -17,10 +18,10 @@ from server.providers.base import Endpoint
 from server.providers.caller import PlainCaller
 from server.providers.upstream import Answer, PlainAnswer
 from server.routing import resume
-from server.routing.attempts import Attempts, Success, T
+from server.routing.attempts import Attempts, Success
 from server.routing.finish import StreamFinisher
 from server.routing.health import EndpointHealth
-from server.routing.plan import Candidate, Plan, check_names, options, plan
+from server.routing.plan import DEBUG_ROUTING, Candidate, Plan, check_names, options, plan
 from server.routing.report import Report
 from server.routing.stream import RoutedStream
 
@@ -29,8 +30,7 @@ A = TypeVar("A", Answer, Answer | PlainAnswer)
 
 #: Models one request may name: more than the provider calls it may have would never be asked.
 _MOST_MODELS = 100
-#: The one topic of `lmchat.debug`.
-_DEBUG_ROUTING = "routing"
+_total = attrgetter("endpoint.timeouts.total")
 
 
 class Ids(NamedTuple):
@@ -73,36 +73,35 @@ class Router:
 
     async def complete(self, request: pb.ChatCompletionRequest, timeout: float | None) -> Routed:
         """The whole answer, within `timeout` seconds. Raises LmchatError."""
-        success, report = await self._complete(request, timeout, self._upstream.complete)
-        return _typed(success.result.completion, report, success.upstream_seconds)
+        made = self._plan(request)
+        call = _call(self._upstream.complete, request)
+        success = await self._attempts.run(made, self._deadline(made, timeout), call, tokens=_tokens)
+        completion = success.result.completion
+        return _typed(completion, self._finish(completion, made, success), success.upstream_seconds)
 
     async def complete_plain(self, request: ChatRequest, timeout: float | None) -> Routed | RoutedPlain:
         """The same for whoever writes JSON."""
-        success, report = await self._complete(request, timeout, self._upstream.complete_plain)
+        made = self._plan(request)
+        call = _call(self._upstream.complete_plain, request)
+        success = await self._attempts.run(made, self._deadline(made, timeout), call, tokens=_tokens)
         completion = success.result.completion
+        report = self._finish(completion, made, success)
         if not isinstance(completion, PlainCompletion):
             return _typed(completion, report, success.upstream_seconds)
         completion.lmchat = report
         return RoutedPlain(completion, report, success.upstream_seconds)
 
-    async def _complete(
+    def _finish(
         self,
-        request: R,
-        timeout: float | None,
-        ask: Callable[[Endpoint, R, float], Awaitable[A]],
-    ) -> tuple[Success[A], Report]:
-        made = self._plan(request)
-
-        async def call(candidate: Candidate, limit: float) -> A:
-            return await ask(candidate.endpoint, features.without(request, candidate.dropped), limit)
-
-        success = await self._try(request, made, self._deadline(made, timeout), call, tokens=_tokens)
-        completion = success.result.completion
+        completion: pb.ChatCompletion | PlainCompletion,
+        made: Plan,
+        success: Success[Answer] | Success[Answer | PlainAnswer],
+    ) -> Report:
+        """Set what of an answer is the gateway's."""
         completion.id = completion.id or self._ids.new()
         completion.created = completion.created or int(self._ids.now())
         completion.model = success.candidate.endpoint.public_model
-        native = success.result.native_finish_reason
-        return success, Report.of(made, success, native, debug=_debugs(request))
+        return Report.of(made, success, success.result.native_finish_reason)
 
     async def stream(self, request: ChatRequest, timeout: float | None) -> RoutedStream:
         """A stream whose first content has come. Raises LmchatError, after which nothing is left open."""
@@ -112,7 +111,7 @@ class Router:
         async def call(candidate: Candidate, limit: float) -> resume.Opened:
             return await self._open(candidate, request, limit)
 
-        success = await self._try(request, made, deadline, call)
+        success = await self._attempts.run(made, deadline, call)
         resumption = None
         if options(request) is not None:  # which may ask for it
             whole = typed(request)
@@ -128,29 +127,12 @@ class Router:
         return RoutedStream(
             success,
             finisher,
-            Report.of(made, success, "", debug=_debugs(request)),
+            Report.of(made, success, ""),
             self._health,
             self._ids.clock,
             deadline,
             resumption,
         )
-
-    async def _try(
-        self,
-        request: ChatRequest,
-        made: Plan,
-        deadline: float,
-        call: Callable[[Candidate, float], Awaitable[T]],
-        *,
-        tokens: Callable[[T], int] | None = None,
-    ) -> Success[T]:
-        """See `Attempts.run`. Callers who debug their routing learn from errors, too, which endpoints were out."""
-        try:
-            return await self._attempts.run(made, deadline, call, tokens=tokens)
-        except LmchatError as error:
-            out = (*(skipped.record() for skipped in made.skipped), *error.skipped)
-            error.skipped = out if _debugs(request) else ()
-            raise
 
     async def _open(self, candidate: Candidate, request: ChatRequest, limit: float) -> resume.Opened:
         stream = self._upstream.stream(candidate.endpoint, features.without(request, candidate.dropped))
@@ -162,29 +144,28 @@ class Router:
 
     def _plan(self, request: ChatRequest) -> Plan:
         asked = options(request)
-        if asked is not None:
+        if asked is None:
+            models = [self._catalog.resolve(request.model)]
+        else:
             self._check(asked)
+            models = self._models(request.model, asked)
         tries = self._retry.max_provider_tries
-        return plan(
-            request, self._models(request.model, asked), self._health, self._ids.random, default_tries=tries
-        )
+        return plan(request, models, asked, self._health, self._ids.random, default_tries=tries)
 
     def _check(self, asked: pb.RequestOptions) -> None:
         """Raise InvalidRequest for names that mean nothing."""
         for index, topic in enumerate(asked.debug):
-            if topic != _DEBUG_ROUTING:
+            if topic != DEBUG_ROUTING:
                 raise InvalidRequest(
-                    f"There is no topic {topic[:40]!r}, only {_DEBUG_ROUTING!r}.", f"lmchat.debug[{index}]"
+                    f"There is no topic {topic[:40]!r}, only {DEBUG_ROUTING!r}.", f"lmchat.debug[{index}]"
                 )
         routing = asked.routing
         if routing.prefer or routing.only or routing.ignore:
             check_names(routing, self._catalog.endpoint_names())
 
-    def _models(self, name: str, asked: pb.RequestOptions | None) -> list[Model]:
+    def _models(self, name: str, asked: pb.RequestOptions) -> list[Model]:
         """The model of that name, then the others that may answer in its place, none twice."""
         first = self._catalog.resolve(name)
-        if asked is None:
-            return [first]
         models = {first.id: first}
         for index, other in enumerate(asked.routing.models):
             param = f"lmchat.routing.models[{index}]"
@@ -199,7 +180,7 @@ class Router:
 
     def _deadline(self, made: Plan, timeout: float | None) -> float:
         """The caller's, at most the time the most patient endpoint has; each call has its own limits too."""
-        total = max([candidate.endpoint.timeouts.total for candidate in made.candidates])
+        total: float = max(map(_total, made.candidates))
         return self._ids.clock() + (total if timeout is None else min(total, timeout))
 
 
@@ -208,9 +189,15 @@ def _typed(completion: pb.ChatCompletion, report: Report, upstream_seconds: floa
     return Routed(completion, report, upstream_seconds)
 
 
-def _debugs(request: ChatRequest) -> bool:
-    asked = options(request)
-    return asked is not None and _DEBUG_ROUTING in asked.debug
+def _call(
+    ask: Callable[[Endpoint, R, float], Awaitable[A]], request: R
+) -> Callable[[Candidate, float], Awaitable[A]]:
+    """`ask` for `request`, of a candidate."""
+
+    def call(candidate: Candidate, limit: float) -> Awaitable[A]:
+        return ask(candidate.endpoint, features.without(request, candidate.dropped), limit)
+
+    return call
 
 
 def _tokens(answer: Answer | PlainAnswer) -> int:

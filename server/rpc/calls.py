@@ -21,8 +21,12 @@ from server import errors
 from server.config import Key
 from server.errors import LmchatError, Reason
 
+Context = grpc.aio.ServicerContext[Any, Any]
+
 log = logging.getLogger("lmchat.rpc")
 
+# BLAKE2: Python's own, where SHA-256 is OpenSSL's, whose way to its code costs more than the hash.
+_digest = hashlib.blake2s
 _SANE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
 
 
@@ -30,7 +34,7 @@ class KeyRing:
     """The API keys callers may use. Holds their digests only: how long a look-up takes tells nothing of a key."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
-        self._names = {_digest(key.key.reveal()): key.name for key in keys}
+        self._names = {_digest(key.key.reveal().encode()).digest(): key.name for key in keys}
 
     def check(self, key: str | None) -> str:
         """The name of `key`. Raises LmchatError."""
@@ -38,22 +42,10 @@ class KeyRing:
             raise LmchatError(
                 Reason.MISSING_API_KEY, "No API key was given. Send it as `authorization: Bearer <key>`."
             )
-        name = self._names.get(_digest(key))
+        name = self._names.get(_digest(key.encode()).digest())
         if name is None:
             raise LmchatError(Reason.INVALID_API_KEY, "The API key is not known. Check it, or ask the operator.")
         return name
-
-
-class Calls:
-    """Makes a Call of each RPC."""
-
-    def __init__(self, keys: KeyRing, clock: Callable[[], float]) -> None:
-        self.keys = keys
-        self.clock = clock
-
-    def __call__(self, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
-        """The call around `context`; its key is not checked yet."""
-        return Call(self, context)
 
 
 class Call:
@@ -64,12 +56,13 @@ class Call:
     for, topics with commas between: the same as `lmchat.debug` in a request.
     """
 
-    __slots__ = ("_calls", "authorization", "context", "debug", "request_id", "started")
+    __slots__ = ("_clock", "_keys", "authorization", "context", "debug", "request_id", "started")
 
-    def __init__(self, calls: Calls, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        self._calls = calls
+    def __init__(self, keys: KeyRing, clock: Callable[[], float], context: Context) -> None:
+        self._keys = keys
+        self._clock = clock
         self.context = context
-        self.started = calls.clock()
+        self.started = clock()
         metadata = context.invocation_metadata() or ()
         headers: dict[str, Any] = dict(metadata)  # of those that come twice, the last
         self.authorization = _key(headers)
@@ -82,7 +75,7 @@ class Call:
 
     def authenticate(self) -> None:
         """Raise LmchatError unless the caller has a key."""
-        self._calls.keys.check(self.authorization)
+        self._keys.check(self.authorization)
 
     def add_options(self, request: pb.ChatCompletionRequest) -> None:
         """Add to `request` what its headers ask for."""
@@ -96,7 +89,7 @@ class Call:
 
     def elapsed(self) -> float:
         """Seconds since the call began."""
-        return self._calls.clock() - self.started
+        return self._clock() - self.started
 
     def explain(self, error: BaseException) -> LmchatError:
         """What the caller is told of `error`; a fault of ours is logged and masked."""
@@ -132,9 +125,8 @@ class Call:
         )
 
 
-def _digest(key: str) -> bytes:
-    # BLAKE2: Python's own, where SHA-256 is OpenSSL's, whose way to its code costs more than the hash.
-    return hashlib.blake2s(key.encode()).digest()
+Calls = Callable[[Context], Call]
+"""Makes a call of what gRPC knows of one; its key is not checked yet."""
 
 
 def _key(headers: Mapping[str, Any]) -> str | None:

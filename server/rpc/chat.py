@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import Any
 
-import grpc
 from lmchat.v1 import chat_pb2 as pb
 from lmchat.v1 import chat_service_pb2_grpc as chat_grpc
 
 from server.routing.router import Router
-from server.rpc.calls import Calls
+from server.rpc.calls import Calls, Context
 from server.rpc.validate import validate
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ChatCompletions(chat_grpc.ChatCompletionsServicer):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import grpc
 from lmchat.v1 import model_pb2, model_service_pb2
 from lmchat.v1 import model_service_pb2_grpc as model_grpc
 
@@ -12,9 +9,7 @@ from server.catalog import Catalog, Model
 from server.providers import features
 from server.providers.base import Endpoint
 from server.routing.health import EndpointHealth
-from server.rpc.calls import Calls
-
-Context = grpc.aio.ServicerContext[Any, Any]
+from server.rpc.calls import Calls, Context
 
 #: Request parameters besides the tuning knobs, each with the feature it needs.
 _FEATURE_PARAMETERS = {"tools": "tools", "tool_choice": "tools", "response_format": "json_schema", "n": "n"}

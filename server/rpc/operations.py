@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import get_args
 
-import grpc
 from google.api.httpbody_pb2 import HttpBody
 from lmchat.v1 import operations_service_pb2 as pb
 from lmchat.v1 import operations_service_pb2_grpc as operations_grpc
@@ -15,9 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from server.routing.health import EndpointHealth, State
-from server.rpc.calls import Calls
-
-Context = grpc.aio.ServicerContext[Any, Any]
+from server.rpc.calls import Calls, Context
 
 _LABELS = ("provider", "endpoint", "model")
 

@@ -12,7 +12,6 @@ import re
 from contextlib import aclosing, suppress
 from typing import Any
 
-import grpc
 import msgspec
 from google.api.httpbody_pb2 import HttpBody
 from lmchat.v1 import chat_pb2 as pb
@@ -23,9 +22,7 @@ from server.errors import InvalidRequest, LmchatError, Reason
 from server.routing.report import Report
 from server.routing.router import Routed, RoutedPlain, Router
 from server.routing.stream import RoutedStream
-from server.rpc.calls import Call, Calls
-
-Context = grpc.aio.ServicerContext[Any, Any]
+from server.rpc.calls import Call, Calls, Context
 
 _encode = msgspec.json.Encoder().encode
 _JSON = "application/json"
@@ -170,7 +167,8 @@ class _SseWriter:
 def _parse(call: Call, request: HttpBody) -> _Asked:
     """The request of a caller with a key. Raises LmchatError."""
     call.authenticate()
-    _check_content_type(request.content_type)
+    if request.content_type != _JSON:
+        _check_content_type(request.content_type)
     plain = None if call.debug else openai_json.read_plain_request(request.data)
     if plain is not None:
         return _Asked(plain, plain.stream, legacy_functions=False)
@@ -180,7 +178,7 @@ def _parse(call: Call, request: HttpBody) -> _Asked:
 
 
 def _check_content_type(content_type: str) -> None:
-    if content_type != _JSON and content_type.partition(";")[0].strip().lower() != _JSON:
+    if content_type.partition(";")[0].strip().lower() != _JSON:
         got = f"got {content_type[:100]!r}" if content_type else "none was given"
         raise LmchatError(
             Reason.UNSUPPORTED_MEDIA_TYPE, f"Send the body with `content-type: application/json`; {got}."
@@ -231,10 +229,8 @@ def _details(reply: _Reply) -> str:
     Envoy makes the reply's headers of it. gRPC would send metadata as a message of its own, which costs a
     tenth of the whole call, and a status other than OK without the body; hence `grpc-status` among the lines.
     """
-    lines = [f"{name}: {value}" for name, value in reply.headers]
-    if reply.error is not None:
-        lines.append(f"grpc-status: {reply.error.status.grpc.value[0]}")
-    return "\n".join(lines)
+    lines = "\n".join(map(": ".join, reply.headers))
+    return lines if reply.error is None else f"{lines}\ngrpc-status: {reply.error.status.grpc.value[0]}"
 
 
 def _set_code(context: Context, error: LmchatError) -> None:

@@ -19,7 +19,8 @@ class Limits:
     """Makes limits; for use on one event loop."""
 
     def __init__(self) -> None:
-        self._far: set[Limit] = set()
+        #: Limits that have no timer yet.
+        self.far: set[Limit] = set()
         self._ticks = False
 
     def until(self, when: float) -> Limit:
@@ -30,28 +31,19 @@ class Limits:
         """The same for a time from now."""
         return Limit(self, asyncio.get_running_loop().time() + seconds)
 
-    def add(self, limit: Limit) -> None:
-        """Watch over `limit` from here on."""
-        loop = asyncio.get_running_loop()
-        if limit.when <= loop.time() + _NEAR:
-            limit.arm(loop)
-            return
-        self._far.add(limit)
+    def tick(self) -> None:
+        """Look through `far`, now and then."""
         if not self._ticks:
             self._ticks = True
-            loop.call_later(_TICK, self._look)
-
-    def discard(self, limit: Limit) -> None:
-        """Let go of it."""
-        self._far.discard(limit)
+            asyncio.get_running_loop().call_later(_TICK, self._look)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         near = loop.time() + _NEAR
-        for limit in [limit for limit in self._far if limit.when <= near]:
-            self._far.remove(limit)
+        for limit in [limit for limit in self.far if limit.when <= near]:
+            self.far.remove(limit)
             limit.arm(loop)
-        self._ticks = bool(self._far)
+        self._ticks = bool(self.far)
         if self._ticks:
             loop.call_later(_TICK, self._look)
 
@@ -76,18 +68,23 @@ class Limit:
         self._task.cancel()
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a limit needs a task")
         self._task = task
         self._cancelling = task.cancelling()
-        self._limits.add(self)
+        if self.when <= loop.time() + _NEAR:
+            self.arm(loop)
+        else:
+            self._limits.far.add(self)
+            self._limits.tick()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._timer is None:
-            self._limits.discard(self)
+            self._limits.far.discard(self)
             return
         self._timer.cancel()
         if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:

@@ -547,10 +547,10 @@ async def test_legacy_functions(gate: Gateway, up: FaultServer) -> None:
 
 
 async def test_internal_errors_are_masked(gate: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def explode(*_: object) -> None:
+    def explode(*_: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("server.routing.router.Router._complete", explode)
+    monkeypatch.setattr("server.routing.router.Router._plan", explode)
     reply = await gate.post(ask())
     assert reply.status == 500
     assert "secret" not in reply.body.decode()

@@ -109,7 +109,7 @@ async def test_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         with limits.after(60.0):
             pass
-    assert not limits._far
+    assert not limits.far
     assert limits._ticks
     await asyncio.sleep(0.01)  # timers fire in order
     assert not limits._ticks
