@@ -67,6 +67,7 @@ class Exchange:
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver: Receiver | None = receiver
+        self._loop = receiver.loop
         self._sending: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._error: httpx.TransportError | None = None
@@ -208,7 +209,7 @@ class Exchange:
 
     def _change(self) -> asyncio.Future[None]:
         """To be awaited: something has changed."""
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         return self._waiter
 
     def _wake(self) -> None:

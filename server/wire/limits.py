@@ -25,60 +25,60 @@ class Limits:
 
     def until(self, when: float) -> Limit:
         """`with` it, what takes longer than the loop's time `when` is cancelled, and raises TimeoutError."""
-        return Limit(self, when)
+        return Limit(self, asyncio.get_running_loop(), when)
 
     def after(self, seconds: float) -> Limit:
         """The same for a time from now."""
-        return Limit(self, asyncio.get_running_loop().time() + seconds)
+        loop = asyncio.get_running_loop()
+        return Limit(self, loop, loop.time() + seconds)
 
-    def tick(self) -> None:
+    def tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look through `far`, now and then."""
         if not self._ticks:
             self._ticks = True
-            asyncio.get_running_loop().call_later(_TICK, self._look)
+            loop.call_later(_TICK, self._look, loop)
 
-    def _look(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         near = loop.time() + _NEAR
         for limit in [limit for limit in self.far if limit.when <= near]:
             self.far.remove(limit)
-            limit.arm(loop)
-        self._ticks = bool(self.far)
-        if self._ticks:
-            loop.call_later(_TICK, self._look)
+            limit.arm()
+        self._ticks = False
+        if self.far:
+            self.tick(loop)
 
 
 class Limit:
     """See `Limits.until`. As asyncio.Timeout does, it tells its own cancelling of the task from others'."""
 
-    __slots__ = ("_cancelling", "_expired", "_limits", "_task", "_timer", "when")
+    __slots__ = ("_cancelling", "_expired", "_limits", "_loop", "_task", "_timer", "when")
 
-    def __init__(self, limits: Limits, when: float) -> None:
+    def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop, when: float) -> None:
         self._limits = limits
+        self._loop = loop
         self.when = when
         self._timer: asyncio.TimerHandle | None = None
         self._expired = False
 
-    def arm(self, loop: asyncio.AbstractEventLoop) -> None:
+    def arm(self) -> None:
         """Have the loop see to it."""
-        self._timer = loop.call_at(self.when, self._expire)
+        self._timer = self._loop.call_at(self.when, self._expire)
 
     def _expire(self) -> None:
         self._expired = True
         self._task.cancel()
 
     def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
+        task = asyncio.current_task(self._loop)
         if task is None:
             raise RuntimeError("a limit needs a task")
         self._task = task
         self._cancelling = task.cancelling()
-        if self.when <= loop.time() + _NEAR:
-            self.arm(loop)
+        if self.when <= self._loop.time() + _NEAR:
+            self.arm()
         else:
             self._limits.far.add(self)
-            self._limits.tick()
+            self._limits.tick(self._loop)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

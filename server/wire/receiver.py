@@ -50,6 +50,7 @@ class Receiver(ResponseHandler):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
+        self.loop = loop
         self._connection: Connection | None = None
         self._done: Callable[[Receiver], None] | None = None
         self._listener: Listener | None = None

@@ -75,15 +75,17 @@ class _Server:
 
     def __init__(self, url: httpx.URL, proxy: str | None) -> None:
         origin = URL(f"{url.scheme}://{url.netloc.decode('ascii')}")
-        loop = asyncio.get_running_loop()
+        #: Kept, since asking for it costs Python before 3.12 a system call.
+        self.loop = asyncio.get_running_loop()
         #: What aiohttp takes for the address of a server: a request to it, which is never sent itself.
-        self.route = ClientRequest("POST", origin, loop=loop, proxy=URL(proxy) if proxy else None)
+        self.route = ClientRequest("POST", origin, loop=self.loop, proxy=URL(proxy) if proxy else None)
         #: Requests for http are made to a proxy, with the whole URL; for https it makes a tunnel.
         self.proxied = proxy is not None and url.scheme == "http"
         self.idle: list[tuple[Receiver, float]] = []
 
-    def take(self, oldest: float) -> Receiver | None:
-        """The connection that was used last, if it was not before `oldest` and is still good."""
+    def take(self) -> Receiver | None:
+        """The connection that was used last, if that was not long ago and it is still good."""
+        oldest = self.loop.time() - _IDLE
         while self.idle:
             receiver, since = self.idle.pop()
             if since >= oldest and receiver.ready():
@@ -134,7 +136,7 @@ class Transport(httpx.AsyncBaseTransport):
         """
         target = self._targets.get((method, url)) or self._target(method, url)
         server = target.server
-        receiver = server.take(asyncio.get_running_loop().time() - _IDLE)
+        receiver = server.take()
         if receiver is None:
             receiver = await self._connect(server, connect)
         exchange = Exchange(receiver)
@@ -222,10 +224,9 @@ class Transport(httpx.AsyncBaseTransport):
 
     def _put(self, server: _Server, receiver: Receiver) -> None:
         """A connection can serve another call."""
-        loop = asyncio.get_running_loop()
-        server.idle.append((receiver, loop.time()))
+        server.idle.append((receiver, server.loop.time()))
         if self._sweeper is None:
-            self._sweeper = loop.call_later(_IDLE, self._sweep)
+            self._sweeper = server.loop.call_later(_IDLE, self._sweep)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
