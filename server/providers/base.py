@@ -56,11 +56,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     defaults: Mapping[str, float] = {}
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One way to reach a model; `name` is what routing directives use, `model` the id at the provider.
-
-    Equal to itself alone, so that what is worked out of one can be remembered by it.
-    """
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to reach a model; `name` is what routing directives use, `model` the id at the provider."""
 
     name: str
     model: str

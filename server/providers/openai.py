@@ -7,8 +7,6 @@ stray from it. https://platform.openai.com/docs/api-reference/chat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -97,17 +95,10 @@ def _post(out: dict[str, Any], endpoint: Endpoint, *, stream: bool) -> HttpReque
         out["stream"] = True
     else:
         out.pop("stream_options", None)  # only allowed on streams
-    _apply_quirks(out, endpoint.vendor)
-    where, headers = _addressed(endpoint, stream=stream)
-    return HttpRequest(where, headers, _encode(out))
-
-
-@lru_cache(4096)
-def _addressed(endpoint: Endpoint, *, stream: bool) -> tuple[str, Mapping[str, str]]:
-    """URL and headers of every request to an endpoint."""
     accept = "text/event-stream" if stream else "application/json"
+    _apply_quirks(out, endpoint.vendor)
     headers = {"content-type": "application/json", "accept": accept, **endpoint.provider.headers}
-    return url(endpoint), MappingProxyType(headers)
+    return HttpRequest(url(endpoint), headers, _encode(out))
 
 
 def url(endpoint: Endpoint) -> str:

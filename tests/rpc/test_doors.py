@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,10 @@ from lmchat.v1 import operations_service_pb2 as operations
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.app import SERVICES
+from server.config import Circuit
 from server.errors import LmchatError, Reason
+from server.routing.board import Board
+from server.routing.health import EndpointHealth
 from server.routing.report import Report
 from server.rpc import rest
 from tests.support import faults
@@ -605,6 +609,15 @@ async def test_metrics(gate: Gateway, up: FaultServer) -> None:
         ("answers_total",): 1.0,
         ("failures_total",): 6.0,
     }
+
+
+async def test_a_worker_that_stops_leaves_the_others_what_it_learned(up: FaultServer, tmp_path: Path) -> None:
+    configuration = CONFIGURATION.format(base_url=up.base_url, first_token="5s", idle="5s", total="10s")
+    board = Board.private(time.monotonic)
+    up.script("m", answer("Hi"))
+    async with gateway(tmp_path, configuration, board=board) as gate:
+        assert (await gate.post(ask())).status == 200
+    assert [standing.answers for _, standing in EndpointHealth(Circuit(), board).standings()] == [1]
 
 
 async def test_metrics_need_a_key(gate: Gateway) -> None:

@@ -16,6 +16,7 @@ from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2_grpc, operations_
 from server.app import Worker
 from server.catalog import Catalog
 from server.config_file import load
+from server.routing.board import Board
 from server.wire.transport import Transport
 
 KEY = "sk-test"
@@ -81,13 +82,13 @@ def ask(model: str = "m", **more: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def gateway(
-    tmp_path: Path, configuration: str, environ: Mapping[str, str] | None = None
+    tmp_path: Path, configuration: str, environ: Mapping[str, str] | None = None, board: Board | None = None
 ) -> AsyncIterator[Gateway]:
-    """A worker for a configuration in YAML; the key KEY is added to it."""
+    """A worker for a configuration in YAML; the key KEY is added to it. `board`: see Worker."""
     file = tmp_path / "lmchat.yaml"
     file.write_text(f"auth: {{keys: [{{name: test, key: {KEY}}}]}}\n{configuration}")
     config = load(file, environ or {})
-    worker = Worker(config, Catalog(config, environ or {}), Transport())
+    worker = Worker(config, Catalog(config, environ or {}), Transport(), board=board)
     address = await worker.start("127.0.0.1:0")
     async with grpc.aio.insecure_channel(address) as channel:
         try:
