@@ -21,7 +21,7 @@ from contextlib import suppress
 #: Seconds between two looks.
 _PERIOD = 0.25
 #: CPU seconds a second from which a worker is busy, and below which it is so no more.
-_BUSY, _IDLE = 0.6, 0.3
+_BUSY, _IDLE = 0.4, 0.2
 
 
 class Batching:

@@ -19,12 +19,12 @@ row = pytest.param
     ("loads", "expected"),
     [
         row([], [], id="never looked"),
-        row([0.0, 0.1, 0.5, 0.0], [], id="not busy"),
+        row([0.0, 0.1, 0.3, 0.0], [], id="not busy"),
         row([0.9], [True], id="busy"),
         row([0.9, 0.9, 2.0], [True], id="busy for long: told once"),
-        row([0.9, 0.5, 0.4], [True], id="a little less is still busy"),
-        row([0.9, 0.5, 0.1], [True, False], id="busy no more"),
-        row([0.9, 0.1, 0.5], [True, False], id="a little more is not busy yet"),
+        row([0.9, 0.3, 0.3], [True], id="a little less is still busy"),
+        row([0.9, 0.3, 0.1], [True, False], id="busy no more"),
+        row([0.9, 0.1, 0.3], [True, False], id="a little more is not busy yet"),
         row([0.9, 0.1, 0.9], [True, False, True], id="busy again"),
     ],
 )
