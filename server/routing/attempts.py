@@ -106,17 +106,16 @@ class _Account(msgspec.Struct):
             self.errors.pop(endpoint.id, None)
             self.errors[endpoint.id] = error
 
-    def failure(self, plan: Plan, error: LmchatError | None = None) -> LmchatError:
-        """The error that all of it comes to, which is `error` where nothing was called.
+    def failure(self, plan: Plan, error: LmchatError) -> LmchatError:
+        """What all of it comes to: `error`, where nothing was called.
 
         Callers who debug their routing learn from it, too, which endpoints were out.
         """
-        told = error or LmchatError(Reason.TIMEOUT, "The deadline had passed before a provider could be called.")
         if self.errors:
-            told = summary([*self.errors.values()], self.attempts)
+            error = summary([*self.errors.values()], self.attempts)
         if plan.debug:
-            told.skipped = tuple(skipped.record() for skipped in (*plan.skipped, *self.skipped))
-        return told
+            error.skipped = tuple(skipped.record() for skipped in (*plan.skipped, *self.skipped))
+        return error
 
 
 def _limit(candidate: Candidate, remaining: float, calls: int, *, whole: bool) -> float:
@@ -165,7 +164,8 @@ class Attempts:
         queue = [*plan.candidates]
         account = _Account()
         if deadline <= self._clock():
-            raise account.failure(plan)
+            late = LmchatError(Reason.TIMEOUT, "The deadline had passed before a provider could be called.")
+            raise account.failure(plan, late)
         while True:
             if len(queue) > 1:
                 self._reorder(queue)
@@ -193,7 +193,7 @@ class Attempts:
                     random=self._random,
                 )
                 if decision.action == "fail":
-                    raise account.failure(plan) from None
+                    raise account.failure(plan, error) from None
                 if decision.action == "retry":
                     await self._sleep(decision.delay)
                 else:

@@ -59,7 +59,6 @@ class Board:
         self.descriptor = descriptor
         #: Where the records of endpoints were found last: the place of the key, the key, and the record.
         self._known: dict[str, tuple[int, int, Record]] = {}
-        self._changes: dict[str, Change] = {}
 
     @classmethod
     def private(cls, clock: Callable[[], float]) -> Board:
@@ -92,12 +91,7 @@ class Board:
 
     def change(self, endpoint_id: str) -> Change:
         """The record of an endpoint, for a `with` in which no other process may change it."""
-        change = self._changes.get(endpoint_id)
-        if change is None:
-            if len(self._changes) >= _REMEMBERED:
-                self._changes.clear()
-            change = self._changes[endpoint_id] = Change(self, endpoint_id)
-        return change
+        return Change(self, endpoint_id)
 
     def endpoints(self) -> Iterator[tuple[str, Record]]:
         """Everything on the board, in no order; an id of more than 159 bytes is cut."""
@@ -136,18 +130,16 @@ class Board:
 class Change:
     """See `Board.change`. A class, since contextlib's generators cost more than the change itself."""
 
-    __slots__ = ("_at", "_board", "_endpoint_id", "_lock")
+    __slots__ = ("_board", "_endpoint_id", "_lock")
 
     def __init__(self, board: Board, endpoint_id: str) -> None:
         self._board = board
         self._endpoint_id = endpoint_id
-        #: The byte whose lock guards the set of the endpoint's record.
-        self._at = _place(endpoint_id)[1].start * _WORD
 
     def __enter__(self) -> Record:
         board = self._board
         if board.descriptor is not None:
-            self._lock = _lock(board.descriptor, self._at)
+            self._lock = _lock(board.descriptor, _place(self._endpoint_id)[1].start * _WORD)
         record = board.find(self._endpoint_id)
         if record is None:
             record = board.make(self._endpoint_id)
