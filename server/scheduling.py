@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 #: Seconds between two looks.
-_PERIOD = 0.25
+_PERIOD = 0.1
 #: CPU seconds a second from which a worker is busy, and below which it is so no more.
 _BUSY, _IDLE = 0.4, 0.2
 
