@@ -46,7 +46,7 @@ class Listener(Protocol):
 
 
 class Receiver(ResponseHandler):
-    """Has one listener at a time. Whoever has it either drops it, or hands it to `done` when it is `ready`."""
+    """Has one listener at a time. Whoever has it drops it in the end, or releases it if it is `ready`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -64,7 +64,7 @@ class Receiver(ResponseHandler):
         self._complete = False
 
     def lend(self, connection: Connection, done: Callable[[Receiver], None]) -> None:
-        """It is the end of `connection`, which lives as long; `done` is for whom calls leave it to."""
+        """It is the end of `connection`, which lives as long; `done` gets it when it is released."""
         self._connection = connection
         self._done = done
 
@@ -87,7 +87,7 @@ class Receiver(ResponseHandler):
 
     def drop(self) -> None:
         """Close the connection: what is still underway goes nowhere."""
-        self._listener = self._llhttp = None  # the latter would keep it alive until the next collection
+        self._listener = self._done = self._llhttp = None  # the last would keep it until the next collection
         self._spoilt = True
         self.abort()
         connection, self._connection = self._connection, None

@@ -1,11 +1,11 @@
 """The only outbound I/O to providers: HTTP/1.1 on pooled connections.
 
 aiohttp makes the connections: names, TLS, proxies. Keeping them, and what is said
-on them, is done here, in exchange.py and in receiver.py: aiohttp's ClientSession would cost several
-times as much, httpx's own transport some 3 ms of CPU a call with 16 in flight, and
-httpx's Request and Response more than sending and receiving, so that they are for
-those who have time. (pyreqwest is fast, but a call cancelled before its headers
-arrive goes on: the provider keeps generating, and the socket leaks.)
+on them, is done here, in exchange.py and in receiver.py: aiohttp's ClientSession
+would cost several times as much, httpx's own transport some 3 ms of CPU a call with
+16 in flight, and httpx's Request and Response more than sending and receiving, so
+that they are for those who have time. (pyreqwest is fast, but a call cancelled before
+its headers arrive goes on: the provider keeps generating, and the socket leaks.)
 
 Redirects are not followed: a provider's API never redirects, and credentials
 must not go elsewhere. Cancelling a call, or closing a response before its end,

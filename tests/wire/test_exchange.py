@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
+import weakref
 import zlib
 from itertools import pairwise
 from typing import Any
@@ -307,3 +309,20 @@ async def test_an_answer_that_is_there_can_be_had_at_once(pieces: list[bytes], w
         assert [data async for data in response.body] == []
         assert call.connection.fate == "pooled"
     await response.body.aclose()
+
+
+async def test_what_is_dropped_needs_no_garbage_collection() -> None:
+    """Of streams that are given up, thousands may be dropped before the next one."""
+    call = Call()
+    await asyncio.sleep(0)
+    call.receiver.data_received(LENGTH[:-1])
+    await call.task
+    kept = weakref.ref(call.receiver)
+    gc.disable()
+    try:
+        call.exchange.close()
+        call.receiver.connection_lost(None)
+        del call
+        assert kept() is None
+    finally:
+        gc.enable()
