@@ -51,12 +51,13 @@ class Batching:
 
 async def batch_when_busy() -> None:
     """Look now and then, until cancelled. An operator who gave the process a policy knows better."""
-    if sys.platform != "linux" or os.sched_getscheduler(0) != os.SCHED_OTHER:
-        return
-    batching = Batching(apply, time.monotonic, time.process_time)
-    while True:
-        await asyncio.sleep(_PERIOD)
-        batching.look()
+    with suppress(OSError):  # a sandbox without such calls, or without /proc, has no use for it
+        if sys.platform != "linux" or os.sched_getscheduler(0) != os.SCHED_OTHER:
+            return
+        batching = Batching(apply, time.monotonic, time.process_time)
+        while True:
+            await asyncio.sleep(_PERIOD)
+            batching.look()
 
 
 def apply(batch: bool) -> None:
@@ -64,5 +65,5 @@ def apply(batch: bool) -> None:
     if sys.platform == "linux":
         policy, none = os.SCHED_BATCH if batch else os.SCHED_OTHER, os.sched_param(0)
         for thread in os.listdir("/proc/self/task"):
-            with suppress(OSError):  # it has ended, or a sandbox forbids it
+            with suppress(ProcessLookupError):  # it has ended
                 os.sched_setscheduler(int(thread), policy, none)

@@ -78,3 +78,18 @@ async def test_an_operators_own_policy_stays(monkeypatch: pytest.MonkeyPatch) ->
     if sys.platform == "linux":
         monkeypatch.setattr(os, "sched_getscheduler", lambda _: os.SCHED_RR)
         await asyncio.wait_for(batch_when_busy(), 5.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such policy")
+@pytest.mark.parametrize("call", ["sched_getscheduler", "sched_setscheduler", "listdir"])
+async def test_where_a_sandbox_forbids_it_a_worker_goes_without(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbid(*_: object) -> None:
+        raise PermissionError
+
+    used = iter(range(1000))
+    monkeypatch.setattr(scheduling, "_PERIOD", 0.0)
+    monkeypatch.setattr("time.process_time", lambda: float(next(used)))
+    monkeypatch.setattr(os, call, forbid)
+    await asyncio.wait_for(batch_when_busy(), 5.0)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from lmchat.v1 import chat_pb2 as pb
@@ -79,21 +79,13 @@ class Emulation:
         request, limit = await self._fetched(endpoint, request, limit)
         return await self._caller(endpoint, request).complete(endpoint, request, limit)
 
-    def complete_plain(
-        self, endpoint: Endpoint, request: ChatRequest, limit: float
-    ) -> Coroutine[Any, Any, Answer | PlainAnswer]:
+    async def complete_plain(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Answer | PlainAnswer:
         """The same; as the provider wrote it only where nothing is emulated that shows in the answer."""
-        if not endpoint.emulates or isinstance(request, PlainRequest):  # which asks for nothing of the kind
-            return self._upstream.complete_plain(endpoint, request, limit)
-        return self._emulated_plain(endpoint, request, limit)
-
-    async def _emulated_plain(
-        self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float
-    ) -> Answer | PlainAnswer:
-        request, limit = await self._fetched(endpoint, request, limit)
-        caller = self._caller(endpoint, request)
-        if caller is not self._upstream:
-            return await caller.complete(endpoint, request, limit)
+        if endpoint.emulates and not isinstance(request, PlainRequest):  # which asks for nothing of the kind
+            request, limit = await self._fetched(endpoint, request, limit)
+            caller = self._caller(endpoint, request)
+            if caller is not self._upstream:
+                return await caller.complete(endpoint, request, limit)
         return await self._upstream.complete_plain(endpoint, request, limit)
 
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> Stream:
