@@ -160,7 +160,7 @@ class EndpointHealth:
         """Note a call about to be made. The first after a cooldown is the probe; it has a cooldown's time."""
         now = self._clock()
         record = self._board.find(endpoint_id)
-        if record is None or not record[_OPEN_UNTIL] or not _half_open(record, now):
+        if record is None or not _half_open(record, now):
             return Call(endpoint_id, now, probe=False)
         with self._board.change(endpoint_id) as record:
             probe = _half_open(record, now)  # unless another worker was faster
@@ -171,17 +171,11 @@ class EndpointHealth:
 
     def answered(self, call: Call, *, whole: bool, tokens: int = 0) -> None:
         """Content came now: the whole answer, of so many `tokens`, or the first of a stream."""
-        self._unwritten.append(_Answer(call, self._clock(), _ANSWER if whole else _FIRST_TOKEN, whole, tokens))
-        if call.probe:
-            self.settle()
-        elif len(self._unwritten) == 1:
-            self._defer(self.settle)
+        self._note(_Answer(call, self._clock(), _ANSWER if whole else _FIRST_TOKEN, whole, tokens))
 
     def success(self, call: Call, tokens: int = 0) -> None:
         """The answer of a stream, of so many `tokens`, is complete."""
-        self._unwritten.append(_Answer(call, self._clock(), 0, True, tokens))
-        if len(self._unwritten) == 1:
-            self._defer(self.settle)
+        self._note(_Answer(call, self._clock(), 0, True, tokens))
 
     def settle(self) -> None:
         """Write down the answers so far."""
@@ -220,6 +214,14 @@ class EndpointHealth:
                 if record[_PROBE] == call.begun:
                     record[_OPEN_UNTIL] = self._clock()
                     record[_PROBE] = 0.0
+
+    def _note(self, answer: _Answer) -> None:
+        """To be written down soon, and at once if it may close a circuit."""
+        self._unwritten.append(answer)
+        if answer.call.probe:
+            self.settle()
+        elif len(self._unwritten) == 1:
+            self._defer(self.settle)
 
     def _write(self, record: Record, answer: _Answer) -> None:
         """One answer. The rate of its tokens takes in the wait for the first of them."""

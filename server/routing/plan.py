@@ -133,17 +133,17 @@ def check_names(routing: pb.Routing, known: Iterable[str]) -> None:
 def plan(
     request: ChatRequest,
     models: Sequence[Model],
-    asked: pb.RequestOptions | None,
     health: Health,
     random: Callable[[], float],
     *,
     default_tries: int,
 ) -> Plan:
-    """The plan for `request` over `models`, the asked one first; `asked` are the request's `options`.
+    """The plan for `request` over `models`, the asked one first.
 
     `random` gives numbers in [0, 1). Raises InvalidRequest when the directive,
     or what the request needs, leaves no endpoint at all.
     """
+    asked = options(request)
     directive = _NO_DIRECTIVE if asked is None else Directive.of(asked)
     needed = features.needs(request)
     candidates: list[Candidate] = []

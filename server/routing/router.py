@@ -150,7 +150,7 @@ class Router:
             self._check(asked)
             models = self._models(request.model, asked)
         tries = self._retry.max_provider_tries
-        return plan(request, models, asked, self._health, self._ids.random, default_tries=tries)
+        return plan(request, models, self._health, self._ids.random, default_tries=tries)
 
     def _check(self, asked: pb.RequestOptions) -> None:
         """Raise InvalidRequest for names that mean nothing."""

@@ -25,8 +25,6 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 log = logging.getLogger("lmchat.rpc")
 
-# BLAKE2: Python's own, where SHA-256 is OpenSSL's, whose way to its code costs more than the hash.
-_digest = hashlib.blake2s
 _SANE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
 
 
@@ -34,7 +32,7 @@ class KeyRing:
     """The API keys callers may use. Holds their digests only: how long a look-up takes tells nothing of a key."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
-        self._names = {_digest(key.key.reveal().encode()).digest(): key.name for key in keys}
+        self._names = {_digest(key.key.reveal()): key.name for key in keys}
 
     def check(self, key: str | None) -> str:
         """The name of `key`. Raises LmchatError."""
@@ -42,7 +40,7 @@ class KeyRing:
             raise LmchatError(
                 Reason.MISSING_API_KEY, "No API key was given. Send it as `authorization: Bearer <key>`."
             )
-        name = self._names.get(_digest(key.encode()).digest())
+        name = self._names.get(_digest(key))
         if name is None:
             raise LmchatError(Reason.INVALID_API_KEY, "The API key is not known. Check it, or ask the operator.")
         return name
@@ -127,6 +125,11 @@ class Call:
 
 Calls = Callable[[Context], Call]
 """Makes a call of what gRPC knows of one; its key is not checked yet."""
+
+
+def _digest(key: str) -> bytes:
+    # BLAKE2: Python's own, where SHA-256 is OpenSSL's, whose way to its code costs more than the hash.
+    return hashlib.blake2s(key.encode()).digest()
 
 
 def _key(headers: Mapping[str, Any]) -> str | None:

@@ -167,8 +167,7 @@ class _SseWriter:
 def _parse(call: Call, request: HttpBody) -> _Asked:
     """The request of a caller with a key. Raises LmchatError."""
     call.authenticate()
-    if request.content_type != _JSON:
-        _check_content_type(request.content_type)
+    _check_content_type(request.content_type)
     plain = None if call.debug else openai_json.read_plain_request(request.data)
     if plain is not None:
         return _Asked(plain, plain.stream, legacy_functions=False)
@@ -178,7 +177,7 @@ def _parse(call: Call, request: HttpBody) -> _Asked:
 
 
 def _check_content_type(content_type: str) -> None:
-    if content_type.partition(";")[0].strip().lower() != _JSON:
+    if content_type != _JSON and content_type.partition(";")[0].strip().lower() != _JSON:
         got = f"got {content_type[:100]!r}" if content_type else "none was given"
         raise LmchatError(
             Reason.UNSUPPORTED_MEDIA_TYPE, f"Send the body with `content-type: application/json`; {got}."

@@ -14,7 +14,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.catalog import Model
 from server.errors import InvalidRequest, Reason
 from server.providers.base import Endpoint
-from server.routing.plan import Plan, check_names, covers, options, plan
+from server.routing.plan import Plan, check_names, covers, plan
 from tests.routing.routing_help import endpoint, model, request
 
 row = pytest.param
@@ -50,7 +50,7 @@ def planned(
     random: Callable[[], float] = never,
     default_tries: int = 3,
 ) -> Plan:
-    return plan(asked, models, options(asked), health or Health(), random, default_tries=default_tries)
+    return plan(asked, models, health or Health(), random, default_tries=default_tries)
 
 
 def order(made: Plan) -> list[str]:
