@@ -14,11 +14,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from server import config as configuration
-from server.catalog import Catalog, default_config
-from server.config import Config
-from server.config_file import load
-from server.config_yaml import ConfigError
+from server.config import model as configuration
+from server.config.load import load
+from server.config.model import Config
+from server.config.yaml import ConfigError
+from server.routing.catalog import Catalog, default_config
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -126,8 +126,8 @@ def _load(path: Path | None, environ: Mapping[str, str]) -> tuple[Config, Catalo
 def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     import uvloop
 
-    from server.app import serve
     from server.wire.transport import proxies
+    from server.worker.app import serve
 
     config, catalog = _load(options.config, environ)
     if not config.keys:
@@ -146,7 +146,7 @@ NO_MODELS = (
 
 
 def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from server.up import UpOptions, up
+    from server.launcher.up import UpOptions, up
 
     # Checked here, so that a mistake is one line and not a worker's death. The
     # embedded model's address is not known yet.

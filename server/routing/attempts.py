@@ -15,7 +15,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 import msgspec
 
 from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderError, Reason
-from server.routing.health import Call, EndpointHealth
+from server.routing.circuit import Call, EndpointHealth
 from server.routing.plan import Candidate, Plan, Skipped
 
 T = TypeVar("T")

@@ -14,11 +14,11 @@ from typing import NamedTuple, Protocol
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.catalog import Model
+from server.chat.openai_json import ChatRequest, PlainRequest
+from server.dialects.base import Endpoint
 from server.errors import InvalidRequest, LmchatError, Reason, SkippedRecord
-from server.openai_json import ChatRequest, PlainRequest
-from server.providers import features
-from server.providers.base import Endpoint
+from server.routing import capabilities as features
+from server.routing.catalog import Model
 
 #: The one topic of `lmchat.debug`.
 DEBUG_ROUTING = "routing"

@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server import openai_json
+from server.chat import openai_json
+from server.dialects.anthropic import models as anthropic_models
+from server.dialects.base import Endpoint
 from server.errors import LmchatError, ProviderError
-from server.providers import anthropic_models
-from server.providers.base import Endpoint
-from server.providers.caller import Stream, add_usage, copy
-from server.providers.upstream import Chunks
 from server.routing.attempts import Attempts, Success
 from server.routing.plan import Candidate, Plan
+from server.upstream.client import Chunks
+from server.upstream.ports import Stream, add_usage, copy
 
 #: A streamed call that has given its first content.
 Opened = tuple[Stream, Chunks]

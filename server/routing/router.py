@@ -9,21 +9,21 @@ from typing import NamedTuple, TypeVar
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.catalog import Catalog, Model
-from server.config import Retry
+from server.chat.openai_json import ChatRequest, PlainCompletion, include_usage, typed
+from server.config.model import Retry
+from server.dialects.base import Endpoint
 from server.errors import InvalidRequest, LmchatError, Reason
-from server.openai_json import ChatRequest, PlainCompletion, include_usage, typed
-from server.providers import features
-from server.providers.base import Endpoint
-from server.providers.caller import PlainCaller
-from server.providers.upstream import Answer, PlainAnswer
+from server.routing import capabilities as features
 from server.routing import resume
 from server.routing.attempts import Attempts, Success
-from server.routing.finish import StreamFinisher
-from server.routing.health import EndpointHealth
+from server.routing.catalog import Catalog, Model
+from server.routing.chunks import StreamFinisher
+from server.routing.circuit import EndpointHealth
 from server.routing.plan import DEBUG_ROUTING, Candidate, Plan, check_names, options, plan
 from server.routing.report import Report
 from server.routing.stream import RoutedStream
+from server.upstream.client import Answer, PlainAnswer
+from server.upstream.ports import PlainCaller
 
 R = TypeVar("R", pb.ChatCompletionRequest, ChatRequest)
 A = TypeVar("A", Answer, Answer | PlainAnswer)

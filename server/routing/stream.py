@@ -8,12 +8,12 @@ from contextlib import aclosing
 from typing import Self
 
 from server.errors import AttemptRecord, ProviderError, Reason
-from server.providers.upstream import Chunks
 from server.routing import resume
 from server.routing.attempts import SLACK, Success
-from server.routing.finish import StreamFinisher
-from server.routing.health import EndpointHealth
+from server.routing.chunks import StreamFinisher
+from server.routing.circuit import EndpointHealth
 from server.routing.report import Report
+from server.upstream.client import Chunks
 
 
 class RoutedStream:

@@ -10,8 +10,8 @@ from typing import Protocol, Self
 import httpx
 import msgspec
 
-from server.wire.inflate import Inflater
-from server.wire.receiver import Headers, Receiver
+from server.wire.connection import Headers, Receiver
+from server.wire.decompress import Inflater
 
 #: Bytes handed to a connection at once; larger bodies go as fast as the provider takes them.
 _PIECE = 2**18

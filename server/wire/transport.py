@@ -28,8 +28,8 @@ from aiohttp.hdrs import PROXY_AUTHORIZATION
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
+from server.wire.connection import Receiver
 from server.wire.exchange import Body, Exchange, Response
-from server.wire.receiver import Receiver
 
 #: URLs remembered: some providers' name the model.
 _MOST_TARGETS = 1000

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from server import local_model
+from server.launcher import local_model
 
 READY = 120  # seconds; the first start loads a model
 

@@ -31,7 +31,7 @@ from grpc_reflection.v1alpha import reflection
 from lmchat.v1 import chat_pb2, chat_service_pb2_grpc, model_pb2, model_service_pb2, model_service_pb2_grpc
 from lmchat.v1 import rest_pb2_grpc as rest_grpc
 
-from server import edge as places
+from server.launcher import envoy as places
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 10.0

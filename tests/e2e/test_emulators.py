@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from server import local_model
+from server.launcher import local_model
 from tests.e2e.conftest import free_port
+from tests.launcher.test_local_model import command, wait_until_ready
 from tests.support import needs
 from tests.support.gateway import Gateway, RestReply, gateway
-from tests.test_local_model import command, wait_until_ready
 
 TEXT = "Grüße from Rome 👋, in more words than go into one piece."
 CALLS = [("weather", {"city": "Rome"}), ("now", {})]

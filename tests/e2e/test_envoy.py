@@ -27,16 +27,14 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from lmchat.v1 import chat_pb2, chat_service_pb2_grpc, model_pb2, model_service_pb2, model_service_pb2_grpc
 
-from server import edge as places
+from server.launcher import envoy as places
 from tests.e2e import envoy_fixture
-from tests.e2e.envoy_fixture import (  # noqa: F401
+from tests.e2e.envoy_fixture import (
     DEADLINE,
     NOT_SERVING,
     ROOT,
     Context,
     Edge,
-    edge_fixture,
-    envoy_process_fixture,
     metadata,
 )
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from server.catalog import Catalog
-from server.config_file import load
+from server.config.load import load
+from server.routing.catalog import Catalog
 from tests.e2e.conftest import Up
 from tests.support import needs
 

@@ -14,13 +14,13 @@ import msgspec
 import pytest
 from lmchat.v1 import chat_pb2 as pb
 
-from server import openai_json
+from server.chat import openai_json
+from server.chat.openai_json.response import dump_usage
+from server.dialects.openai.dialect import url
 from server.errors import Reason
-from server.openai_json.response import dump_usage
-from server.providers.openai import url
-from server.providers.registry import VENDORS
-from server.providers.upstream import has_content
-from tests.providers.openai_help import TRANSLATOR, decode, endpoint, fold, torn
+from server.upstream.client import has_content
+from server.vendors.registry import VENDORS
+from tests.dialects.openai_help import TRANSLATOR, decode, endpoint, fold, torn
 from tests.recordings.readings import Told, content_of
 from tests.support.needs import RECORDINGS, missing
 

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import jsonschema
 import pytest
 
-from tests.providers import bedrock_help
-from tests.providers.test_gemini_recordings import check_conversation
-from tests.providers.test_gemini_recordings import validator as gemini_validator
+from tests.dialects import bedrock_help
+from tests.dialects.test_gemini_recordings import check_conversation
+from tests.dialects.test_gemini_recordings import validator as gemini_validator
 from tests.support.faults import FaultServer, fault_server, reply
 from tests.support.gateway import Gateway, gateway
 from tests.support.needs import ROOT, missing

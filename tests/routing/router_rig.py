@@ -12,16 +12,16 @@ from typing import Any
 import httpx
 from lmchat.v1 import chat_pb2 as pb
 
-from server.catalog import Catalog
-from server.config import Circuit, Config, EndpointSettings, ModelSettings, ProviderSettings, Retry, Timeouts
+from server.config.model import Circuit, Config, EndpointSettings, ModelSettings, ProviderSettings, Retry, Timeouts
+from server.dialects.base import Endpoint, HttpRequest
+from server.dialects.openai.dialect import OpenAITranslator
 from server.errors import InvalidRequest
-from server.providers.base import Endpoint, HttpRequest
-from server.providers.openai import OpenAITranslator
-from server.providers.upstream import Upstream
-from server.routing.board import Board
-from server.routing.health import EndpointHealth
+from server.routing.catalog import Catalog
+from server.routing.circuit import EndpointHealth
 from server.routing.router import Ids, Routed, Router
+from server.routing.shared_stats import Board
 from server.routing.stream import RoutedStream
+from server.upstream.client import Upstream
 from tests.routing.routing_help import request
 from tests.support.sending import MockSender
 

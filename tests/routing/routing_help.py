@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from lmchat.v1 import chat_pb2 as pb
 
-from server.catalog import Model
-from server.config import Price, ProviderSettings, Timeouts
-from server.providers.base import Endpoint
-from server.providers.registry import PLAIN
+from server.config.model import Price, ProviderSettings, Timeouts
+from server.dialects.base import Endpoint
+from server.routing.catalog import Model
+from server.vendors.registry import PLAIN
 
 T = TypeVar("T")
 

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from server.config import Circuit
+from server.config.model import Circuit
+from server.dialects import errors as failures
+from server.dialects.base import Endpoint
 from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderError, Reason
-from server.providers import failures
-from server.providers.base import Endpoint
 from server.routing.attempts import Attempts, Decision, Success, decide, summary
-from server.routing.board import Board
-from server.routing.health import EndpointHealth
+from server.routing.circuit import EndpointHealth
 from server.routing.plan import Candidate, Plan
+from server.routing.shared_stats import Board
 from tests.routing.routing_help import Clock, endpoint
 
 row = pytest.param

@@ -21,7 +21,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from lmchat.v1 import model_service_pb2
 
-from server import openai_json
+from server.chat import openai_json
 from tests.support.fault_rows import (
     FAULTS,
     FINE,

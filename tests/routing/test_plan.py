@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from lmchat.v1 import chat_pb2 as pb
 
-from server.catalog import Model
+from server.dialects.base import Endpoint
 from server.errors import InvalidRequest, Reason
-from server.providers.base import Endpoint
+from server.routing.catalog import Model
 from server.routing.plan import Plan, check_names, covers, plan
 from tests.routing.routing_help import endpoint, model, request
 

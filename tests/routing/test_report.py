@@ -7,8 +7,8 @@ import json
 import msgspec
 import pytest
 
+from server.chat.openai_json.response import dump_report
 from server.errors import AttemptRecord, SkippedRecord
-from server.openai_json.response import dump_report
 from server.routing.report import Report
 
 ATTEMPTS = [AttemptRecord("a", "m", 503, "overloaded", 12), AttemptRecord("b", "m", 200, "ok", 345)]

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from lmchat.v1 import chat_pb2 as pb
 
-from server import openai_json
-from server.config import ProviderSettings, Timeouts
+from server.chat import openai_json
+from server.config.model import ProviderSettings, Timeouts
+from server.dialects.base import Endpoint
 from server.errors import LmchatError, ProviderError, Reason
-from server.providers.base import Endpoint
-from server.providers.registry import PLAIN, VENDORS
 from server.routing import resume
+from server.vendors.registry import PLAIN, VENDORS
 from tests.routing.router_rig import (
     DONE,
     FOR_EVER,

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from lmchat.v1 import chat_pb2 as pb
 
-from server.config import Circuit, Price, Timeouts
+from server.chat.openai_json import PlainCompletion
+from server.config.model import Circuit, Price, Timeouts
 from server.errors import InvalidRequest, LmchatError, Reason
-from server.openai_json import PlainCompletion
 from tests.routing.router_rig import (
     DONE,
     FOR_EVER,

@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from lmchat.v1 import chat_pb2 as pb
 
-from server import openai_json
+from server.chat import openai_json
 from server.errors import STATUS, Reason
 from tests.support.faults import (
     Behaviour,

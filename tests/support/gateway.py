@@ -13,11 +13,11 @@ import grpc
 from google.api.httpbody_pb2 import HttpBody
 from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2_grpc, operations_service_pb2_grpc, rest_pb2_grpc
 
-from server.app import Worker
-from server.catalog import Catalog
-from server.config_file import load
-from server.routing.board import Board
+from server.config.load import load
+from server.routing.catalog import Catalog
+from server.routing.shared_stats import Board
 from server.wire.transport import Transport
+from server.worker.app import Worker
 
 KEY = "sk-test"
 AUTH = (("authorization", f"Bearer {KEY}"),)

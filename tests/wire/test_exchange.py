@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.wire.connection import _MOST_HEADERS, Receiver
 from server.wire.exchange import _MOST_UNREAD, Exchange
-from server.wire.receiver import _MOST_HEADERS, Receiver
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-a: 1\r\n\r\nhello"
 CHUNKED = (

@@ -28,7 +28,8 @@ from lmchat_dev.bench.processes import (
     python,
     wait_for,
 )
-from server import edge, resources
+from server.launcher import envoy as edge
+from server.launcher import resources
 
 KEY = "sk-bench"
 MODELS = 10_000

@@ -1,0 +1,166 @@
+"""What every call has: a request id, a key that was checked, a time budget, and errors in the caller's form."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import msgspec
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from lmchat.v1 import chat_pb2 as pb
+
+from server import errors
+from server.config.model import Key
+from server.errors import LmchatError, Reason
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+log = logging.getLogger("lmchat.rpc")
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
+
+
+class KeyRing:
+    """The API keys callers may use. Holds their digests only: how long a look-up takes tells nothing of a key."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._names = {_digest(key.key.reveal()): key.name for key in keys}
+
+    def check(self, key: str | None) -> str:
+        """The name of `key`. Raises LmchatError."""
+        if not key:
+            raise LmchatError(
+                Reason.MISSING_API_KEY, "No API key was given. Send it as `authorization: Bearer <key>`."
+            )
+        name = self._names.get(_digest(key))
+        if name is None:
+            raise LmchatError(Reason.INVALID_API_KEY, "The API key is not known. Check it, or ask the operator.")
+        return name
+
+
+class Call:
+    """One RPC; `async with` checks the key and turns whatever is raised into the caller's error.
+
+    `request_id` is the caller's if it is sane, else new. `started` is of the
+    gateway's monotonic clock. `debug` is what the header `x-lmchat-debug` asks
+    for, topics with commas between: the same as `lmchat.debug` in a request.
+    """
+
+    __slots__ = ("_clock", "_keys", "authorization", "context", "debug", "request_id", "started")
+
+    def __init__(self, keys: KeyRing, clock: Callable[[], float], context: Context) -> None:
+        self._keys = keys
+        self._clock = clock
+        self.context = context
+        self.started = clock()
+        metadata = context.invocation_metadata() or ()
+        headers: dict[str, Any] = dict(metadata)  # of those that come twice, the last
+        self.authorization = _key(headers)
+        request_id = str(headers.get("x-request-id", ""))
+        self.request_id = request_id if _SANE_ID(request_id) else f"req_{uuid.uuid4().hex}"
+        self.debug: list[str] = []
+        if "x-lmchat-debug" in headers:  # a list, which may come in several lines
+            told = [str(value) for name, value in metadata if name == "x-lmchat-debug"]
+            self.debug = " ".join(told).replace(",", " ").split()
+
+    def authenticate(self) -> None:
+        """Raise LmchatError unless the caller has a key."""
+        self._keys.check(self.authorization)
+
+    def add_options(self, request: pb.ChatCompletionRequest) -> None:
+        """Add to `request` what its headers ask for."""
+        if self.debug:
+            request.lmchat.debug.extend(self.debug)
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds the caller still gives; None for no limit."""
+        return self.context.time_remaining()
+
+    def elapsed(self) -> float:
+        """Seconds since the call began."""
+        return self._clock() - self.started
+
+    def explain(self, error: BaseException) -> LmchatError:
+        """What the caller is told of `error`; a fault of ours is logged and masked."""
+        if isinstance(error, LmchatError):
+            raw = getattr(error, "raw", "")
+            if raw:
+                log.warning("%s: %s (%s)", self.request_id, error.reason, raw[:1000])
+            return error
+        log.error("%s: internal error", self.request_id, exc_info=error)
+        return errors.internal()
+
+    async def __aenter__(self) -> Self:
+        try:
+            self.authenticate()
+        except LmchatError as error:
+            await self._abort(error)
+        return self
+
+    async def begin(self) -> None:
+        """Send an answer's headers. Not before it is sure: an error after them reaches REST without its body."""
+        await self.context.send_initial_metadata((("x-request-id", self.request_id),))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+            await self._abort(self.explain(error))
+
+    async def _abort(self, error: LmchatError) -> None:
+        status = rpc_status.to_status(rich_status(error, self.request_id))
+        await self.context.abort(
+            status.code, status.details, (*status.trailing_metadata, ("x-request-id", self.request_id))
+        )
+
+
+Calls = Callable[[Context], Call]
+"""Makes a call of what gRPC knows of one; its key is not checked yet."""
+
+
+def _digest(key: str) -> bytes:
+    # BLAKE2: Python's own, where SHA-256 is OpenSSL's, whose way to its code costs more than the hash.
+    return hashlib.blake2s(key.encode()).digest()
+
+
+def _key(headers: Mapping[str, Any]) -> str | None:
+    """The caller's API key, as OpenAI's SDKs send it, or else as Azure's and Anthropic's do."""
+    scheme, _, token = str(headers.get("authorization", "")).partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    other = headers.get("x-api-key") or headers.get("api-key")
+    return str(other) if other else None
+
+
+def rich_status(error: LmchatError, request_id: str) -> status_pb2.Status:
+    """`error` as google.rpc.Status with ErrorInfo, BadRequest and RetryInfo (AIP-193)."""
+    info = error_details_pb2.ErrorInfo(reason=error.reason.upper(), domain=errors.DOMAIN)
+    info.metadata["request_id"] = request_id
+    if error.attempts:
+        info.metadata["attempts"] = msgspec.json.encode(error.attempts).decode()
+    if error.skipped:
+        info.metadata["skipped"] = msgspec.json.encode(error.skipped).decode()
+    details: list[Any] = [info]
+    if error.param:
+        info.metadata["param"] = error.param
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.param, description=error.message)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if error.retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_after * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(code=error.status.grpc.value[0], message=error.message)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status

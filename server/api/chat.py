@@ -1,0 +1,44 @@
+"""The typed door: `lmchat.v1.ChatCompletions`."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from lmchat.v1 import chat_pb2 as pb
+from lmchat.v1 import chat_service_pb2_grpc as chat_grpc
+
+from server.api.call import Calls, Context
+from server.api.validate import validate
+from server.routing.router import Router
+
+
+class ChatCompletions(chat_grpc.ChatCompletionsServicer):
+    """Both calls take the caller's deadline and cancellation to the provider."""
+
+    def __init__(self, calls: Calls, router: Router) -> None:
+        self._calls = calls
+        self._router = router
+
+    async def CreateChatCompletion(self, request: pb.ChatCompletionRequest, context: Context) -> pb.ChatCompletion:
+        """The whole answer."""
+        async with self._calls(context) as call:
+            validate(request)
+            call.add_options(request)
+            routed = await self._router.complete(request, call.timeout)
+            await call.begin()
+            return routed.completion
+        raise AssertionError  # the block above returns or aborts
+
+    async def StreamChatCompletion(  # type: ignore[override]
+        self, request: pb.ChatCompletionRequest, context: Context
+    ) -> None:
+        """One message a chunk."""
+        async with self._calls(context) as call:
+            validate(request)
+            call.add_options(request)
+            routed = await self._router.stream(request, call.timeout)
+            async with aclosing(routed.batches()) as batches:
+                await call.begin()
+                async for batch in batches:
+                    for chunk in batch:
+                        await context.write(chunk)

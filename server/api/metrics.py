@@ -1,0 +1,96 @@
+"""The operators' door: `lmchat.v1.Operations`, over REST `GET /metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import get_args
+
+from google.api.httpbody_pb2 import HttpBody
+from lmchat.v1 import operations_service_pb2 as pb
+from lmchat.v1 import operations_service_pb2_grpc as operations_grpc
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from server.api.call import Calls, Context
+from server.routing.circuit import EndpointHealth, State
+
+_LABELS = ("provider", "endpoint", "model")
+
+
+class Operations(operations_grpc.OperationsServicer):
+    """Metrics are made when they are asked for; a call pays nothing for them but its count in EndpointHealth."""
+
+    def __init__(self, calls: Calls, health: EndpointHealth) -> None:
+        self._calls = calls
+        self._registry = CollectorRegistry()
+        self._registry.register(_Endpoints(health))
+
+    async def GetMetrics(self, request: pb.GetMetricsRequest, context: Context) -> HttpBody:
+        """Prometheus's text format."""
+        async with self._calls(context) as call:
+            # Thousands of endpoints take long enough to be felt by calls under way.
+            text = await asyncio.to_thread(generate_latest, self._registry)
+            await call.begin()
+            return HttpBody(content_type=CONTENT_TYPE_LATEST, data=text)
+        raise AssertionError  # the block above returns or aborts
+
+
+class _Endpoints(Collector):
+    """Every endpoint that was called, by any worker of this machine."""
+
+    def __init__(self, health: EndpointHealth) -> None:
+        self._health = health
+
+    def describe(self) -> Iterable[Metric]:
+        """The families, without samples; else registering would collect them."""
+        return self._families()
+
+    def collect(self) -> Iterable[Metric]:
+        """The families with a sample for each endpoint."""
+        families = circuit, openings, answers, failures, latency, first_token, throughput = self._families()
+        for endpoint_id, standing in self._health.standings():
+            labels = (*endpoint_id.split("/", 2), "", "")[:3]  # a very long id was cut, perhaps before its slashes
+            for state in get_args(State):
+                circuit.add_metric((*labels, state), state == standing.state)
+            openings.add_metric(labels, standing.openings)
+            answers.add_metric(labels, standing.answers)
+            failures.add_metric(labels, standing.failures)
+            if standing.latency is not None:
+                latency.add_metric(labels, standing.latency)
+            if standing.first_token is not None:
+                first_token.add_metric(labels, standing.first_token)
+            if standing.throughput is not None:
+                throughput.add_metric(labels, standing.throughput)
+        return families
+
+    @staticmethod
+    def _families() -> tuple[
+        GaugeMetricFamily,
+        CounterMetricFamily,
+        CounterMetricFamily,
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        GaugeMetricFamily,
+        GaugeMetricFamily,
+    ]:
+        return (
+            GaugeMetricFamily("lmchat_endpoint_circuit", "1 for the circuit's state.", labels=(*_LABELS, "state")),
+            CounterMetricFamily("lmchat_endpoint_circuit_openings", "Times it opened.", labels=_LABELS),
+            CounterMetricFamily("lmchat_endpoint_answers", "Complete answers.", labels=_LABELS),
+            CounterMetricFamily("lmchat_endpoint_failures", "Calls the endpoint failed.", labels=_LABELS),
+            GaugeMetricFamily(
+                "lmchat_endpoint_latency_seconds",
+                "Moving average of the time to whole answers that were not streamed.",
+                labels=_LABELS,
+            ),
+            GaugeMetricFamily(
+                "lmchat_endpoint_first_token_seconds",
+                "Moving average of the time to the first content of streams.",
+                labels=_LABELS,
+            ),
+            GaugeMetricFamily(
+                "lmchat_endpoint_tokens_per_second", "Moving average of output tokens.", labels=_LABELS
+            ),
+        )

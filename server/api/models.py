@@ -1,0 +1,93 @@
+"""The catalogue's door: `lmchat.v1.Models`, over REST `GET /api/v1/models`."""
+
+from __future__ import annotations
+
+from lmchat.v1 import model_pb2, model_service_pb2
+from lmchat.v1 import model_service_pb2_grpc as model_grpc
+
+from server.api.call import Calls, Context
+from server.dialects.base import Endpoint
+from server.routing import capabilities as features
+from server.routing.catalog import Catalog, Model
+from server.routing.circuit import EndpointHealth
+
+#: Request parameters besides the tuning knobs, each with the feature it needs.
+_FEATURE_PARAMETERS = {"tools": "tools", "tool_choice": "tools", "response_format": "json_schema", "n": "n"}
+_MODALITIES = ("image", "audio", "file")
+
+
+class Models(model_grpc.ModelsServicer):
+    """`created` is the time, in Unix seconds, at which the catalogue was read."""
+
+    def __init__(self, calls: Calls, catalog: Catalog, created: int, health: EndpointHealth) -> None:
+        self._calls = calls
+        self._catalog = catalog
+        self._health = health
+        self._created = created
+        self._models = catalog.models()
+        self._list = [self._model(model) for model in self._models]
+
+    async def ListModels(
+        self, request: model_service_pb2.ListModelsRequest, context: Context
+    ) -> model_service_pb2.ListModelsResponse:
+        """Every model, wildcards included."""
+        async with self._calls(context) as call:
+            listed = model_service_pb2.ListModelsResponse(object="list", data=self._list)
+            for model, known in zip(listed.data, self._models, strict=True):
+                self._add_health(model, known)
+            await call.begin()
+            return listed
+        raise AssertionError  # the block above returns or aborts
+
+    async def GetModel(self, request: model_service_pb2.GetModelRequest, context: Context) -> model_pb2.Model:
+        """One model; an id that a wildcard covers is found too."""
+        async with self._calls(context) as call:
+            known = self._catalog.resolve(request.model)
+            model = self._model(known)
+            self._add_health(model, known)
+            await call.begin()
+            return model
+        raise AssertionError  # the block above returns or aborts
+
+    def _add_health(self, model: model_pb2.Model, known: Model) -> None:
+        """Say how the endpoints of `known` are doing now."""
+        for shown, endpoint in zip(model.lmchat.endpoints, known.endpoints, strict=True):
+            standing = self._health.standing(endpoint.id)
+            shown.health.state = standing.state
+            if standing.latency is not None:
+                shown.health.latency_ms = round(standing.latency * 1000, 1)
+            if standing.first_token is not None:
+                shown.health.first_token_ms = round(standing.first_token * 1000, 1)
+            if standing.throughput is not None:
+                shown.health.tokens_per_second = round(standing.throughput, 1)
+
+    def _model(self, model: Model) -> model_pb2.Model:
+        return model_pb2.Model(
+            id=model.id,
+            object="model",
+            created=self._created,
+            owned_by=model.endpoints[0].provider.key,
+            lmchat=model_pb2.ModelDetails(
+                endpoints=[_endpoint(endpoint) for endpoint in model.endpoints],
+                context_length=model.context_length,
+                max_output_tokens=model.max_output_tokens,
+                aliases=model.aliases,
+            ),
+        )
+
+
+def _endpoint(endpoint: Endpoint) -> model_pb2.Endpoint:
+    has = features.FEATURES if endpoint.features is None else endpoint.features
+    parameters = features.KNOBS - endpoint.drops | {
+        p for p, feature in _FEATURE_PARAMETERS.items() if feature in has
+    }
+    price = endpoint.price
+    return model_pb2.Endpoint(
+        name=endpoint.name,
+        provider=endpoint.provider.key,
+        dialect=endpoint.dialect,
+        model=endpoint.model,
+        supported_parameters=sorted(parameters),
+        input_modalities=["text", *(name for name in _MODALITIES if name in has)],
+        price=model_pb2.Price(input=price.input, output=price.output) if price else None,
+    )

@@ -1,0 +1,85 @@
+"""Checks a typed request, which no JSON codec has seen, to the rules of the REST door."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from lmchat.v1 import chat_pb2 as pb
+
+from server.chat.openai_json.bounds import INTEGERS, MAX_STOP, NUMBERS
+from server.chat.openai_json.fields import at, decode, kind
+from server.errors import InvalidRequest
+
+
+def validate(request: pb.ChatCompletionRequest) -> None:
+    """Raise InvalidRequest naming the first field at fault."""
+    if not request.model:
+        raise InvalidRequest("Required: the id of a model; Models.ListModels lists them.", "model")
+    if not request.messages:
+        raise InvalidRequest("Required: at least one message.", "messages")
+    for name, (low, high) in (NUMBERS | INTEGERS).items():
+        if request.HasField(name):  # type: ignore[arg-type]
+            value = getattr(request, name)
+            if not low <= value <= high:
+                raise InvalidRequest(f"Must be between {low:g} and {high:g}, got {value:g}.", name)
+    for token, bias in request.logit_bias.items():
+        if not -100 <= bias <= 100:
+            raise InvalidRequest(f"Must be between -100 and 100, got {bias:g}.", f"logit_bias.{token}")
+    if len(request.stop) > MAX_STOP:
+        raise InvalidRequest(f"At most {MAX_STOP} sequences, got {len(request.stop)}.", "stop")
+    routing = request.lmchat.routing
+    if routing.HasField("max_provider_tries") and not 1 <= routing.max_provider_tries <= 100:
+        raise InvalidRequest(
+            f"Must be between 1 and 100, got {routing.max_provider_tries}.", "lmchat.routing.max_provider_tries"
+        )
+    for index, message in enumerate(request.messages):
+        try:
+            _message(message)
+        except InvalidRequest as error:
+            raise at(at(error, index), "messages") from None
+    for index, tool in enumerate(request.tools):
+        if not tool.function.name and not tool.HasField("other_json"):
+            raise InvalidRequest("Required.", f"tools[{index}].function.name")
+    _walk(request, "")
+
+
+def _message(message: pb.Message) -> None:
+    if not message.role:
+        raise InvalidRequest("Required.", "role")
+    if message.role != pb.ROLE_ASSISTANT and not message.content:
+        raise InvalidRequest("Required: at least one content part.", "content")
+    if message.role == pb.ROLE_TOOL and not message.tool_call_id:
+        raise InvalidRequest("Required on a tool message.", "tool_call_id")
+    for index, part in enumerate(message.content):
+        if part.WhichOneof("part") is None:
+            raise InvalidRequest("A content part must hold something.", f"content[{index}]")
+        if part.HasField("image_url") and not part.image_url.url:
+            raise InvalidRequest("Required.", f"content[{index}].image_url.url")
+
+
+def _walk(msg: Any, path: str) -> None:
+    """Every field whose name ends in `_json` must hold one JSON object, every enum a number of this contract."""
+    for field, value in msg.ListFields():
+        here = f"{path}.{field.name}" if path else field.name
+        if field.message_type is None:
+            if field.name.endswith("_json"):
+                _json_object(value, here)
+            elif field.enum_type is not None and value not in field.enum_type.values_by_number:
+                raise InvalidRequest(f"{field.enum_type.name} has no number {value}.", here)
+        elif field.message_type.GetOptions().map_entry:
+            continue
+        elif field.is_repeated:
+            for index, item in enumerate(value):
+                _walk(item, f"{here}[{index}]")
+        else:
+            _walk(value, here)
+
+
+def _json_object(value: str, path: str) -> None:
+    try:
+        obj = decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"Not valid JSON: {error}", path) from None
+    if obj.__class__ is not dict:
+        raise InvalidRequest(f"Must hold a JSON object, holds {kind(obj)}.", path)

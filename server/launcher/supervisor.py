@@ -1,0 +1,328 @@
+"""Child processes kept alive: started, watched, started again, replaced, stopped.
+
+Knows nothing of what its children do; `launcher.up` says what to run and when a child is ready.
+
+Rules
+- A child runs while its parent does, whatever ends the parent: see `_EXEC`.
+- A child leads a session of its own, so that Ctrl-C in a terminal reaches the parent alone,
+  which then stops its children in order.
+- What a child writes is passed on line by line, and nobody who stops reading stalls parent or child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+# Becomes the command, after asking the kernel to kill it when its parent dies; the request outlives exec.
+# Asked for here, in a process of its own, and not in subprocess's preexec_fn, which runs Python between fork
+# and exec, where a lock that another thread held stays locked for ever. A pipe to the parent that ends with it
+# would need the child's help, and Envoy gives none. The parent may have died before the request: hence its
+# id. "Parent" means the thread that forked: here the event loop's, the main one. Elsewhere than on Linux the
+# kernel has no such service: children then outlive a parent that is killed with SIGKILL.
+_EXEC = """
+import ctypes, os, signal, sys
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(0)
+try:
+    os.execvp(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.exit(f"cannot run {sys.argv[2]}: {error.strerror}")
+"""
+
+_LINE = 64 * 1024
+"""Bytes after which a line without an end is passed on as it is."""
+
+
+class ChildFailed(Exception):
+    """A child ended, or took too long, before it was ready. One line, with the child's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One start of a child.
+
+    `argv` is the command, `env` its whole environment. `ready()` returns once the child does its
+    work, and may try for as long as it likes: it is cancelled when the child ends or time is up.
+    `address` is where the child can be reached, for the use of who made the launch.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    ready: Callable[[], Awaitable[None]]
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Seconds to wait before a child is started again.
+
+    `first` after a life of at least `steady`, then twice as long each time, up to `most`.
+    """
+
+    first: float = 0.1
+    most: float = 10.0
+    steady: float = 10.0
+
+    def after(self, previous: float, lived: float) -> float:
+        """The wait after a life of `lived` seconds that followed a wait of `previous` (0: none)."""
+        return self.first if lived >= self.steady or not previous else min(self.most, previous * 2)
+
+
+class Log:
+    """Lines from children, written to `stream` by a thread of its own.
+
+    A terminal that is paused, or a pipe nobody reads, blocks that thread alone; past `capacity`
+    waiting lines, further ones are dropped and counted. A stream that is closed swallows them.
+    """
+
+    def __init__(self, stream: TextIO, capacity: int = 10_000) -> None:
+        self._stream = stream
+        self._lines: queue.Queue[str | None] = queue.Queue(capacity)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._write, daemon=True, name="log")
+        self._thread.start()
+
+    def line(self, name: str, text: str) -> None:
+        """Add one line of the child `name`."""
+        try:
+            if self._dropped:
+                self._lines.put_nowait(f"lmchat: {self._dropped} lines dropped\n")
+                self._dropped = 0
+            self._lines.put_nowait(f"{name}: {text}\n")
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self, patience: float = 1.0) -> None:
+        """Write what is waiting, for at most `patience` seconds."""
+        try:
+            self._lines.put(None, timeout=patience)
+        except queue.Full:
+            return
+        self._thread.join(patience)
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                self._stream.write(line)
+                if self._lines.empty():
+                    self._stream.flush()
+            except (OSError, ValueError):
+                continue
+
+
+class Process:
+    """One running process of a child."""
+
+    def __init__(self, name: str, launch: Launch, process: asyncio.subprocess.Process, log: Log) -> None:
+        self.launch = launch
+        self._process = process
+        self._relay = asyncio.create_task(_relay(name, process.stdout, log))
+
+    @classmethod
+    async def spawn(cls, name: str, launch: Launch, log: Log) -> Process:
+        """Start it; its stdout and stderr go to `log`."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", "-c", _EXEC, str(os.getpid()), *launch.argv),
+            env=launch.env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        return cls(name, launch, process, log)
+
+    async def wait(self) -> str:
+        """How it ended, once it has and what it wrote is passed on."""
+        code = await self._process.wait()
+        # Someone it left behind may hold its stdout open.
+        await asyncio.wait({self._relay}, timeout=1.0)
+        self._relay.cancel()
+        return f"exited with code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+
+    def kill(self) -> None:
+        """End it now. No effect on one that has ended."""
+        self._signal(signal.SIGKILL)
+
+    async def stop(self, grace: float) -> bool:
+        """SIGTERM, then SIGKILL after `grace` seconds; returns when it has ended, with whether by itself."""
+        self._signal(signal.SIGTERM)
+        ended = asyncio.ensure_future(self.wait())
+        try:
+            await asyncio.wait({ended}, timeout=grace)
+            in_time = ended.done()
+            if not in_time:
+                self.kill()
+            await ended
+            return in_time
+        finally:
+            ended.cancel()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+
+
+class Child:
+    """A command that is kept running, under one name, through any number of processes.
+
+    `plan(n)` says how to start the nth process, from 1. It gets `start_timeout` seconds to be
+    ready and `grace` seconds to end after SIGTERM. `changed()` is called whenever `serving` has
+    changed. `clock` and `sleep` are those of the backoff.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plan: Callable[[int], Launch],
+        log: Log,
+        *,
+        grace: float,
+        start_timeout: float = 60.0,
+        changed: Callable[[], None] = lambda: None,
+        backoff: Backoff = Backoff(),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.name = name
+        self.serving: list[Launch] = []
+        """The processes that became ready and have not ended: one, two during `replace`, none after a death."""
+        self._plan = plan
+        self._log = log
+        self._grace = grace
+        self._start_timeout = start_timeout
+        self._changed = changed
+        self._backoff = backoff
+        self._clock = clock
+        self._sleep = sleep
+        self._launches = 0
+        self._delay = 0.0
+        self._current: Process | None = None
+        self._processes: set[Process] = set()
+        self._watchers: set[asyncio.Task[None]] = set()
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Start it for the first time; returns once it is ready, and from then on it is kept running.
+
+        Raises ChildFailed when it ends or is not ready in time; then there is nothing to stop.
+        """
+        async with self._starting:
+            self._current = await self._launch()
+            self._serve(self._current)
+
+    async def replace(self, seen: Callable[[Launch], Awaitable[None]]) -> None:
+        """Start another process, wait until `seen(launch)` returns, then stop the one before.
+
+        `seen` tells when callers know of the new one. Raises ChildFailed when the new one fails, or is
+        not seen within `start_timeout`; the one before then goes on. Waits for a restart under way.
+        """
+        async with self._starting:
+            before, process = self._current, await self._launch()
+            self._serve(process)
+            try:
+                await self._while_alive(process, seen(process.launch), "seen")
+            except ChildFailed:
+                await self._stop(process)
+                raise
+            self._current = process
+            if before is not None:
+                await self._stop(before)
+
+    async def stop(self) -> None:
+        """Stop every process of it, and start none again. Not to be called while `start` or `replace` runs."""
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        await asyncio.gather(*(self._stop(process) for process in self._processes))
+
+    def kill(self) -> None:
+        """End every process of it now."""
+        for process in self._processes:
+            process.kill()
+
+    async def _launch(self) -> Process:
+        """A new process, ready. Raises ChildFailed, with the process gone."""
+        self._launches += 1
+        launch = self._plan(self._launches)
+        try:
+            process = await Process.spawn(self.name, launch, self._log)
+        except OSError as error:  # too many processes, no memory
+            raise ChildFailed(f"{self.name} cannot be started: {error}") from error
+        self._processes.add(process)
+        try:
+            await self._while_alive(process, launch.ready(), "ready")
+        except BaseException:
+            process.kill()
+            await process.wait()
+            self._processes.discard(process)
+            raise
+        return process
+
+    async def _while_alive(self, process: Process, work: Awaitable[None], state: str) -> None:
+        """Do `work`, which makes the process `state`. Raises ChildFailed when it ends first, or time is up."""
+        done, ended = asyncio.ensure_future(work), asyncio.ensure_future(process.wait())
+        try:
+            await asyncio.wait((done, ended), timeout=self._start_timeout, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                raise ChildFailed(f"{self.name} {ended.result()} before it was {state}")
+            if not done.done():
+                raise ChildFailed(f"{self.name} was not {state} after {self._start_timeout:g} s")
+            done.result()
+        finally:
+            done.cancel()
+            ended.cancel()
+
+    def _serve(self, process: Process) -> None:
+        self.serving.append(process.launch)
+        self._changed()
+        watcher = asyncio.create_task(self._watch(process, self._clock()))
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+
+    async def _watch(self, process: Process, begun: float) -> None:
+        """Until `process` ends; then start another, unless another has replaced it."""
+        end = await process.wait()
+        lived = self._clock() - begun
+        self._processes.discard(process)
+        self.serving.remove(process.launch)
+        self._changed()
+        async with self._starting:
+            while self._current is process:
+                self._delay = self._backoff.after(self._delay, lived)
+                self._log.line("lmchat", f"{self.name} {end}; starting it again in {self._delay:g} s")
+                await self._sleep(self._delay)
+                try:
+                    self._current = await self._launch()
+                    self._serve(self._current)
+                except ChildFailed as failed:
+                    end, lived = str(failed).removeprefix(f"{self.name} "), 0.0
+
+    async def _stop(self, process: Process) -> None:
+        if not await process.stop(self._grace):
+            self._log.line("lmchat", f"{self.name} did not end within {self._grace:g} s and was killed")
+
+
+async def _relay(name: str, source: asyncio.StreamReader | None, log: Log) -> None:
+    """Pass on the lines of `source`."""
+    rest = b""
+    while source is not None and (data := await source.read(_LINE)):
+        *lines, rest = (rest + data).split(b"\n")
+        if len(rest) > _LINE:
+            lines.append(rest)
+            rest = b""
+        for line in lines:
+            log.line(name, line.decode(errors="replace").rstrip("\r"))
+    if rest:
+        log.line(name, rest.decode(errors="replace"))

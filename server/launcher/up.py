@@ -1,0 +1,377 @@
+"""`lmchat up`: Envoy, the workers and the embedded model as children of one process.
+
+The workers listen on unix sockets in a private directory, a new one for each process; Envoy learns of
+them from a file that is rewritten as they come and go. On SIGTERM or SIGINT the workers drain first, while
+Envoy still carries their answers; a second signal kills everything. SIGHUP replaces the workers one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from server.launcher import envoy as edge
+from server.launcher import resources
+from server.launcher.preflight import UpFailed, bracketed, prepare
+from server.launcher.supervisor import Child, ChildFailed, Launch, Log
+
+WORKER_GRACE = 40.0
+"""Seconds a worker has to drain. It takes up to 33 by itself."""
+
+GRACE = 5.0
+"""Seconds Envoy and the embedded model have to end."""
+
+READY_TIMEOUT = 60.0
+"""Seconds from the last child being ready to /readyz saying so."""
+
+POLL = 0.05
+"""Seconds between two looks at whether something is ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions:
+    """What `up` is to run. `environ` is the children's environment; `state_dir` holds the key it makes."""
+
+    config: Path | None
+    host: str
+    port: int
+    workers: int
+    local_model: bool
+    state_dir: Path
+    keys_configured: bool
+    environ: Mapping[str, str]
+
+
+async def up(options: UpOptions, *, out: TextIO, err: TextIO) -> int:
+    """Run until a signal ends it; the exit code.
+
+    0 after a drain; 1 when it cannot start, with one line on `err` that says why; 128 plus the signal's
+    number when a second signal cut the drain short. `out` gets `lmchat ready on URL` and how to call it
+    once /readyz is 200, `err` what the children write, prefixed with their names.
+    """
+    log = Log(err)
+    try:
+        envoy, key = prepare(
+            host=options.host,
+            port=options.port,
+            state_dir=options.state_dir,
+            make_key=not options.keys_configured,
+            local=options.local_model,
+            path=options.environ.get("PATH"),
+        )
+        # Short: a unix socket's path has room for about 100 bytes.
+        with tempfile.TemporaryDirectory(prefix="lmchat-", ignore_cleanup_errors=True) as runtime:
+            gateway = Gateway(options, envoy=envoy, key=key, runtime=Path(runtime), log=log)
+            return await _run(gateway, log, out)
+    except UpFailed as failed:
+        log.line("lmchat", str(failed))
+        return 1
+    finally:
+        log.close()
+
+
+class Gateway:
+    """The children, and what they need to find each other. Raises UpFailed where Envoy cannot be set up."""
+
+    def __init__(self, options: UpOptions, *, envoy: str, key: str | None, runtime: Path, log: Log) -> None:
+        self.url = f"http://{bracketed(options.host)}:{options.port}"
+        self._options = options
+        self._envoy_binary = envoy
+        self._key = key
+        self._runtime = runtime
+        self._log = log
+        self._admin = runtime / "envoy.sock"
+        self._endpoints = runtime / "endpoints.yaml"
+        # Children's print() comes out at once.
+        self._environ = {**options.environ, "PYTHONUNBUFFERED": "1"}
+        if key is not None:
+            self._environ["LMCHAT_API_KEY"] = key
+        self._models: list[Child] = []
+        if options.local_model:
+            port = _free_port()
+            self._environ["LMCHAT_LOCAL_MODEL_URL"] = f"http://127.0.0.1:{port}/v1"
+            self._models = [Child("local-model", partial(self._local_model, port), log, grace=GRACE)]
+        self._workers = [
+            Child(f"worker-{i}", partial(self._worker, i), log, grace=WORKER_GRACE, changed=self._announce)
+            for i in range(1, options.workers + 1)
+        ]
+        self._edges = [Child("envoy", self._envoy, log, grace=GRACE)]
+        self._announce()
+        self._write_bootstrap()
+
+    async def start(self) -> None:
+        """Start every child; returns when callers are served. Raises ChildFailed."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for child in self._children():
+                    group.create_task(child.start())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        try:
+            async with asyncio.timeout(READY_TIMEOUT):
+                await _get(f"{_reachable(self.url)}/readyz")
+        except TimeoutError:
+            raise ChildFailed(f"{self.url}/readyz did not become 200 in {READY_TIMEOUT:g} s") from None
+
+    async def roll(self) -> None:
+        """Replace the workers, one at a time. Stops at the first that fails; what ran before it goes on."""
+        for worker in self._workers:
+            try:
+                await worker.replace(self._seen)
+            except ChildFailed as failed:
+                self._log.line("lmchat", f"rolling restart given up, the old workers go on: {failed}")
+                return
+        self._log.line("lmchat", "rolling restart done")
+
+    async def stop(self) -> None:
+        """Drain the workers, then end Envoy, then the model: nobody goes before those who need him."""
+        for children in (self._workers, self._edges, self._models):
+            await asyncio.gather(*(child.stop() for child in children))
+
+    def kill(self) -> None:
+        """End every child now."""
+        for child in self._children():
+            child.kill()
+
+    def welcome(self) -> str:
+        """What to show when ready: the address, the key, and three calls to paste."""
+        if self._key:
+            key, python_key, imports = self._key, f'"{self._key}"', ""
+            notes = f"API key: {key}\nIt is kept in {self._options.state_dir / 'api-key'}.\n"
+        else:
+            key, python_key, imports = "$LMCHAT_API_KEY", 'os.environ["LMCHAT_API_KEY"]', "import os\n"
+            notes = "Set LMCHAT_API_KEY to one of the configured keys to paste these calls.\n"
+        model = "local/smollm2"
+        if not self._options.local_model:
+            model = "MODEL"
+            notes += "Put one of `lmchat models` for MODEL.\n"
+        beside = Path(sys.executable).with_name("lmchat")
+        lmchat = shlex.quote(str(beside)) if beside.exists() else "lmchat"
+        url = _reachable(self.url)
+        return f"""\
+lmchat ready on {self.url}
+
+{notes}
+With curl (add "stream": true and -N to see it come):
+
+curl {url}/api/v1/chat/completions \\
+  -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
+  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+
+With the OpenAI SDK, in Python:
+
+{imports}from openai import OpenAI
+client = OpenAI(base_url="{url}/api/v1", api_key={python_key})
+messages = [{{"role": "user", "content": "What is the capital of France?"}}]
+print(client.chat.completions.create(model="{model}", messages=messages).choices[0].message.content)
+
+Over gRPC:
+
+LMCHAT_API_KEY="{key}" {lmchat} chat --url {url} -m {model} "What is the capital of France?"
+"""
+
+    def _children(self) -> list[Child]:
+        return [*self._models, *self._workers, *self._edges]
+
+    def _local_model(self, port: int, _: int) -> Launch:
+        return Launch(
+            argv=(*_PYTHON, "server.launcher.local_model", "--port", str(port)),
+            env=self._environ,
+            ready=partial(_get, f"http://127.0.0.1:{port}/health"),
+        )
+
+    def _worker(self, number: int, launch: int) -> Launch:
+        address = f"unix:{self._runtime}/{number}-{launch}.sock"
+        config = () if self._options.config is None else ("--config", str(self._options.config))
+        return Launch(
+            argv=(
+                *_PYTHON,
+                "server",
+                "serve",
+                "--listen",
+                address,
+                "--board",
+                str(self._runtime / "board"),
+                *config,
+            ),
+            env=self._environ,
+            ready=partial(_serving, address),
+            address=address,
+        )
+
+    def _envoy(self, _: int) -> Launch:
+        # A worker costs two to three times the CPU that Envoy does for the same calls.
+        threads = max(1, self._options.workers // 2)
+        return Launch(
+            # Without hot restart several can run on a machine. The access log comes every second, not every ten.
+            argv=(
+                *(self._envoy_binary, "-c", str(self._runtime / "envoy.yaml"), "--concurrency", str(threads)),
+                *("--disable-hot-restart", "--log-level", "warn", "--file-flush-interval-msec", "1000"),
+            ),
+            env=self._environ,
+            ready=partial(_get, "http://admin/ready", socket_path=self._admin),
+        )
+
+    async def _seen(self, worker: Launch) -> None:
+        """Until Envoy sends calls to this worker."""
+        healthy = f"::{worker.address.removeprefix('unix:')}::health_flags::healthy\n"
+        await _get("http://admin/clusters", socket_path=self._admin, containing=healthy)
+
+    def _announce(self) -> None:
+        """Tell Envoy which workers there are."""
+        addresses = [launch.address for worker in self._workers for launch in worker.serving]
+        try:
+            edge.write(self._endpoints, edge.endpoints(addresses))
+        except OSError as error:
+            self._log.line("lmchat", f"cannot tell Envoy about the workers: {error}")
+
+    def _write_bootstrap(self) -> None:
+        options = self._options
+        try:
+            text = edge.bootstrap(
+                resources.envoy_template().read_text(encoding="utf-8"),
+                host=options.host,
+                port=options.port,
+                admin=self._admin,
+                descriptor=resources.descriptor(),
+                endpoints=self._endpoints,
+            )
+        except (OSError, ValueError) as error:
+            raise UpFailed(str(error)) from None
+        edge.write(self._runtime / "envoy.yaml", text)
+
+
+# -P: a folder named `server` where `up` was started must not pass for ours.
+_PYTHON = (sys.executable, "-P", "-m")
+
+
+async def _run(gateway: Gateway, log: Log, out: TextIO) -> int:
+    """From start to stop; the exit code."""
+    with _signals() as (ends, hangups):
+        serving = asyncio.create_task(_serve(gateway, hangups, out))
+        ended = asyncio.create_task(ends.get())
+        try:
+            await asyncio.wait((serving, ended), return_when=asyncio.FIRST_COMPLETED)
+            serving.cancel()
+            (failure,) = await asyncio.gather(serving, return_exceptions=True)
+            if isinstance(failure, ChildFailed):
+                log.line("lmchat", str(failure))
+
+            again = asyncio.create_task(ends.get()) if ended.done() else ended
+            stopping = asyncio.create_task(gateway.stop())
+            await asyncio.wait((stopping, again), return_when=asyncio.FIRST_COMPLETED)
+            if again.done():
+                gateway.kill()
+                await stopping
+                return 128 + again.result()
+            again.cancel()
+            stopping.result()
+        finally:
+            gateway.kill()
+    if isinstance(failure, ChildFailed):
+        return 1
+    if isinstance(failure, Exception):
+        raise failure
+    return 0
+
+
+async def _serve(gateway: Gateway, hangups: asyncio.Event, out: TextIO) -> None:
+    """Start, say so, and replace the workers whenever asked to. Raises ChildFailed."""
+    await gateway.start()
+    out.write(gateway.welcome())
+    out.flush()
+    while True:
+        await hangups.wait()
+        hangups.clear()
+        await gateway.roll()
+
+
+@contextmanager
+def _signals() -> Iterator[tuple[asyncio.Queue[int], asyncio.Event]]:
+    """The signals that end `up`, in order, and whether a SIGHUP asks for new workers."""
+    loop = asyncio.get_running_loop()
+    ends: asyncio.Queue[int] = asyncio.Queue()
+    hangups = asyncio.Event()
+    in_terminal = _in_terminal()
+
+    def hangup() -> None:
+        # The terminal's window was closed: that signal too is SIGHUP, and means the end.
+        if in_terminal and not _in_terminal():
+            ends.put_nowait(signal.SIGHUP)
+        else:
+            hangups.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ends.put_nowait, number)
+    loop.add_signal_handler(signal.SIGHUP, hangup)
+    try:
+        yield ends, hangups
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
+def _in_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+async def _serving(address: str) -> None:
+    """Until the worker at `address` says SERVING."""
+    backoff = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")]
+    async with grpc.aio.insecure_channel(address, options=backoff) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        while True:
+            try:
+                reply = await health.Check(health_pb2.HealthCheckRequest(), timeout=2.0)
+                if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            except grpc.aio.AioRpcError:
+                pass
+            await asyncio.sleep(POLL)
+
+
+async def _get(url: str, *, socket_path: Path | None = None, containing: str = "") -> None:
+    """Until GET `url` is 200 and its text has `containing` in it."""
+    request = httpx.Request("GET", url, extensions={"timeout": httpx.Timeout(2.0).as_dict()})
+    async with httpx.AsyncHTTPTransport(uds=str(socket_path) if socket_path else None) as transport:
+        while True:
+            try:
+                response = await transport.handle_async_request(request)
+                text = (await response.aread()).decode(errors="replace")
+                if response.status_code == 200 and containing in text:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(POLL)
+
+
+def _free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _reachable(url: str) -> str:
+    """The same, for callers on this machine."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")

@@ -1,0 +1,173 @@
+"""`n` choices by parallel calls, for endpoints that give fewer at once.
+
+Choices are numbered through over the calls. Usage is the sum, prompt tokens
+too: each call is billed for its prompt. With a `seed` every call gets one of
+its own, or all would answer the same. One call that fails is the failure of
+all; whatever happens, every task and every connection ends with the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from lmchat.v1 import chat_pb2 as pb
+
+from server.dialects.base import Endpoint
+from server.upstream.client import Answer, Chunks, has_content
+from server.upstream.ports import Caller, Stream, add_usage, copy, together
+
+
+class Choices:
+    """A Caller that makes several calls of one."""
+
+    def __init__(self, inner: Caller) -> None:
+        self._inner = inner
+
+    async def complete(self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float) -> Answer:
+        """All choices in one answer."""
+        parts = _split(request, endpoint.native_n)
+        answers = await together(self._inner.complete(endpoint, part, limit) for _, part in parts)
+        whole = answers[0].completion
+        for (offset, _), answer in zip(parts[1:], answers[1:], strict=True):
+            for choice in answer.completion.choices:
+                choice.index += offset
+            whole.choices.extend(answer.completion.choices)
+            add_usage(whole.usage, answer.completion.usage)
+        return Answer(whole, answers[0].native_finish_reason)
+
+    def stream(self, endpoint: Endpoint, request: pb.ChatCompletionRequest) -> _Interleaved:
+        """All choices in one stream, each as it comes."""
+        parts = _split(request, endpoint.native_n)
+        return _Interleaved([(offset, self._inner.stream(endpoint, part)) for offset, part in parts])
+
+
+def _split(request: pb.ChatCompletionRequest, most: int) -> list[tuple[int, pb.ChatCompletionRequest]]:
+    """One request for each call, with the index of its first choice."""
+    parts = []
+    for offset in range(0, request.n, most):
+        part = copy(request)
+        part.ClearField("n")
+        if min(most, request.n - offset) > 1:
+            part.n = min(most, request.n - offset)
+        if offset and part.HasField("seed"):
+            part.seed += offset if part.seed < 2**30 else -offset  # some take 31 bits
+        parts.append((offset, part))
+    return parts
+
+
+class _Interleaved:
+    """Several streams as one. A task reads each, and waits while its chunks are not taken.
+
+    The queue carries lists of chunks, None for a stream that ended, and the
+    error of one that failed.
+    """
+
+    def __init__(self, streams: Sequence[tuple[int, Stream]]) -> None:
+        self._streams = streams
+        self._queue: asyncio.Queue[Chunks | Exception | None] = asyncio.Queue(len(streams))
+        self._deadline: asyncio.Future[float] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._running = self._unopened = len(streams)
+        self._error: Exception | None = None
+        self._last: pb.ChatCompletionChunk | None = None
+
+    @property
+    def native_finish_reason(self) -> str:
+        """That of the first choice."""
+        return self._streams[0][1].native_finish_reason
+
+    async def open(self, limit: float) -> Chunks:
+        """Everything up to and with the first content of any stream."""
+        deadline = self._deadline = asyncio.get_running_loop().create_future()
+        self._tasks = [asyncio.create_task(self._read(*stream, limit, deadline)) for stream in self._streams]
+        held: Chunks = []
+        try:
+            while not any(map(has_content, held)) and (self._unopened or not self._queue.empty()):
+                held += await self._take()
+            if self._error is not None:
+                raise self._error
+        except BaseException:
+            await self.aclose()
+            raise
+        return held
+
+    async def batches(self, deadline: float) -> AsyncGenerator[Chunks, None]:
+        """The rest; what came at the same time leaves together. The usage of all is last."""
+        if self._deadline is not None and not self._deadline.done():
+            self._deadline.set_result(deadline)
+        while self._running:
+            batch = await self._take()
+            if batch:
+                yield batch
+        if self._last is not None:
+            yield [self._last]
+
+    async def aclose(self) -> None:
+        """End every task and close every stream."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        try:
+            if tasks:
+                await asyncio.wait(tasks)
+        finally:
+            for _, stream in self._streams:  # for those whose task never ran
+                await stream.aclose()
+
+    async def _take(self) -> Chunks:
+        """What there is, once there is something. Raises the error of a stream, after what came before it."""
+        if self._error is not None:
+            raise self._error
+        taken: Chunks = []
+        item = await self._queue.get()
+        while True:
+            if isinstance(item, Exception):
+                if not taken:
+                    raise item
+                self._error = item
+                return taken
+            if item is None:
+                self._running -= 1
+            else:
+                taken += item
+            if self._queue.empty():
+                return taken
+            item = self._queue.get_nowait()
+
+    async def _read(self, offset: int, stream: Stream, limit: float, deadline: asyncio.Future[float]) -> None:
+        try:
+            first = await stream.open(limit)
+            self._unopened -= 1
+            await self._put(offset, first)
+            async with aclosing(stream.batches(await deadline)) as batches:
+                async for batch in batches:
+                    await self._put(offset, batch)
+            await self._queue.put(None)
+        except Exception as error:
+            await self._queue.put(error)
+        finally:
+            await stream.aclose()
+
+    async def _put(self, offset: int, chunks: Chunks) -> None:
+        """Hand on what has choices, renumbered; the usage is kept for the end."""
+        out = []
+        for chunk in chunks:
+            if chunk.HasField("usage"):
+                self._count(chunk)
+                chunk.ClearField("usage")
+            for choice in chunk.choices:
+                choice.index += offset
+            if chunk.choices:
+                out.append(chunk)
+        if out:
+            await self._queue.put(out)
+
+    def _count(self, chunk: pb.ChatCompletionChunk) -> None:
+        if self._last is None:
+            self._last = pb.ChatCompletionChunk()
+            self._last.CopyFrom(chunk)
+            del self._last.choices[:]
+        else:
+            add_usage(self._last.usage, chunk.usage)

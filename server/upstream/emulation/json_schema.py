@@ -1,0 +1,271 @@
+"""JSON Schemas that callers wrote, and whether an answer follows one. Pure, and bounded in time.
+
+A schema may be hostile: a pattern that takes for ever, references that double
+at every level, an address of our network to fetch a schema from. So it must be
+one self-contained document, patterns are matched by `patterns`, and the steps
+of a validation are counted. `format` says nothing about validity, as in drafts
+2019-09 and 2020-12.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import referencing
+import referencing.jsonschema
+from jsonschema import validators
+from jsonschema.exceptions import SchemaError, ValidationError, best_match
+from msgspec import DecodeError
+from referencing.exceptions import Unresolvable
+
+from server.chat.openai_json import decode_json
+from server.errors import InvalidRequest, Reason
+from server.upstream.emulation import regex as patterns
+from server.upstream.emulation.regex import PatternError
+
+#: Characters of a schema's text.
+_LONGEST = 128 * 1024
+#: Keywords looked at in one validation, some 10 us each. Of a pattern's instructions, 50 cost as much.
+_MOST_STEPS = 100_000
+#: Problems told of one answer.
+_MOST_PROBLEMS = 5
+_PARAM = "response_format.json_schema.schema"
+
+#: Keywords that would lead a validator away from this document's own root.
+_ELSEWHERE = frozenset({"$id", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor"})
+
+_Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
+
+
+class TooComplexError(Exception):
+    """A validation that took too many steps."""
+
+
+class _Steps:
+    """How many are left; jsonschema gives a keyword no other place to keep it."""
+
+    def __init__(self) -> None:
+        self.left = _MOST_STEPS
+
+    def take(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise TooComplexError
+
+
+_steps: ContextVar[_Steps] = ContextVar("_steps")
+
+
+class Schema:
+    """A schema ready for use.
+
+    `opener` is how the JSON it asks for begins; empty for a bare string, number, ...
+    `weight` times the length of an answer bounds the time it takes to check; infinite where nothing does.
+    """
+
+    def __init__(self, validator: Any, opener: str, weight: float) -> None:
+        self._validator = validator
+        self.opener = opener
+        self.weight = weight
+
+    def problems(self, value: Any) -> list[str]:
+        """What is wrong with `value`, in words, at most five; empty when nothing is."""
+        token = _steps.set(_Steps())
+        try:
+            errors = islice(self._validator.iter_errors(value), _MOST_PROBLEMS)
+            return [_told(best_match([error])) for error in errors]
+        except TooComplexError:
+            return ["It takes too long to check against the schema."]
+        except Exception as error:  # of references to what is no schema, or to themselves
+            return [f"The schema cannot be applied to it ({type(error).__name__})."]
+        finally:
+            _steps.reset(token)
+
+
+def schema(text: str) -> Schema:
+    """The schema in `text`, of the draft that its `$schema` names, else of 2020-12.
+
+    Raises InvalidRequest: for what is no schema, and (UNSUPPORTED_FEATURE) for what cannot be checked here.
+    """
+    if len(text) > _LONGEST:
+        raise _unsupported(f"it is longer than {_LONGEST} characters")
+    return _compiled(text)
+
+
+@lru_cache(256)
+def _compiled(text: str) -> Schema:
+    try:
+        document = decode_json(text)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"Not JSON: {error}", _PARAM) from None
+    if not isinstance(document, dict):
+        raise InvalidRequest("A JSON Schema must be an object here.", _PARAM)
+    named = document.pop("$schema", "")
+    for keyword in ("$id", "id"):
+        if isinstance(document.get(keyword), str):
+            del document[keyword]
+    base: Any = validators.validator_for({"$schema": str(named)}, default=validators.Draft202012Validator)
+    try:
+        keys = _keys(document)
+        if {"patternProperties", "unevaluatedProperties"} <= keys:
+            raise _unsupported("it uses patternProperties with unevaluatedProperties")
+        base.check_schema(document, format_checker=None)  # patterns are checked below
+        _check_parts(document, base.ID_OF(base.META_SCHEMA))
+        weight = math.inf if keys & {"$ref", "pattern", "patternProperties"} else len(text)
+        return Schema(_bounded(base)(document), _opener(document), weight)
+    except SchemaError as error:
+        raise InvalidRequest(f"Not a valid JSON Schema: {_told(error)}", _PARAM) from None
+    except RecursionError:
+        raise _unsupported("it is nested too deeply") from None
+
+
+def _unsupported(why: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"This endpoint has no structured outputs of its own, and the gateway cannot check this schema: {why}.",
+        _PARAM,
+        reason=Reason.UNSUPPORTED_FEATURE,
+    )
+
+
+def _keys(value: Any) -> set[str]:
+    """Every key in the document. Raises InvalidRequest where something in it leads out of it."""
+    found: set[str] = set()
+    todo = [value]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, list):
+            todo += value
+        if not isinstance(value, dict):
+            continue
+        found |= value.keys()
+        todo += value.values()
+        for key, item in value.items():
+            if key == "$schema" and isinstance(item, str):
+                raise _unsupported("a part of it names a $schema of its own")
+            if key in _ELSEWHERE and isinstance(item, str | bool):
+                raise _unsupported(f"it uses {key}")
+            if key == "$ref" and isinstance(item, str) and not item.startswith("#"):
+                raise _unsupported("a $ref leads out of it")
+    return found
+
+
+def _check_parts(document: dict[str, Any], dialect: str) -> None:
+    """Every reference and every pattern, before anybody is asked for an answer."""
+    specification = referencing.jsonschema.specification_with(dialect)
+    root = specification.create_resource(document)
+    registry: referencing.Registry[Any] = referencing.Registry().with_resource("", root)
+    resolver = registry.resolver()
+    parts = [root]
+    while parts:
+        part = parts.pop()
+        parts.extend(part.subresources())
+        if not isinstance(part.contents, dict):
+            continue
+        reference = part.contents.get("$ref")
+        if isinstance(reference, str):
+            try:
+                there = resolver.lookup(reference).contents
+            except Unresolvable:
+                there = None
+            if not isinstance(there, dict | bool):
+                raise InvalidRequest(f"$ref {reference[:80]!r} points at no schema.", _PARAM)
+        for pattern in (part.contents.get("pattern"), *part.contents.get("patternProperties", ())):
+            if isinstance(pattern, str):
+                _check_pattern(pattern)
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        patterns.compiled(pattern)
+    except PatternError as error:
+        raise _unsupported(f"the pattern {pattern[:80]!r} {error}") from None
+
+
+def _opener(document: dict[str, Any]) -> str:
+    types = document.get("type", "object")
+    if "object" in types:
+        return "{"
+    return "[" if "array" in types else ""
+
+
+def _told(error: Any) -> str:
+    message = error.message if len(error.message) <= 300 else f"{error.message[:300]}..."
+    return f"{error.json_path}: {message}"
+
+
+# Validators whose time is bounded
+
+
+@lru_cache(8)
+def _bounded(base: Any) -> Any:
+    """The validator class `base` with our patterns, and with its steps counted."""
+    own: dict[str, _Keyword] = {
+        "additionalProperties": _additional_properties,
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "uniqueItems": _unique_items,
+    }
+    keywords = {**base.VALIDATORS, **{name: keyword for name, keyword in own.items() if name in base.VALIDATORS}}
+    extend: Any = validators.extend  # it has no types
+    return extend(base, {name: _counted(keyword) for name, keyword in keywords.items()})
+
+
+def _counted(keyword: _Keyword) -> _Keyword:
+    def check(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError] | None:
+        _steps.get().take(1)
+        return keyword(validator, value, instance, schema)
+
+    return check
+
+
+def _matches(pattern: str, text: str) -> bool:
+    compiled = patterns.compiled(pattern)
+    _steps.get().take(compiled.size * len(text) // 50)
+    return compiled.search(text)
+
+
+def _pattern(validator: Any, pattern: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and not _matches(pattern, instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _pattern_properties(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    if isinstance(instance, dict):
+        for pattern, part in value.items():
+            for name, item in instance.items():
+                if _matches(pattern, name):
+                    yield from validator.descend(item, part, path=name, schema_path=pattern)
+
+
+def _additional_properties(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    if not isinstance(instance, dict):
+        return
+    known, patterns_ = schema.get("properties", {}), schema.get("patternProperties", {})
+    for name, item in instance.items():
+        if name in known or any(_matches(pattern, name) for pattern in patterns_):
+            continue
+        if value is False:
+            yield ValidationError(f"{name!r} is not one of the properties allowed")
+        else:
+            yield from validator.descend(item, value, path=name)
+
+
+def _unique_items(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    if value and isinstance(instance, list):
+        _steps.get().take(len(instance))
+        if len({_identity(item) for item in instance}) < len(instance):
+            yield ValidationError(f"{instance!r} has items that are equal")
+
+
+def _identity(value: Any) -> Any:
+    """Something hashable that is equal for equal JSON: 1 is 1.0, and is not true."""
+    if isinstance(value, dict):
+        return "object", frozenset((name, _identity(item)) for name, item in value.items())
+    if isinstance(value, list):
+        return "array", *map(_identity, value)
+    return isinstance(value, bool), value

@@ -1,0 +1,279 @@
+"""JSON mode for endpoints that have none: asked for in words, unwrapped, validated, and repaired once.
+
+A stream is validated before its first byte leaves: it is a whole answer, handed
+out in chunks. Answers that are no text for the caller to parse (tool calls,
+refusals) and those that were cut off are passed on as they are, as OpenAI does.
+Tokens of both rounds are counted, since both are billed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import NamedTuple
+
+from lmchat.v1 import chat_pb2 as pb
+
+from server.dialects.base import Endpoint
+from server.errors import InvalidRequest, LmchatError, ProviderError, Reason
+from server.upstream.client import Answer, Chunks
+from server.upstream.emulation.extract_json import unwrap
+from server.upstream.emulation.json_schema import Schema, schema
+from server.upstream.ports import Caller, add_usage, copy, together
+
+#: An answer's characters times its schema's weight up to which it is checked at once, not beside the event loop.
+_QUICK = 500_000
+
+_ONLY = "and nothing else: no text before or after it, no explanation, no Markdown code fence."
+_OBJECT = f"Answer with exactly one JSON object {_ONLY}"
+_SCHEMA = f"Answer with exactly one JSON value that is valid against the JSON Schema below, {_ONLY}"
+_TOOLS = "You may call tools first; this is about the answer that you give in the end."
+_AGAIN = "Your answer cannot be used:\n{problems}\nGive the whole corrected answer: the JSON {only}"
+
+_SYSTEM = (pb.ROLE_SYSTEM, pb.ROLE_DEVELOPER)
+
+
+class Structured:
+    """A Caller that does what `response_format` asks for, and sends it without."""
+
+    def __init__(self, inner: Caller) -> None:
+        self._inner = inner
+
+    async def complete(self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float) -> Answer:
+        """The answer, of JSON. Raises ProviderError (STRUCTURED_OUTPUT_INVALID) when the repair fails too."""
+        form = _Form.of(request)
+        now = asyncio.get_running_loop().time
+        deadline = now() + limit
+        sent, shift = _prompted(request, form.instructions(bool(request.tools)))
+        try:
+            answer = await self._inner.complete(endpoint, sent, limit)
+        except LmchatError as error:
+            _point_back(error, shift, len(request.messages))
+            raise
+        completion = answer.completion
+        bad = [(choice, problems) for choice in completion.choices if (problems := await form.check(choice))]
+        if not bad:
+            return answer
+        repairs = await together(
+            self._repair(endpoint, sent, form, choice, problems, deadline - now()) for choice, problems in bad
+        )
+        for (choice, _), repaired in zip(bad, repairs, strict=True):
+            index = choice.index
+            choice.CopyFrom(repaired.completion.choices[0])
+            choice.index = index
+            add_usage(completion.usage, repaired.completion.usage)
+        return Answer(completion, repairs[0].native_finish_reason)
+
+    def stream(self, endpoint: Endpoint, request: pb.ChatCompletionRequest) -> _Stream:
+        """The same answer in chunks."""
+        return _Stream(self, endpoint, request)
+
+    async def _repair(
+        self,
+        endpoint: Endpoint,
+        sent: pb.ChatCompletionRequest,
+        form: _Form,
+        choice: pb.Choice,
+        problems: list[str],
+        limit: float,
+    ) -> Answer:
+        """One more round for one choice, told what was wrong."""
+        again = copy(sent)
+        again.ClearField("n")
+        said = _text(choice.message)
+        if said.strip():
+            again.messages.add(role=pb.ROLE_ASSISTANT).content.add(text=said)
+        listed = "\n".join(f"- {problem}" for problem in problems)
+        again.messages.add(role=pb.ROLE_USER).content.add(text=_AGAIN.format(problems=listed, only=_ONLY))
+        answer = await self._inner.complete(endpoint, again, limit)
+        if not answer.completion.choices:
+            problems = ["There is no answer."]
+        else:
+            problems = await form.check(answer.completion.choices[0])
+        if problems:
+            raise ProviderError(
+                Reason.STRUCTURED_OUTPUT_INVALID,
+                f"The model's answer does not follow `response_format`, nor did its first one. {problems[0]}",
+                http_status=200,
+                fall_over=False,
+                param="response_format",
+                raw="; ".join(problems),
+            )
+        return answer
+
+
+class _Stream:
+    """A validated answer as a stream; all of it is there when it opens."""
+
+    def __init__(self, structured: Structured, endpoint: Endpoint, request: pb.ChatCompletionRequest) -> None:
+        self._structured = structured
+        self._endpoint = endpoint
+        self._request = request
+        self.native_finish_reason = ""
+
+    async def open(self, limit: float) -> Chunks:
+        """The whole answer."""
+        answer = await self._structured.complete(self._endpoint, self._request, limit)
+        self.native_finish_reason = answer.native_finish_reason
+        return chunks(answer.completion)
+
+    async def batches(self, deadline: float) -> AsyncGenerator[Chunks, None]:
+        """Nothing more."""
+        for nothing in list[Chunks]():
+            yield nothing
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class _Form(NamedTuple):
+    """What the answer must be. `schema` is None for any JSON object."""
+
+    schema: Schema | None
+    wanted: pb.ResponseFormat
+
+    @classmethod
+    def of(cls, request: pb.ChatCompletionRequest) -> _Form:
+        """The form of `response_format`. Raises InvalidRequest."""
+        wanted = request.response_format
+        if wanted.HasField("other_json"):
+            raise InvalidRequest(
+                "This endpoint knows only the formats text, json_object and json_schema.",
+                "response_format.type",
+                reason=Reason.UNSUPPORTED_FEATURE,
+            )
+        text = wanted.json_schema.schema_json
+        return cls(schema(text) if text else None, wanted)
+
+    def instructions(self, tools: bool) -> str:
+        """What the model is told."""
+        asked = self.wanted.json_schema
+        paragraphs = [_OBJECT if self.schema is None else _SCHEMA]
+        if tools:
+            paragraphs.append(_TOOLS)
+        name = " ".join(filter(None, ("JSON Schema", asked.name)))
+        if self.schema is not None:
+            paragraphs.append(f"{name}: {asked.description}" if asked.description else f"{name}:")
+            paragraphs.append(asked.schema_json)
+        elif asked.description:
+            paragraphs.append(asked.description)
+        return "\n\n".join(paragraphs)
+
+    async def check(self, choice: pb.Choice) -> list[str]:
+        """What is wrong with an answer, in words; if nothing is, it is left unwrapped."""
+        message = choice.message
+        if message.tool_calls or message.refusal or any(part.HasField("refusal") for part in message.content):
+            return []
+        if choice.finish_reason in (pb.FINISH_REASON_TOOL_CALLS, pb.FINISH_REASON_CONTENT_FILTER):
+            return []
+        text = _text(message)
+        if len(text) * (self.schema.weight if self.schema else 1) <= _QUICK:
+            found, problems = self._examine(text)
+        else:
+            found, problems = await asyncio.to_thread(self._examine, text)
+        if problems:
+            return [] if choice.finish_reason == pb.FINISH_REASON_LENGTH else problems
+        if found != text:
+            kept = [part for part in message.content if not part.HasField("text")]
+            del message.content[:]
+            message.content.add(text=found)
+            message.content.extend(kept)
+        return []
+
+    def _examine(self, text: str) -> tuple[str, list[str]]:
+        """The JSON in `text`, and what is wrong with it."""
+        found = unwrap(text, self.schema.opener if self.schema else "{")
+        if found is None:
+            return "", ["It is empty." if not text.strip() else "It is not one JSON value: it cannot be parsed."]
+        if self.schema is not None:
+            return found.text, self.schema.problems(found.value)
+        return found.text, [] if isinstance(found.value, dict) else ["It is JSON, but not a JSON object."]
+
+
+def _prompted(request: pb.ChatCompletionRequest, text: str) -> tuple[pb.ChatCompletionRequest, int]:
+    """`request` with the instructions in its stead, and by how much later its messages stand.
+
+    They join the caller's own: many a model knows one system turn only, at the start.
+    """
+    sent = copy(request)
+    sent.ClearField("response_format")
+    leading = 0
+    while leading < len(sent.messages) and sent.messages[leading].role in _SYSTEM:
+        leading += 1
+    if not leading:
+        turn = pb.Message(role=pb.ROLE_SYSTEM, content=[pb.ContentPart(text=text)])
+        sent.messages.insert(0, turn)
+        return sent, 1
+    content = sent.messages[leading - 1].content
+    if len(content) == 1 and content[0].HasField("text") and not content[0].extra_json:
+        content[0].text += f"\n\n{text}"
+    else:
+        content.add(text=text)
+    return sent, 0
+
+
+def _point_back(error: LmchatError, shift: int, messages: int) -> None:
+    """Make `param` the path in the caller's request."""
+    head, bracket, rest = (error.param or "").partition("[")
+    if not shift or head != "messages" or not bracket:
+        return
+    index, _, rest = rest.partition("]")
+    place = int(index) - shift if index.isdecimal() else -1
+    error.param = f"messages[{place}]{rest}" if 0 <= place < messages else "messages"
+
+
+def _text(message: pb.Message) -> str:
+    return "".join(part.text for part in message.content)
+
+
+def chunks(completion: pb.ChatCompletion) -> Chunks:
+    """A whole answer as a stream: what each choice says, how each ends, and the usage."""
+    said, ends = [], []
+    for choice in completion.choices:
+        said.append(
+            pb.ChunkChoice(
+                index=choice.index,
+                delta=_delta(choice.message),
+                logprobs=choice.logprobs if choice.HasField("logprobs") else None,
+                extra_json=choice.extra_json,
+            )
+        )
+        ends.append(
+            pb.ChunkChoice(index=choice.index, finish_reason=choice.finish_reason or pb.FINISH_REASON_STOP)
+        )
+    out = [pb.ChatCompletionChunk(choices=[piece]) for piece in (*said, *ends)]
+    if out:
+        out[0].extra_json = completion.extra_json
+    if completion.HasField("usage"):
+        out.append(pb.ChatCompletionChunk(usage=completion.usage))
+    for chunk in out:
+        chunk.id, chunk.created, chunk.model = completion.id, completion.created, completion.model
+        for name in ("system_fingerprint", "service_tier"):
+            if completion.HasField(name):
+                setattr(chunk, name, getattr(completion, name))
+    return out
+
+
+def _delta(message: pb.Message) -> pb.Delta:
+    delta = pb.Delta(
+        role=pb.ROLE_ASSISTANT,
+        reasoning_details=message.reasoning_details,
+        annotations=message.annotations,
+        extra_json=message.extra_json,
+    )
+    if message.content:
+        delta.content = _text(message)
+    refusal = message.refusal or "".join(part.refusal for part in message.content)
+    if refusal:
+        delta.refusal = refusal
+    if message.HasField("reasoning_content"):
+        delta.reasoning_content = message.reasoning_content
+    if message.HasField("audio"):
+        delta.audio.CopyFrom(message.audio)
+    for index, call in enumerate(message.tool_calls):
+        piece = delta.tool_calls.add(index=index, id=call.id, extra_json=call.extra_json)
+        if call.HasField("custom"):
+            piece.custom.CopyFrom(call.custom)
+        else:
+            piece.function.CopyFrom(call.function)
+    return delta

@@ -1,0 +1,172 @@
+"""The composition root of a worker: the only place that constructs concretes; start, ready, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import random
+import signal
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from lmchat.v1 import (
+    chat_service_pb2,
+    chat_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    operations_service_pb2,
+    operations_service_pb2_grpc,
+    rest_pb2,
+    rest_pb2_grpc,
+)
+
+from server.api.call import Call, KeyRing
+from server.api.chat import ChatCompletions
+from server.api.metrics import Operations
+from server.api.models import Models
+from server.api.rest import Rest
+from server.config.model import Config
+from server.dialects.registry import DIALECTS
+from server.media.fetcher import Fetcher
+from server.routing.catalog import Catalog
+from server.routing.circuit import EndpointHealth
+from server.routing.router import Ids, Router
+from server.routing.shared_stats import Board
+from server.upstream.client import Upstream
+from server.upstream.emulation.emulation import Emulation
+from server.vendors.credentials.select import authenticator
+from server.wire.transport import Transport
+from server.worker.scheduling import batch_when_busy
+
+log = logging.getLogger("lmchat.app")
+
+#: Bytes of one request; Envoy refuses larger bodies with a 413 before.
+MAX_REQUEST = 64 * 1024 * 1024
+#: Seconds between NOT_SERVING and the end of accepting calls: longer than Envoy's
+#: health interval times its threshold, or calls fail in a rolling restart.
+DRAIN_NOTICE = 3.0
+#: Seconds after which an answer is written down, with all that came meanwhile.
+_MOMENT = 0.05
+#: Seconds that calls under way are given when a worker stops.
+DRAIN_GRACE = 30.0
+
+SERVICES = (
+    chat_service_pb2.DESCRIPTOR.services_by_name["ChatCompletions"].full_name,
+    model_service_pb2.DESCRIPTOR.services_by_name["Models"].full_name,
+    rest_pb2.DESCRIPTOR.services_by_name["Rest"].full_name,
+    operations_service_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
+)
+
+
+class Worker:
+    """One gRPC server with all that hangs on it. `start`, then `drain` and `stop`.
+
+    `transport` is the way to providers; tests give their own. `board` is shared with the other workers of
+    the machine; by default there are none.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        catalog: Catalog,
+        transport: Transport,
+        *,
+        board: Board | None = None,
+        default_grace: float = DRAIN_GRACE,
+    ) -> None:
+        self._transport = transport
+        self._grace = default_grace
+        vendors = {e.provider.key: (e.provider, e.vendor) for m in catalog.models() for e in m.endpoints}
+        upstream = Upstream(
+            transport,
+            {name: dialect.translator for name, dialect in DIALECTS.items()},
+            {key: authenticator(provider, vendor, transport) for key, (provider, vendor) in vendors.items()},
+        )
+        ids = Ids(lambda: f"chatcmpl-{uuid.uuid4().hex}", time.time, time.monotonic, random.random)
+        self._fetcher = Fetcher(config.fetch)
+        caller = Emulation(upstream, self._fetcher)
+        self._endpoints = EndpointHealth(config.circuit, board or Board.private(time.monotonic), _soon)
+        router = Router(catalog, caller, self._endpoints, ids, config.retry)
+        calls = partial(Call, KeyRing(config.keys), time.monotonic)
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", MAX_REQUEST),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            )
+        )
+        chat_service_pb2_grpc.add_ChatCompletionsServicer_to_server(ChatCompletions(calls, router), self._server)
+        models = Models(calls, catalog, int(time.time()), self._endpoints)
+        model_service_pb2_grpc.add_ModelsServicer_to_server(models, self._server)
+        rest_pb2_grpc.add_RestServicer_to_server(Rest(calls, router, config.stream.keep_alive), self._server)
+        operations = Operations(calls, self._endpoints)
+        operations_service_pb2_grpc.add_OperationsServicer_to_server(operations, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+
+    async def start(self, address: str) -> str:
+        """Serve on `host:port` or `unix:path`; the address with the port that was bound. Raises OSError."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: {error}") from None
+        await self._server.start()
+        for name in ("", *SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    async def drain(self, notice: float = DRAIN_NOTICE) -> None:
+        """Say NOT_SERVING, give the balancer `notice` seconds to see it, then let calls under way end."""
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(notice)
+        await self.stop(self._grace)
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Stop now, or when all calls ended or `grace` seconds passed; then close what is open to providers."""
+        await self._server.stop(grace)
+        self._endpoints.settle()
+        await self._transport.aclose()
+
+
+def _soon(action: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(_MOMENT, action)
+
+
+async def serve(
+    config: Config, catalog: Catalog, address: str, proxies: Mapping[str, str], board: Path | None
+) -> None:
+    """Run a worker until SIGTERM or SIGINT; a second signal ends it at once. Raises OSError if it cannot.
+
+    `board` is the file through which it shares what is known of endpoints with other workers.
+    """
+    shared = Board.shared(board, time.monotonic) if board else None
+    worker = Worker(config, catalog, Transport(proxies), board=shared)
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    bound = await worker.start(address)
+    # All that is there now stays. A full collection that looked through it would stop every stream for 16 ms.
+    gc.collect()
+    gc.freeze()
+    log.info("serving on %s", bound)
+    batching = asyncio.create_task(batch_when_busy())
+    await signals.get()
+    draining = asyncio.create_task(worker.drain())
+    again = asyncio.create_task(signals.get())
+    await asyncio.wait((draining, again), return_when=asyncio.FIRST_COMPLETED)
+    again.cancel()
+    batching.cancel()
+    if not draining.done():
+        draining.cancel()
+        await worker.stop()

@@ -1,0 +1,117 @@
+"""Calls of every fate leave nothing behind: no task, no socket, no stream."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from lmchat.v1 import chat_pb2 as pb
+
+from server.routing.stream import RoutedStream
+from server.upstream.client import UpstreamStream
+from server.wire.exchange import Exchange
+from tests.support import faults
+from tests.support.faults import FaultServer, answer, fault_server
+from tests.support.gateway import AUTH, Gateway, ask, gateway
+
+CONFIGURATION = """
+circuit: {{min_requests: 1000000}}
+providers: {{up: {{type: openai, base_url: "{base_url}"}}}}
+models: {{"*": {{endpoints: [{{provider: up, model: "*"}}]}}}}
+"""
+
+
+@pytest.fixture(name="up")
+async def up_fixture() -> AsyncIterator[FaultServer]:
+    async with fault_server() as server:
+        server.script("fine", answer("Hi", " there"))
+        server.script("down", faults.failure(500))
+        server.script("cut", faults.cut("one"))
+        server.script("broken", faults.broken("one"))
+        server.script("silent", faults.silence)
+        server.script("stalled", faults.stall("one"))
+        yield server
+
+
+@pytest.fixture(name="gate")
+async def gate_fixture(up: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with gateway(tmp_path, CONFIGURATION.format(base_url=up.base_url)) as gate:
+        yield gate
+
+
+async def left(call: Any, *, after: int) -> None:
+    """Leave a stream after so many messages; before the first, once the provider has the call."""
+    for _ in range(after):
+        await call.read()
+    call.cancel()
+
+
+async def mixed(gate: Gateway, up: FaultServer) -> None:
+    """One call of each kind, at once."""
+    typed = pb.ChatCompletionRequest(model="fine")
+    typed.messages.add(role=pb.ROLE_USER).content.add(text="hello")
+    silent = gate.open(ask("silent", stream=True))
+    await asyncio.gather(
+        *(gate.post(ask(model, stream=stream)) for model in ("fine", "down", "cut") for stream in (False, True)),
+        gate.post(ask("broken", stream=True)),
+        gate.post(b"{"),
+        left(gate.open(ask("fine", stream=True)), after=1),
+        left(gate.open(ask("stalled", stream=True)), after=1),
+        gate.chat.CreateChatCompletion(typed, metadata=AUTH),
+        left(gate.chat.StreamChatCompletion(typed, metadata=AUTH), after=1),
+        return_exceptions=True,
+    )
+    silent.cancel()
+
+
+def held() -> Counter[str]:
+    """What there is now: tasks by what they run, file descriptors, and streams."""
+    gc.collect()
+    found: Counter[str] = Counter(
+        getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks() if not task.done()
+    )
+    for task in list(found):
+        if task.startswith(("FaultServer.", "Call.")):  # of connections the gateway may keep
+            del found[task]
+    found.update(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, _OF_A_CALL))
+    return found
+
+
+_OF_A_CALL = (UpstreamStream, RoutedStream, Exchange, grpc.aio.ServicerContext)
+
+
+async def settled(expected: Counter[str]) -> Counter[str]:
+    """What is held once it is what was expected, or after two seconds."""
+    for _ in range(40):
+        if held() == expected:
+            break
+        await asyncio.sleep(0.05)
+    return held()
+
+
+def descriptors() -> int:
+    """Open file descriptors of this process; 0 where the system does not tell."""
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
+async def many(gate: Gateway, up: FaultServer) -> None:
+    """Ten calls of each kind at once."""
+    await asyncio.gather(*(mixed(gate, up) for _ in range(10)))
+
+
+async def test_calls_leave_nothing_behind(gate: Gateway, up: FaultServer) -> None:
+    before = held()
+    await many(gate, up)
+    assert await settled(before) == before
+    open_then = descriptors()
+    for _ in range(3):
+        await many(gate, up)
+    assert await settled(before) == before
+    assert descriptors() <= open_then + 20  # the pool keeps as many connections as were needed at once

@@ -1,0 +1,209 @@
+"""Answers that REST gets as they came are those it would get by way of protobuf."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lmchat.v1 import chat_pb2 as pb
+
+from server.chat import openai_json
+from server.chat.openai_json import PlainCompletion
+from server.dialects.openai.dialect import OpenAITranslator
+from server.errors import ProviderError
+
+TRANSLATOR = OpenAITranslator()
+
+
+def long_way(body: bytes) -> tuple[dict[str, Any], str]:
+    completion, native = TRANSLATOR.completion(body, pb.ChatCompletionRequest())
+    answer: dict[str, Any] = json.loads(msgspec.json.encode(openai_json.dump_completion(completion)))
+    return answer, native
+
+
+def short_way(plain: PlainCompletion) -> tuple[dict[str, Any], str]:
+    # The router fills in what is missing of these, as it does after the long way.
+    missing = {"id": plain.id, "created": plain.created, "model": plain.model}
+    return missing | json.loads(msgspec.json.encode(plain)), plain.native_finish_reason
+
+
+def replaced(obj: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """`obj` with another value at a path of keys and indices with dots between; `...` takes it out."""
+    out: dict[str, Any] = json.loads(json.dumps(obj))
+    *way, last = [int(step) if step.isdigit() else step for step in path.split(".")]
+    at: Any = out
+    for step in way:
+        at = at[step]
+    if value is ...:
+        del at[last]
+    else:
+        at[last] = value
+    return out
+
+
+WHOLE: dict[str, Any] = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1750000000,
+    "model": "gpt-4o-mini",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Hel\u00e9\n\u0000", "refusal": None, "annotations": []},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {
+        "prompt_tokens": 9,
+        "completion_tokens": 3,
+        "total_tokens": 12,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0, "accepted_prediction_tokens": None},
+    },
+    "service_tier": "default",
+    "system_fingerprint": "fp_1",
+}
+CALL = {"id": "call_a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+MESSAGE = "choices.0.message"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("id", "gen-1"),
+        ("id", ...),
+        ("object", ...),
+        ("created", ...),
+        ("model", ...),
+        ("usage", ...),
+        ("usage", None),
+        ("usage.total_tokens", 2**63 - 1),
+        ("usage.prompt_tokens_details", None),
+        ("usage.completion_tokens_details", {}),
+        ("usage.cost", 0.00001),
+        ("usage.cost_details", {"upstream": None}),
+        ("usage.prompt_cache_hit_tokens", None),
+        ("service_tier", None),
+        ("system_fingerprint", None),
+        ("prompt_filter_results", [{"prompt_index": 0}]),
+        ("kv_transfer_params", None),
+        ("lmchat", {"provider": "another gateway's"}),
+        ("choices.0.logprobs", ...),
+        ("choices.0.finish_reason", "length"),
+        ("choices.0.native_finish_reason", "STOP"),
+        ("choices.0.stop_reason", None),
+        ("choices.0.index", 3),
+        (f"{MESSAGE}.content", ""),
+        (f"{MESSAGE}.content", None),
+        (f"{MESSAGE}.content", ...),
+        (f"{MESSAGE}.refusal", "No."),
+        (f"{MESSAGE}.refusal", ...),
+        (f"{MESSAGE}.annotations", None),
+        (f"{MESSAGE}.annotations", ...),
+        (f"{MESSAGE}.tool_calls", [CALL]),
+        (f"{MESSAGE}.tool_calls", []),
+        (f"{MESSAGE}.tool_calls", None),
+        (f"{MESSAGE}.tool_calls", [{**CALL, "index": 0}, CALL]),
+        (f"{MESSAGE}.function_call", None),
+        (f"{MESSAGE}.audio", None),
+        (f"{MESSAGE}.reasoning_content", "Hm."),
+        (f"{MESSAGE}.reasoning", "Hm."),
+        (f"{MESSAGE}.reasoning", None),
+        (f"{MESSAGE}.reasoning", {"text": "Hm."}),
+        (f"{MESSAGE}.reasoning_details", []),
+    ],
+)
+def test_what_goes_as_it_came(path: str, value: Any) -> None:
+    body = json.dumps(replaced(WHOLE, path, value)).encode()
+    plain = TRANSLATOR.plain(body)
+    assert plain is not None
+    plain.lmchat = msgspec.UNSET  # a report of ours takes its place
+    assert short_way(plain) == long_way(body)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("error", {"message": "no"}),
+        ("object", "error"),
+        ("created", 2**63),
+        ("created", 1.5),
+        ("choices", []),
+        ("choices", None),
+        ("of_a_vendor_unknown", 1),
+        ("usage.prompt_tokens", "9"),
+        ("usage.prompt_tokens", 9.0),
+        ("usage.prompt_tokens", None),
+        ("choices.0.index", None),
+        ("choices.0.index", -1),
+        ("choices.0.logprobs", {"content": []}),
+        ("choices.0.finish_reason", None),
+        ("choices.0.finish_reason", "error"),
+        ("choices.0.finish_reason", "tool_use"),
+        ("choices.0.message", None),
+        (f"{MESSAGE}.role", "model"),
+        (f"{MESSAGE}.role", ...),
+        (f"{MESSAGE}.content", [{"type": "text", "text": "x"}]),
+        (f"{MESSAGE}.content", 1),
+        (f"{MESSAGE}.annotations", [{"type": "url_citation"}]),
+        (f"{MESSAGE}.function_call", {"name": "f", "arguments": "{}"}),
+        (f"{MESSAGE}.audio", {"id": "a"}),
+        (f"{MESSAGE}.reasoning_details", [{"type": "reasoning.text"}]),
+        (f"{MESSAGE}.tool_calls", [{**CALL, "id": ""}]),
+        (f"{MESSAGE}.tool_calls", [{**CALL, "type": "custom"}]),
+        (f"{MESSAGE}.tool_calls", [{**CALL, "function": {"name": "f", "arguments": {"x": 1}}}]),
+    ],
+)
+def test_what_goes_the_long_way(path: str, value: Any) -> None:
+    assert TRANSLATOR.plain(json.dumps(replaced(WHOLE, path, value)).encode()) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"choices": "\\ud800"}', b"[" * 100_000])
+def test_what_is_no_answer(body: bytes) -> None:
+    assert TRANSLATOR.plain(body) is None
+
+
+# Every field of it absent, null, as it should be, or anything else
+
+
+ODD: list[Any] = [
+    ..., None, "", "stop", "function", 0, -1, 2**70, 1.5, True, [], {}, [None], [{}], [CALL], {"text": "x"},
+]  # fmt: skip
+
+
+def every_path(obj: Any, before: str = "") -> list[str]:
+    steps = obj.items() if isinstance(obj, dict) else enumerate(obj) if isinstance(obj, list) else ()
+    return [path for step, value in steps for path in (f"{before}{step}", *every_path(value, f"{before}{step}."))]
+
+
+FULL = replaced(replaced(WHOLE, f"{MESSAGE}.tool_calls", [CALL]), f"{MESSAGE}.reasoning_content", "Hm.")
+MORE = (
+    "usage.cost", "usage.odd", "odd", "provider", "error", "choices.0.odd", "choices.0.native_finish_reason",
+    f"{MESSAGE}.odd", f"{MESSAGE}.reasoning", f"{MESSAGE}.audio", f"{MESSAGE}.function_call",
+    f"{MESSAGE}.reasoning_details", f"{MESSAGE}.tool_calls.0.index",
+)  # fmt: skip
+
+
+@settings(max_examples=1000)
+@given(st.lists(st.tuples(st.sampled_from([*every_path(FULL), *MORE]), st.sampled_from(ODD)), max_size=3))
+def test_both_ways_agree(changes: list[tuple[str, Any]]) -> None:
+    obj = FULL
+    for path, value in changes:
+        try:
+            obj = replaced(obj, path, value)
+        except (KeyError, IndexError, TypeError):  # an earlier change took away what this one is about
+            continue
+    body = json.dumps(obj).encode()
+    plain = TRANSLATOR.plain(body)
+    if plain is None:
+        return
+    try:
+        expected = long_way(body)
+    except ProviderError as error:
+        raise AssertionError(f"the long way refuses it: {error.raw}") from None
+    assert short_way(plain) == expected

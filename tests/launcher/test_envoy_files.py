@@ -1,0 +1,164 @@
+"""The copies of Envoy's files that launcher.envoy makes; that Envoy takes them is tested in e2e/test_envoy.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from server.launcher import envoy as edge
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = (ROOT / "envoy.yaml").read_text(encoding="utf-8")
+PLACES: dict[str, Any] = {
+    "host": "0.0.0.0",
+    "port": 9000,
+    "admin": Path("/state/admin.sock"),
+    "descriptor": Path("/share/lmchat.pb"),
+    "endpoints": Path("/state/edge/workers.yaml"),
+}
+
+
+def test_bootstrap_sets_every_place_and_nothing_else() -> None:
+    before = yaml.safe_load(TEMPLATE)
+    after = yaml.safe_load(edge.bootstrap(TEMPLATE, **PLACES))
+
+    address = after["static_resources"]["listeners"][0]["address"]["socket_address"]
+    assert address == {"address": "0.0.0.0", "port_value": 9000}
+    assert after["admin"]["address"] == {"pipe": {"path": "/state/admin.sock", "mode": 0o600}}
+    assert _transcoder(after)["proto_descriptor"] == "/share/lmchat.pb"
+    source = after["static_resources"]["clusters"][0]["eds_cluster_config"]["eds_config"]["path_config_source"]
+    assert source == {"path": "/state/edge/workers.yaml", "watched_directory": {"path": "/state/edge"}}
+
+    for config in (before, after):
+        config["static_resources"]["listeners"][0].pop("address")
+        config["static_resources"]["clusters"][0].pop("eds_cluster_config")
+        config.pop("admin")
+        _transcoder(config).pop("proto_descriptor")
+    assert after == before
+
+
+def test_bootstrap_of_a_bootstrap_is_the_same() -> None:
+    once = edge.bootstrap(TEMPLATE, **PLACES)
+    assert edge.bootstrap(once, **PLACES) == once
+
+
+@pytest.mark.parametrize(
+    ("host", "written"), [("localhost", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::", "::"), ("0:0::1", "::1")]
+)
+def test_bootstrap_writes_hosts_as_addresses(host: str, written: str) -> None:
+    after = yaml.safe_load(edge.bootstrap(TEMPLATE, **PLACES | {"host": host}))
+    assert after["static_resources"]["listeners"][0]["address"]["socket_address"]["address"] == written
+
+
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [
+        ("admin", "lacks admin"),
+        ("static_resources", "lacks static_resources"),
+        ("listeners", "lacks static_resources.listeners"),
+        ("socket_address", "lacks static_resources.listeners[0].address.socket_address"),
+        ("proto_descriptor", "lacks proto_descriptor"),
+        ("path_config_source", "lacks path_config_source"),
+    ],
+)
+def test_bootstrap_names_what_the_template_lacks(lacking: str, message: str) -> None:
+    template = yaml.safe_dump(_without(yaml.safe_load(TEMPLATE), lacking))
+    with pytest.raises(ValueError, match=message.replace("[", r"\[").replace(".", r"\.")):
+        edge.bootstrap(template, **PLACES)
+
+
+@pytest.mark.parametrize("template", ["", "[]", "listeners", "null"])
+def test_bootstrap_of_another_document_is_an_error(template: str) -> None:
+    with pytest.raises(ValueError, match="the Envoy template lacks static_resources"):
+        edge.bootstrap(template, **PLACES)
+
+
+def test_bootstrap_of_broken_yaml_is_an_error() -> None:
+    with pytest.raises(ValueError, match="not YAML"):
+        edge.bootstrap("a: [", **PLACES)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("host", "gateway.example", "needs an IP address here, not 'gateway.example'"),
+        ("admin", Path("/state") / ("x" * 120), "more than 107 bytes"),
+    ],
+)
+def test_bootstrap_refuses_what_envoy_would(place: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        edge.bootstrap(TEMPLATE, **PLACES | {place: value})
+
+
+@pytest.mark.parametrize(
+    ("worker", "address"),
+    [
+        ("unix:/run/w0.sock", {"pipe": {"path": "/run/w0.sock"}}),
+        ("unix:///run/w0.sock", {"pipe": {"path": "/run/w0.sock"}}),
+        ("unix:run/w0.sock", {"pipe": {"path": "run/w0.sock"}}),
+        ("127.0.0.1:50051", {"socket_address": {"address": "127.0.0.1", "port_value": 50051}}),
+        ("localhost:50051", {"socket_address": {"address": "127.0.0.1", "port_value": 50051}}),
+        ("[::1]:50051", {"socket_address": {"address": "::1", "port_value": 50051}}),
+    ],
+)
+def test_endpoints_takes_addresses_as_grpc_writes_them(worker: str, address: object) -> None:
+    assert _members(edge.endpoints([worker])) == [{"endpoint": {"address": address}}]
+
+
+def test_endpoints_keeps_every_worker_in_order() -> None:
+    paths = [f"/run/w{i}.sock" for i in range(3)]
+    members = _members(edge.endpoints([f"unix:{path}" for path in paths]))
+    assert [member["endpoint"]["address"]["pipe"]["path"] for member in members] == paths
+
+
+def test_endpoints_of_no_workers_is_an_empty_cluster() -> None:
+    assert _members(edge.endpoints([])) == []
+
+
+@pytest.mark.parametrize(
+    "worker", ["", "unix:", "50051", "host:", "worker.example:50051", "127.0.0.1:0", "1.2.3.4:x"]
+)
+def test_endpoints_refuses_what_is_no_address(worker: str) -> None:
+    with pytest.raises(ValueError, match=r"address|path"):
+        edge.endpoints([worker])
+
+
+def test_write_replaces_the_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "workers.yaml"
+    edge.write(path, "one")
+    first = path.stat().st_ino
+    edge.write(path, "zwei: \u00e4")
+    assert path.read_text(encoding="utf-8") == "zwei: \u00e4"
+    assert path.stat().st_ino != first  # A new file under the old name: readers of the old one are not disturbed.
+    assert [entry.name for entry in path.parent.iterdir()] == ["workers.yaml"]
+
+
+def _members(text: str) -> list[Any]:
+    (resource,) = yaml.safe_load(text)["resources"]
+    assert resource["@type"] == "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+    assert (
+        resource["cluster_name"]
+        == edge.CLUSTER
+        == yaml.safe_load(TEMPLATE)["static_resources"]["clusters"][0]["name"]
+    )
+    (locality,) = resource["endpoints"]
+    members: list[Any] = locality["lb_endpoints"]
+    return members
+
+
+def _transcoder(config: Any) -> dict[str, Any]:
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    by_name = {each["name"]: each["typed_config"] for each in manager["http_filters"]}
+    found: dict[str, Any] = by_name["envoy.filters.http.grpc_json_transcoder"]
+    return found
+
+
+def _without(tree: Any, key: str) -> Any:
+    if isinstance(tree, dict):
+        return {name: _without(value, key) for name, value in tree.items() if name != key}
+    if isinstance(tree, list):
+        return [_without(value, key) for value in tree]
+    return tree

