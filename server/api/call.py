@@ -15,9 +15,9 @@ import msgspec
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
-from lmchat.v1 import chat_pb2 as pb
 
 from server import errors
+from server.chat.request import ChatRequest
 from server.config.model import Key
 from server.errors import LmchatError, Reason
 
@@ -75,10 +75,9 @@ class Call:
         """Raise LmchatError unless the caller has a key."""
         self._keys.check(self.authorization)
 
-    def add_options(self, request: pb.ChatCompletionRequest) -> None:
-        """Add to `request` what its headers ask for."""
-        if self.debug:
-            request.lmchat.debug.extend(self.debug)
+    def with_options(self, request: ChatRequest) -> ChatRequest:
+        """`request` with what its headers ask for."""
+        return request.with_debug(self.debug) if self.debug else request
 
     @property
     def timeout(self) -> float | None:

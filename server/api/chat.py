@@ -9,6 +9,7 @@ from lmchat.v1 import chat_service_pb2_grpc as chat_grpc
 
 from server.api.call import Calls, Context
 from server.api.validate import validate
+from server.chat.request import ProtoRequest
 from server.routing.router import Router
 
 
@@ -23,11 +24,9 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
         """The whole answer."""
         async with self._calls(context) as call:
             validate(request)
-            call.add_options(request)
-            routed = await self._router.complete(request, call.timeout)
+            routed = await self._router.complete(call.with_options(ProtoRequest(request)), call.timeout)
             await call.begin()
-            return routed.completion
-        raise AssertionError  # the block above returns or aborts
+            return routed.completion.to_proto()
 
     async def StreamChatCompletion(  # type: ignore[override]
         self, request: pb.ChatCompletionRequest, context: Context
@@ -35,8 +34,7 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
         """One message a chunk."""
         async with self._calls(context) as call:
             validate(request)
-            call.add_options(request)
-            routed = await self._router.stream(request, call.timeout)
+            routed = await self._router.stream(call.with_options(ProtoRequest(request)), call.timeout)
             async with aclosing(routed.batches()) as batches:
                 await call.begin()
                 async for batch in batches:

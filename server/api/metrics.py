@@ -34,7 +34,6 @@ class Operations(operations_grpc.OperationsServicer):
             text = await asyncio.to_thread(generate_latest, self._registry)
             await call.begin()
             return HttpBody(content_type=CONTENT_TYPE_LATEST, data=text)
-        raise AssertionError  # the block above returns or aborts
 
 
 class _Endpoints(Collector):

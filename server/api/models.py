@@ -37,7 +37,6 @@ class Models(model_grpc.ModelsServicer):
                 self._add_health(model, known)
             await call.begin()
             return listed
-        raise AssertionError  # the block above returns or aborts
 
     async def GetModel(self, request: model_service_pb2.GetModelRequest, context: Context) -> model_pb2.Model:
         """One model; an id that a wildcard covers is found too."""
@@ -47,7 +46,6 @@ class Models(model_grpc.ModelsServicer):
             self._add_health(model, known)
             await call.begin()
             return model
-        raise AssertionError  # the block above returns or aborts
 
     def _add_health(self, model: model_pb2.Model, known: Model) -> None:
         """Say how the endpoints of `known` are doing now."""

@@ -6,39 +6,28 @@ would become the body of a 500, after it the stream would end as if complete.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
-from contextlib import aclosing, suppress
-from typing import Any
+from contextlib import aclosing
 
 import msgspec
 from google.api.httpbody_pb2 import HttpBody
-from lmchat.v1 import chat_pb2 as pb
 from lmchat.v1 import rest_pb2_grpc
 
 from server import errors
 from server.api.call import Call, Calls, Context
+from server.api.sse import DONE, SseWriter, error_event
 from server.chat import openai_json
+from server.chat.openai_json import EventWriter
+from server.chat.request import ChatRequest, read
 from server.errors import InvalidRequest, LmchatError, Reason
 from server.routing.report import Report
-from server.routing.router import Routed, RoutedPlain, Router
+from server.routing.router import Router
 from server.routing.stream import RoutedStream
 
 _encode = msgspec.json.Encoder().encode
 _JSON = "application/json"
-_SSE = "text/event-stream"
-_DONE = b"data: [DONE]\n\n"
 _UNPRINTABLE = re.compile(r"[^ -~]").sub
-_KEEP_ALIVE = b": keep-alive\n\n"
-
-
-class _Asked(msgspec.Struct, frozen=True, gc=False):
-    """See `openai_json.Parsed`; what needs no translation is as it came."""
-
-    request: openai_json.ChatRequest
-    stream: bool
-    legacy_functions: bool
 
 
 class _Reply(msgspec.Struct, frozen=True):
@@ -61,19 +50,17 @@ class Rest(rest_pb2_grpc.RestServicer):
         """One JSON object, or with `"stream": true` server-sent events."""
         call = self._calls(context)
         try:
-            asked = _parse(call, request)
-            if asked.stream:
-                routed = await self._router.stream(asked.request, call.timeout)
+            parsed = _parse(call, request)
+            if parsed.stream:
+                routed = await self._router.stream(parsed, call.timeout)
             else:
-                reply = await self._complete(call, asked)
+                reply = await self._complete(call, parsed)
         except Exception as error:
             reply = _failure(call, call.explain(error))
         else:
-            if asked.stream:
-                events = openai_json.EventWriter(
-                    include_usage=openai_json.include_usage(asked.request), legacy=asked.legacy_functions
-                )
-                del asked  # long conversations are not kept as long as streams
+            if parsed.stream:
+                events = EventWriter(include_usage=parsed.include_usage, legacy=parsed.legacy_functions)
+                del parsed  # requests may be large, and streams are long
                 await self._stream(call, events, routed)
                 return
         await context.send_initial_metadata(reply.headers)
@@ -82,35 +69,28 @@ class Rest(rest_pb2_grpc.RestServicer):
             _set_code(context, reply.error)
 
     async def CreateUnaryChatCompletion(self, request: HttpBody, context: Context) -> HttpBody:
-        """One JSON object, an error too; `_details` are the headers."""
+        """One JSON object, an error too; the headers are in the status text, see `_details`."""
         call = self._calls(context)
         try:
-            asked = _parse(call, request)
-            if asked.stream:  # Envoy sends no such request here
+            parsed = _parse(call, request)
+            if parsed.stream:  # Envoy sends no such request here
                 raise InvalidRequest("This call answers at once; CreateChatCompletion streams.", "stream")
-            reply = await self._complete(call, asked)
+            reply = await self._complete(call, parsed)
         except Exception as error:
             reply = _failure(call, call.explain(error))
         context.set_details(_details(reply))
         return reply.body
 
-    async def _complete(self, call: Call, asked: _Asked) -> _Reply:
-        legacy = asked.legacy_functions
-        routed: Routed | RoutedPlain
-        if legacy:
-            routed = await self._router.complete(openai_json.typed(asked.request), call.timeout)
-        else:
-            routed = await self._router.complete_plain(asked.request, call.timeout)
-        answer: Any = routed.completion
-        if not isinstance(answer, openai_json.PlainCompletion):
-            answer = openai_json.dump_completion(answer)
-            if legacy:
-                openai_json.rewrite_legacy(answer)
+    async def _complete(self, call: Call, request: ChatRequest) -> _Reply:
+        routed = await self._router.complete(request, call.timeout)
+        completion = routed.completion.to_openai()
+        if request.legacy_functions:
+            openai_json.rewrite_legacy(completion)
         headers = _headers(call, routed.report, routed.upstream_seconds)
-        return _Reply(HttpBody(content_type=_JSON, data=_encode(answer)), headers)
+        return _Reply(HttpBody(content_type=_JSON, data=_encode(completion)), headers)
 
-    async def _stream(self, call: Call, events: openai_json.EventWriter, routed: RoutedStream) -> None:
-        writer = _SseWriter(call.context, self._keep_alive)
+    async def _stream(self, call: Call, events: EventWriter, routed: RoutedStream) -> None:
+        writer = SseWriter(call.context, self._keep_alive)
         last = None
         try:
             async with aclosing(routed.batches()) as batches, writer:
@@ -119,62 +99,18 @@ class Rest(rest_pb2_grpc.RestServicer):
                 async for batch in batches:
                     last = batch[-1]
                     await writer.write(events.events(batch))
-                await writer.write(_DONE)
+                await writer.write(DONE)
         except Exception as error:
-            told = call.explain(error)
-            await writer.write(_error_event(told, call.request_id, last))
-            _set_code(call.context, told)
+            failure = call.explain(error)
+            await writer.write(error_event(failure, call.request_id, last))
+            _set_code(call.context, failure)
 
 
-class _SseWriter:
-    """Writes events, and comments into silences. Entered, it has a timer for the latter."""
-
-    def __init__(self, context: Context, keep_alive: float) -> None:
-        self._context = context
-        self._keep_alive = keep_alive
-        self._lock = asyncio.Lock()
-        self._loop = asyncio.get_running_loop()
-        self._last = self._loop.time()
-        self._timer: asyncio.TimerHandle | None = None
-        self._comment: asyncio.Task[None] | None = None
-
-    async def write(self, data: bytes) -> None:
-        """Send `data`, one message."""
-        async with self._lock:
-            await self._context.write(HttpBody(content_type=_SSE, data=data))
-            self._last = self._loop.time()
-
-    async def __aenter__(self) -> None:
-        self._tick()
-
-    async def __aexit__(self, *exc: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._comment is not None:
-            self._comment.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._comment
-
-    def _tick(self) -> None:
-        """Break a silence that is too long, and look again. A timer: tasks would take memory for every stream."""
-        due = self._last + self._keep_alive
-        if self._loop.time() >= due:
-            if self._comment is None or self._comment.done():
-                self._comment = self._loop.create_task(self.write(_KEEP_ALIVE))
-            due = self._loop.time() + self._keep_alive
-        self._timer = self._loop.call_at(due, self._tick)
-
-
-def _parse(call: Call, request: HttpBody) -> _Asked:
+def _parse(call: Call, request: HttpBody) -> ChatRequest:
     """The request of a caller with a key. Raises LmchatError."""
     call.authenticate()
     _check_content_type(request.content_type)
-    plain = None if call.debug else openai_json.read_plain_request(request.data)
-    if plain is not None:
-        return _Asked(plain, plain.stream, legacy_functions=False)
-    parsed = openai_json.parse(request.data)
-    call.add_options(parsed.request)
-    return _Asked(*parsed)
+    return call.with_options(read(request.data))
 
 
 def _check_content_type(content_type: str) -> None:
@@ -197,19 +133,6 @@ def _headers(call: Call, report: Report, upstream_seconds: float) -> tuple[tuple
         # Callers name these fields: whatever they wrote, it must be one line of ASCII, and not a long one.
         headers += (("x-lmchat-dropped-params", _UNPRINTABLE("?", ",".join(report.dropped_params))[:1000]),)
     return headers
-
-
-def _error_event(error: LmchatError, request_id: str, last: pb.ChatCompletionChunk | None) -> bytes:
-    """The failure of a stream that has begun; no [DONE] follows it."""
-    event = {
-        "id": last.id if last is not None else "",
-        "object": "chat.completion.chunk",
-        "created": last.created if last is not None else 0,
-        "model": last.model if last is not None else "",
-        "choices": [{"index": 0, "delta": {}, "finish_reason": "error"}],
-        **errors.body(error, request_id),
-    }
-    return b"data: %b\n\n" % _encode(event)
 
 
 def _failure(call: Call, error: LmchatError) -> _Reply:

@@ -12,9 +12,12 @@ from typing import Protocol
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json import PlainCompletion, PlainRequest
+from server.chat.completion import Completion, completion_id
+from server.chat.request import ChatRequest
 from server.config.model import Price, ProviderSettings, Timeouts
 from server.errors import ProviderError
+
+__all__ = ["Endpoint", "HttpRequest", "StreamDecoder", "Translator", "Vendor", "completion_id"]
 
 
 class Vendor(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,33 +128,20 @@ class StreamDecoder(Protocol):
 
 
 class Translator(Protocol):
-    """One dialect. `request` is what the caller asked for, already without what the endpoint drops."""
+    """One dialect. `request` is the caller's, already without what the endpoint drops."""
 
-    def request(self, request: pb.ChatCompletionRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
+    def request(self, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
         """The provider's request. Raises InvalidRequest for what the dialect cannot say."""
         ...
 
-    def plain_request(self, request: PlainRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest | None:
-        """The same, if OpenAI's JSON is what the provider takes; else it is for `request`."""
-        ...
-
-    def completion(self, body: bytes, request: pb.ChatCompletionRequest) -> tuple[pb.ChatCompletion, str]:
-        """The answer, and the provider's finish reason. Raises ProviderError for an error in a 200 or nonsense."""
-        ...
-
-    def plain(self, body: bytes) -> PlainCompletion | None:
-        """The answer, if it is OpenAI's JSON in which nothing needs translation; else it is for `completion`."""
+    def completion(self, body: bytes, request: ChatRequest) -> Completion:
+        """The answer. Raises ProviderError for an error in a 200, or for a body that cannot be read."""
         ...
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """What a non-2xx answer means. `headers` are lower case."""
         ...
 
-    def decoder(self, request: pb.ChatCompletionRequest) -> StreamDecoder:
+    def decoder(self, request: ChatRequest) -> StreamDecoder:
         """A fresh decoder for one streamed answer."""
         ...
-
-
-def completion_id(provider_id: str) -> str:
-    """The provider's id in OpenAI's form, so that both logs can be searched for it; empty stays empty."""
-    return provider_id if not provider_id or provider_id.startswith("chatcmpl-") else f"chatcmpl-{provider_id}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from lmchat.v1 import chat_pb2 as pb
 
-from server.upstream.client import Chunks
+from server.upstream.ports import Chunks
 
 
 class StreamFinisher:

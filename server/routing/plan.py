@@ -14,10 +14,10 @@ from typing import NamedTuple, Protocol
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json import ChatRequest, PlainRequest
+from server.chat.request import ChatRequest
 from server.dialects.base import Endpoint
 from server.errors import InvalidRequest, LmchatError, Reason, SkippedRecord
-from server.routing import capabilities as features
+from server.routing import capabilities
 from server.routing.catalog import Model
 
 #: The one topic of `lmchat.debug`.
@@ -105,13 +105,6 @@ class Directive(NamedTuple):
 _NO_DIRECTIVE = Directive()
 
 
-def options(request: ChatRequest) -> pb.RequestOptions | None:
-    """A request's `lmchat`; None where it has none."""
-    if isinstance(request, PlainRequest):
-        return request.options
-    return request.lmchat if request.HasField("lmchat") else None
-
-
 def covers(name: str, endpoint_name: str) -> bool:
     """Whether a directive's name means this endpoint: it, or the base of a variant (`azure`, `azure-eastus`)."""
     return endpoint_name == name or endpoint_name.startswith(f"{name}-")
@@ -143,16 +136,15 @@ def plan(
     `random` gives numbers in [0, 1). Raises InvalidRequest when the directive,
     or what the request needs, leaves no endpoint at all.
     """
-    asked = options(request)
-    directive = _NO_DIRECTIVE if asked is None else Directive.of(asked)
-    needed = features.needs(request)
+    directive = _NO_DIRECTIVE if request.options is None else Directive.of(request.options)
+    needed = request.needs
     candidates: list[Candidate] = []
     skipped: list[Skipped] = []
     seen: set[str] = set()
     for model in models:
         fit: list[Candidate] = []
         for endpoint in model.endpoints:
-            dropped = features.dropped(request, endpoint)
+            dropped = capabilities.dropped(request, endpoint)
             reason = _unfit(endpoint, directive, needed, dropped)
             if not reason and endpoint.id in seen:  # two models may share one; it is called as one
                 reason = "already a candidate"

@@ -13,7 +13,7 @@ from server.routing.plan import Plan
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """Encoded it is what REST has; `typed` gives what gRPC has. The fields are described in chat.proto."""
+    """Encoded it is what REST has; `to_proto` gives what gRPC has. The fields are described in chat.proto."""
 
     provider: str
     tries: int
@@ -24,25 +24,25 @@ class Report(msgspec.Struct, omit_defaults=True):
     resumed: bool = False
 
     @classmethod
-    def of(cls, made: Plan, success: Success[Any], native_finish_reason: str) -> Report:
-        """Of an answer, or a stream that has begun. One that came at once says more only to who debugs."""
+    def of(cls, plan: Plan, success: Success[Any], native_finish_reason: str) -> Report:
+        """Of an answer, or of a stream that has begun. Attempts are listed after a fallback or for debugging."""
         candidate, attempts = success.candidate, success.attempts
         report = cls(candidate.endpoint.name, len(attempts), [*candidate.dropped], native_finish_reason)
-        if made.debug or len(attempts) > 1:
+        if plan.debug or len(attempts) > 1:
             report.attempts = attempts
-        if made.debug:
-            report.skipped = [skipped.record() for skipped in (*made.skipped, *success.skipped)] or None
+        if plan.debug:
+            report.skipped = [skipped.record() for skipped in (*plan.skipped, *success.skipped)] or None
         return report
 
     def resume(self, success: Success[Any]) -> None:
-        """Another endpoint goes on with the stream."""
+        """Add the endpoint that continues the stream."""
         self.provider = success.candidate.endpoint.name
         self.tries = len(success.attempts)
         self.attempts = success.attempts
         self.resumed = True
         self.dropped_params += [name for name in success.candidate.dropped if name not in self.dropped_params]
 
-    def typed(self) -> pb.RoutingReport:
+    def to_proto(self) -> pb.RoutingReport:
         """The message of the contract."""
         report = pb.RoutingReport(
             provider=self.provider,

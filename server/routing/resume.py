@@ -15,36 +15,39 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
+from server.chat.request import ChatRequest, ProtoRequest, copy
+from server.chat.usage import add_usage
 from server.dialects.anthropic import models as anthropic_models
 from server.dialects.base import Endpoint
 from server.errors import LmchatError, ProviderError
 from server.routing.attempts import Attempts, Success
 from server.routing.plan import Candidate, Plan
-from server.upstream.client import Chunks
-from server.upstream.ports import Stream, add_usage, copy
+from server.upstream.ports import Chunks, Stream
 
 #: A streamed call that has given its first content.
 Opened = tuple[Stream, Chunks]
 #: Opens a stream for a candidate with this request, within so many seconds.
-Open = Callable[[Candidate, pb.ChatCompletionRequest, float], Awaitable[Opened]]
+Open = Callable[[Candidate, ChatRequest, float], Awaitable[Opened]]
 
 INSTRUCTION = (
     "Your last answer was cut off by a broken connection. Continue exactly where it stopped, with the very next "
     "character (a space first if a new word begins). Do not repeat any of it, do not comment, do not apologise."
 )
 
+#: What makes an answer more than text that can be continued.
+_NOT_RESUMED = frozenset({"n", "json_object", "json_schema", "audio_output"})
+
 #: Characters that a fallback must repeat from the answer's beginning to be taken for repeating it.
 _ECHO = 16
 
 
-def wanted(request: pb.ChatCompletionRequest) -> bool:
-    """Whether a stream for `request` may be resumed, should it die while it is text."""
+def wanted(request: ChatRequest) -> bool:
+    """Whether a stream for `request` may be resumed if it breaks in the middle of its text."""
     return (
-        request.lmchat.routing.resume_streams
-        and request.n <= 1
-        and request.response_format.WhichOneof("format") in (None, "text")
-        and "audio" not in request.modalities
-        and request.messages[-1].role != pb.ROLE_ASSISTANT  # a prefill of the caller's own
+        request.options is not None
+        and request.options.routing.resume_streams
+        and not request.needs & _NOT_RESUMED
+        and request.to_proto().messages[-1].role != pb.ROLE_ASSISTANT  # a prefill of the caller's own
     )
 
 
@@ -54,14 +57,12 @@ def prefills(endpoint: Endpoint) -> bool:
     return endpoint.vendor.prefill and known
 
 
-def continued(
-    request: pb.ChatCompletionRequest, endpoint: Endpoint, said: str, tokens: int
-) -> pb.ChatCompletionRequest:
+def continued(request: ChatRequest, endpoint: Endpoint, said: str, tokens: int) -> ChatRequest:
     """`request` for going on after `said`, which were at least so many `tokens` of what it allows.
 
     White space at the end of `said` is left out: some providers refuse it, and models go on worse after it.
     """
-    out = copy(request)
+    out = copy(request.to_proto())
     out.messages.add(role=pb.ROLE_ASSISTANT).content.add(text=said.rstrip())
     if not prefills(endpoint):
         out.messages.add(role=pb.ROLE_USER).content.add(text=INSTRUCTION)
@@ -75,7 +76,7 @@ def continued(
         out.max_tokens = max(1, out.max_tokens - tokens)
     if out.HasField("max_completion_tokens"):
         out.max_completion_tokens = max(1, out.max_completion_tokens - tokens)
-    return out
+    return ProtoRequest(out)
 
 
 class Splice:
@@ -158,7 +159,7 @@ class Resumption:
     """What it takes to go on with one request's stream. `deadline` is of the clock of `attempts`."""
 
     def __init__(
-        self, request: pb.ChatCompletionRequest, attempts: Attempts, open_: Open, deadline: float, max_tries: int
+        self, request: ChatRequest, attempts: Attempts, open_: Open, deadline: float, max_tries: int
     ) -> None:
         self._request = request
         self._attempts = attempts

@@ -13,7 +13,7 @@ from server.routing.attempts import SLACK, Success
 from server.routing.chunks import StreamFinisher
 from server.routing.circuit import EndpointHealth
 from server.routing.report import Report
-from server.upstream.client import Chunks
+from server.upstream.ports import Chunks
 
 
 class RoutedStream:
@@ -85,7 +85,7 @@ class RoutedStream:
             await self._stream.aclose()
         self._health.success(self._success.call, self._tokens())
         self.report.native_finish_reason = self._stream.native_finish_reason
-        last = self._finisher.end(self.report.typed())
+        last = self._finisher.end(self.report.to_proto())
         if last:
             yield last
 

@@ -15,7 +15,7 @@ import pytest
 from lmchat.v1 import chat_pb2 as pb
 
 from server.routing.stream import RoutedStream
-from server.upstream.client import UpstreamStream
+from server.upstream.stream import UpstreamStream
 from server.wire.exchange import Exchange
 from tests.support import faults
 from tests.support.faults import FaultServer, answer, fault_server

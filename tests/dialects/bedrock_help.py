@@ -21,9 +21,10 @@ from server.config.model import ProviderSettings, Timeouts
 from server.dialects.base import Endpoint
 from server.dialects.bedrock.dialect import BedrockTranslator
 from server.vendors.registry import PLAIN
+from tests.support.typed import TypedTranslator
 
 SHARED = Path(__file__).parents[3] / "shared"
-TRANSLATOR = BedrockTranslator()
+TRANSLATOR = TypedTranslator(BedrockTranslator())
 HAIKU = "us.anthropic.claude-haiku-4-5-20251001-v1:0"
 NOVA = "us.amazon.nova-2-lite-v1:0"
 OPUS_5 = "global.anthropic.claude-opus-5-20260401-v1:0"

@@ -13,8 +13,9 @@ from server.config.model import ProviderSettings, Timeouts
 from server.dialects.base import Endpoint, Vendor
 from server.dialects.openai.dialect import OpenAITranslator
 from server.errors import ProviderError
+from tests.support.typed import TypedTranslator
 
-TRANSLATOR = OpenAITranslator()
+TRANSLATOR = TypedTranslator(OpenAITranslator())
 PLAIN = Vendor(type="openai")
 DONE = b"data: [DONE]\n\n"
 

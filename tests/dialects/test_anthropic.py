@@ -25,6 +25,7 @@ from server.dialects.anthropic.request import EXTRA_BODY
 from server.dialects.base import Endpoint, HttpRequest, Vendor
 from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from tests.recordings.readings import anthropic_stream
+from tests.support.typed import TypedTranslator
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
@@ -34,7 +35,7 @@ GOLDEN = ROOT / "tests" / "golden" / "anthropic"
 REQUESTS: list[dict[str, Any]] = json.loads((GOLDEN / "requests.json").read_text(encoding="utf-8"))
 ANSWERS: list[dict[str, Any]] = json.loads((GOLDEN / "answers.json").read_text(encoding="utf-8"))
 
-TRANSLATOR = AnthropicTranslator()
+TRANSLATOR = TypedTranslator(AnthropicTranslator())
 NONE = pb.ChatCompletionRequest()
 needs_recordings = pytest.mark.skipif(not RECORDINGS.is_dir(), reason="../shared/recordings is not there")
 needs_spec = pytest.mark.skipif(not SPEC.is_file(), reason="../shared/specs is not there")

@@ -7,18 +7,20 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from lmchat.v1 import chat_pb2 as pb
 
+from server.chat.request import ChatRequest, ProtoRequest
 from server.config.model import Circuit, Config, EndpointSettings, ModelSettings, ProviderSettings, Retry, Timeouts
 from server.dialects.base import Endpoint, HttpRequest
 from server.dialects.openai.dialect import OpenAITranslator
 from server.errors import InvalidRequest
 from server.routing.catalog import Catalog
 from server.routing.circuit import EndpointHealth
-from server.routing.router import Ids, Routed, Router
+from server.routing.report import Report
+from server.routing.router import Ids, Router
 from server.routing.shared_stats import Board
 from server.routing.stream import RoutedStream
 from server.upstream.client import Upstream
@@ -120,8 +122,16 @@ class _NoKeys:
 class _Mute(OpenAITranslator):
     """A dialect that cannot say what it is asked to."""
 
-    def request(self, request: pb.ChatCompletionRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
+    def request(self, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
         raise InvalidRequest("There is no word for it.", "stop")
+
+
+class Answer(NamedTuple):
+    """See `server.routing.router.Routed`."""
+
+    completion: pb.ChatCompletion
+    report: Report
+    upstream_seconds: float
 
 
 class Rig:
@@ -190,15 +200,22 @@ class Rig:
 
     async def complete(
         self, asked: pb.ChatCompletionRequest | None = None, timeout: float | None = None
-    ) -> Routed:
+    ) -> Answer:
         """A whole answer."""
-        return await self.router.complete(asked or request(), timeout)
+        routed = await self.router.complete(ProtoRequest(asked or request()), timeout)
+        return Answer(routed.completion.to_proto(), routed.report, routed.upstream_seconds)
+
+    async def open(
+        self, asked: pb.ChatCompletionRequest | None = None, timeout: float | None = None
+    ) -> RoutedStream:
+        """A stream whose first content has come."""
+        return await self.router.stream(ProtoRequest(asked or request()), timeout)
 
     async def stream(
         self, asked: pb.ChatCompletionRequest | None = None, timeout: float | None = None
     ) -> list[pb.ChatCompletionChunk]:
         """All chunks of a stream."""
-        routed = await self.router.stream(asked or request(), timeout)
+        routed = await self.open(asked, timeout)
         chunks: list[pb.ChatCompletionChunk] = []
         await drain(routed, chunks)
         return chunks

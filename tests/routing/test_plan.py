@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from lmchat.v1 import chat_pb2 as pb
 
+from server.chat.request import ProtoRequest
 from server.dialects.base import Endpoint
 from server.errors import InvalidRequest, Reason
 from server.routing.catalog import Model
@@ -50,7 +51,7 @@ def planned(
     random: Callable[[], float] = never,
     default_tries: int = 3,
 ) -> Plan:
-    return plan(asked, models, health or Health(), random, default_tries=default_tries)
+    return plan(ProtoRequest(asked), models, health or Health(), random, default_tries=default_tries)
 
 
 def order(made: Plan) -> list[str]:

@@ -27,4 +27,4 @@ SKIPPED = [SkippedRecord("c", "m", "in `ignore`")]
 def test_both_forms_agree(report: Report, keys: set[str]) -> None:
     told = json.loads(msgspec.json.encode(report))
     assert told.keys() == {"provider", "tries", "dropped_params", "native_finish_reason"} | keys
-    assert told == dump_report(report.typed())
+    assert told == dump_report(report.to_proto())

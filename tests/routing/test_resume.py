@@ -8,6 +8,7 @@ import pytest
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
+from server.chat.request import ProtoRequest, read
 from server.config.model import ProviderSettings, Timeouts
 from server.dialects.base import Endpoint
 from server.errors import LmchatError, ProviderError, Reason
@@ -161,7 +162,7 @@ def test_the_caller_gets_the_error(
         rig = Rig({"a": [first], "b": [second]})
         chunks: list[pb.ChatCompletionChunk] = []
         with pytest.raises(ProviderError) as raised:
-            await drain(await rig.router.stream(request(routing, **fields), None), chunks)
+            await drain(await rig.open(request(routing, **fields), None), chunks)
         assert raised.value.reason is Reason.STREAM_TRUNCATED
         assert rig.names() == called
         assert "".join(attempt.provider for attempt in raised.value.attempts) == called
@@ -187,7 +188,7 @@ def test_the_caller_gets_the_error(
 )
 def test_wanted(fields: dict[str, Any], expected: bool) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "lmchat": {"routing": RESUME}, **fields}
-    assert resume.wanted(openai_json.parse(openai_json.encode_text(body).encode()).request) is expected
+    assert resume.wanted(read(openai_json.encode_text(body).encode())) is expected
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,8 @@ def test_prefills(where: Endpoint, expected: bool) -> None:
 
 
 def test_a_prefill_comes_last() -> None:
-    sent = resume.continued(asked(extra_body_json='{"top_k":3}'), endpoint("vllm"), "Hello \n", 1)
+    request = ProtoRequest(asked(extra_body_json='{"top_k":3}'))
+    sent = resume.continued(request, endpoint("vllm"), "Hello \n", 1).to_proto()
     assert [(m.role, m.content[0].text) for m in sent.messages][1:] == [(pb.ROLE_ASSISTANT, "Hello")]
     assert openai_json.decode_json(sent.extra_body_json) == {
         "top_k": 3,
@@ -224,7 +226,7 @@ def test_a_prefill_comes_last() -> None:
 
 def test_a_prefills_fields_go_over_the_callers() -> None:
     mine = '{"chat_template_kwargs":{"enable_thinking":true,"x":1}}'
-    sent = resume.continued(asked(extra_body_json=mine), endpoint("llamacpp"), "Hello", 1)
+    sent = resume.continued(ProtoRequest(asked(extra_body_json=mine)), endpoint("llamacpp"), "Hello", 1).to_proto()
     assert openai_json.decode_json(sent.extra_body_json) == {
         "chat_template_kwargs": {"enable_thinking": False, "x": 1}
     }
@@ -235,7 +237,7 @@ def test_a_prefills_fields_go_over_the_callers() -> None:
 def test_what_was_said_counts(name: str, limit: int, spent: int, left: int) -> None:
     limits: dict[str, Any] = {name: limit}
     original = asked(**limits)
-    sent = resume.continued(original, endpoint(), SAID, spent)
+    sent = resume.continued(ProtoRequest(original), endpoint(), SAID, spent).to_proto()
     assert getattr(sent, name) == left
     assert (getattr(original, name), len(original.messages)) == (limit, 1)
 

@@ -13,7 +13,9 @@ import httpx
 import pytest
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json import PlainCompletion
+from server.chat.completion import JsonCompletion
+from server.chat.openai_json import encode_text, parse_completion
+from server.chat.request import ProtoRequest
 from server.config.model import Circuit, Price, Timeouts
 from server.errors import InvalidRequest, LmchatError, Reason
 from tests.routing.router_rig import (
@@ -131,7 +133,7 @@ SAID = (ROLE, chunk(content="hello"))
 def test_streams_never_fall_over_after_content(script: list[bytes | float | Exception], reason: Reason) -> None:
     async def main() -> None:
         rig = Rig({"a": [status(500), sends(*script)], "b": [OTHER]}, circuit=Circuit(min_requests=2))
-        routed = await rig.router.stream(request(), None)
+        routed = await rig.open(request(), None)
         heard: list[pb.ChatCompletionChunk] = []
         with pytest.raises(LmchatError) as e:
             await drain(routed, heard)
@@ -369,25 +371,34 @@ def test_ids_and_times_where_the_provider_gives_none() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("fields", [{}, {"x_of_a_vendor": 1}], ids=["plain", "the long way"])
-def test_whoever_writes_json_gets_the_same_answer(fields: dict[str, Any]) -> None:
-    """As it came, or in its typed form: ids, times, model and report are the same."""
+CITED = {
+    "index": 0,
+    "message": {"role": "assistant", "content": "hi", "annotations": [{"type": "file_path"}]},
+    "finish_reason": "stop",
+}
 
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"x_of_a_vendor": 1}, {"choices": [CITED]}],
+    ids=["plain", "unknown field", "parsed to protobuf"],
+)
+def test_an_answer_in_json_and_its_message_are_stamped_alike(fields: dict[str, Any]) -> None:
     async def main() -> None:
         message = {"role": "assistant", "content": "hi"}
         nameless = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], **fields}
         again = {**nameless, "usage": {"prompt_tokens": 1, "completion_tokens": 40, "total_tokens": 41}}
-        script = [sends(1.0, json.dumps(body).encode()) for body in (nameless, nameless, again, again)]
+        script = [sends(1.0, json.dumps(body).encode()) for body in (nameless, again)]
         rig = Rig({"a": script})
-        for number in (1, 3):
-            typed = await rig.complete()
-            routed = await rig.router.complete_plain(request(), None)
-            assert isinstance(routed.completion, PlainCompletion) is not bool(fields)
-            assert routed.report == typed.report
-            assert typed.report.provider == "a"
-            assert typed.report.native_finish_reason == "stop"
-            for id_, told in enumerate((typed.completion, routed.completion), number):
-                assert (told.id, told.created, told.model) == (f"chatcmpl-own{id_}", 1_750_000_000, "m")
+        for number in (1, 2):
+            routed = await rig.router.complete(ProtoRequest(request()), None)
+            assert isinstance(routed.completion, JsonCompletion) is ("choices" not in fields)
+            assert (routed.report.provider, routed.report.native_finish_reason) == ("a", "stop")
+            found = routed.completion.to_openai()
+            stamped = (found["id"], found["created"], found["model"])
+            assert stamped == (f"chatcmpl-own{number}", 1_750_000_000, "m")
+            assert routed.completion.to_proto() == parse_completion(json.loads(encode_text(found)))
+            assert routed.completion.to_proto().lmchat == routed.report.to_proto()
         assert rig.health.throughput("a/a/up") == 40.0
 
     run(main())
@@ -549,7 +560,7 @@ def test_cancellation(behaviour: Behaviour, *, streamed: bool) -> None:
 def test_a_stream_that_is_not_read_to_its_end_is_closed(read: int | None) -> None:
     async def main() -> None:
         rig = Rig({"a": [sends(*SAID, FOR_EVER)]}, circuit=Circuit(min_requests=1))
-        routed = await rig.router.stream(request(), None)
+        routed = await rig.open(request(), None)
         if read is None:
             await routed.aclose()
         else:

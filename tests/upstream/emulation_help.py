@@ -17,11 +17,12 @@ from server.config.model import Timeouts
 from server.dialects.base import Endpoint, HttpRequest
 from server.dialects.openai.dialect import OpenAITranslator
 from server.errors import InvalidRequest
-from server.upstream.client import Chunks, Upstream
+from server.upstream.client import Upstream
 from server.upstream.emulation.emulation import Emulation
-from server.upstream.ports import Stream
+from server.upstream.ports import Chunks, Stream
 from tests.routing import routing_help
 from tests.support.sending import MockSender
+from tests.support.typed import TypedCaller
 
 #: One response: the JSON asked for and the number of the call in, the body's pieces out. A number is a wait in
 #: seconds, of the loop's time; an exception breaks the body off.
@@ -75,7 +76,7 @@ class Provider:
         self.bodies: list[Body] = []
         self._script = script
         upstream = Upstream(MockSender(self._serve), {"openai": OpenAITranslator()}, {"a": _NoKeys()})
-        self.emulation = Emulation(upstream, fetch)
+        self.emulation = TypedCaller(Emulation(upstream, fetch))
 
     async def _serve(self, sent: httpx.Request) -> httpx.Response:
         asked = json.loads(sent.content)

@@ -12,12 +12,13 @@ from lmchat.v1 import chat_pb2 as pb
 from msgspec.structs import replace
 
 from server.chat import openai_json
-from server.chat.openai_json import ChatRequest, typed
+from server.chat.completion import Completion, ProtoCompletion
+from server.chat.request import ChatRequest, JsonRequest, ProtoRequest
+from server.chat.request import read as read_request
 from server.config.model import Fetch
 from server.dialects.base import Endpoint
 from server.errors import InvalidRequest, LmchatError, Reason
 from server.media.fetcher import Fetcher
-from server.upstream.client import Answer
 from server.upstream.emulation.emulation import Emulation
 from tests.routing.routing_help import run
 from tests.upstream.emulation_help import (
@@ -171,17 +172,19 @@ def test_what_only_the_provider_can_fetch_is_left_to_it(url: str, fetched: bool)
     class Told:
         """An upstream that keeps what it is sent."""
 
-        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Answer:
-            self.request = typed(made)
-            return Answer(pb.ChatCompletion(), "")
-
-        complete_plain = complete
+        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Completion:
+            self.request = made.to_proto()
+            return ProtoCompletion(pb.ChatCompletion(), "")
 
         def stream(self, where: Endpoint, made: ChatRequest) -> Any:
             raise AssertionError("nothing is streamed here")
 
     web, told = Web(), Told()
-    run(Emulation(told, web).complete(endpoint("image_url", dialect="gemini"), asking(image(url)), 100.0))
+    run(
+        Emulation(told, web).complete(
+            endpoint("image_url", dialect="gemini"), ProtoRequest(asking(image(url))), 100.0
+        )
+    )
     assert bool(web.fetched) is fetched
     assert told.request.messages[0].content[1].image_url.url.startswith("data:") is fetched
 
@@ -300,26 +303,26 @@ def test_a_request_that_needs_nothing_is_passed_on_itself(fields: dict[str, Any]
         """An upstream that gives nothing but notes what it gets."""
 
         def __init__(self) -> None:
-            self.got: list[pb.ChatCompletionRequest] = []
+            self.got: list[ChatRequest] = []
 
-        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Answer:
-            self.got.append(typed(made))
-            return Answer(pb.ChatCompletion(), "")
-
-        complete_plain = complete
+        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Completion:
+            self.got.append(made)
+            return ProtoCompletion(pb.ChatCompletion(), "")
 
         def stream(self, where: Endpoint, made: ChatRequest) -> Any:
-            self.got.append(typed(made))
+            self.got.append(made)
 
     same = Same()
     emulation = Emulation(same, Web())
-    made = request(**fields)
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], **fields}
+    requests = [ProtoRequest(request(**fields)), read_request(json.dumps(body).encode())]
+    assert isinstance(requests[1], JsonRequest)
     for where in (endpoint(), endpoint("n", "json_object", "json_schema", "image_url", "file_url")):
-        run(emulation.complete(where, made, 1.0))
-        run(emulation.complete_plain(where, made, 1.0))
-        emulation.stream(where, made)
-    assert all(got is made for got in same.got)
-    assert len(same.got) == 6
+        for sent in requests:
+            run(emulation.complete(where, sent, 1.0))
+            emulation.stream(where, sent)
+    assert all(got is requests[index // 2 % 2] for index, got in enumerate(same.got))
+    assert len(same.got) == 8
 
 
 CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": False}
@@ -346,12 +349,10 @@ def test_schemas_that_a_provider_follows_itself_are_left_to_it(
     class Told:
         """An upstream that keeps what it is sent."""
 
-        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Answer:
-            self.request = typed(made)
+        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Completion:
+            self.request = made.to_proto()
             said = pb.Message(content=[pb.ContentPart(text="{}")])
-            return Answer(pb.ChatCompletion(choices=[pb.Choice(message=said)]), "")
-
-        complete_plain = complete
+            return ProtoCompletion(pb.ChatCompletion(choices=[pb.Choice(message=said)]), "")
 
         def stream(self, where: Endpoint, made: ChatRequest) -> Any:
             raise AssertionError("nothing is streamed here")
@@ -360,7 +361,7 @@ def test_schemas_that_a_provider_follows_itself_are_left_to_it(
     where = replace(endpoint("json_object", "json_schema", dialect=dialect), model=model)
     form = {"name": "answer"} | ({"schema": schema} if schema else {})
     made = request(response_format={"type": "json_schema", "json_schema": form})
-    run(Emulation(told, Web()).complete(where, made, 1.0))
+    run(Emulation(told, Web()).complete(where, ProtoRequest(made), 1.0))
     assert told.request.HasField("response_format") is native
 
 

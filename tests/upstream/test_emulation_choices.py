@@ -11,8 +11,8 @@ import httpx
 import pytest
 from lmchat.v1 import chat_pb2 as pb
 
+from server.chat.usage import add_usage
 from server.errors import ProviderError, Reason, StreamTruncated
-from server.upstream.ports import add_usage
 from tests.routing.routing_help import run
 from tests.upstream.emulation_help import (
     DONE,

@@ -12,7 +12,6 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
 from server.errors import InvalidRequest, ProviderError, Reason
-from server.upstream.client import Answer
 from server.upstream.emulation import structured
 from tests.routing.routing_help import run
 from tests.upstream.emulation_help import (
@@ -47,9 +46,8 @@ def content(answer: pb.ChatCompletion) -> list[str]:
 def ask(provider: Provider, **fields: Any) -> pb.ChatCompletion:
     """The answer, the same whether streamed or not."""
     made = request(**{"response_format": JSON_SCHEMA, **fields})
-    answer = run(provider.emulation.complete_plain(ENDPOINT, made, 100.0))
-    assert isinstance(answer, Answer)  # what the provider wrote is not what was checked
-    return answer.completion
+    completion: pb.ChatCompletion = run(provider.emulation.complete(ENDPOINT, made, 100.0)).completion
+    return completion
 
 
 @pytest.mark.parametrize(

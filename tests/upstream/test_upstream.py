@@ -15,9 +15,11 @@ from lmchat.v1 import chat_pb2 as pb
 from server.config.model import Timeouts
 from server.dialects.base import Endpoint, HttpRequest
 from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
-from server.upstream.client import Answer, Upstream, has_content
+from server.upstream.client import Upstream
+from server.upstream.ports import has_content
 from tests.dialects.openai_help import DONE, TRANSLATOR, ask, chunk, delta, endpoint, sse
 from tests.support.sending import MockSender
+from tests.support.typed import Answer, TypedCaller
 
 T = TypeVar("T")
 R = Reason
@@ -128,7 +130,9 @@ class Provider:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             return httpx.Response(status, headers={"content-type": type, **named}, stream=self.body)
 
-        self.upstream = Upstream(MockSender(answer), {"openai": TRANSLATOR}, {"up": auth or Key()})
+        self.upstream = TypedCaller(
+            Upstream(MockSender(answer), {"openai": TRANSLATOR.translator}, {"up": auth or Key()})
+        )
 
     async def complete(self, where: Endpoint | None = None, limit: float = 1000.0, **fields: Any) -> Answer:
         return await self.upstream.complete(where or endpoint(), ask(**fields), limit)

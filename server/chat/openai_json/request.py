@@ -16,7 +16,6 @@ from server.chat.openai_json import fields as f
 from server.chat.openai_json.bounds import INTEGERS, MAX_STOP, NUMBERS
 from server.chat.openai_json.messages import content, dump_content, dump_message, message, tie_legacy_calls
 from server.chat.openai_json.options import fill_options
-from server.chat.openai_json.plain_request import ChatRequest, PlainRequest
 from server.chat.openai_json.tools import (
     dump_tool,
     dump_tool_choice,
@@ -189,15 +188,11 @@ def parse(body: bytes) -> Parsed:
     return Parsed(request, bool(stream), legacy)
 
 
-def typed(request: ChatRequest) -> pb.ChatCompletionRequest:
-    """The request in the form that every dialect knows."""
-    if not isinstance(request, PlainRequest):
-        return request
-    message = pb.ChatCompletionRequest()
-    f.fill(message, request.dump(), _REQUEST, "extra_body_json")
-    if request.options is not None:
-        message.lmchat.CopyFrom(request.options)
-    return message
+def parse_object(obj: dict[str, Any]) -> pb.ChatCompletionRequest:
+    """The message of a request that has been checked."""
+    request = pb.ChatCompletionRequest()
+    f.fill(request, obj, _REQUEST, "extra_body_json")
+    return request
 
 
 _SCALARS = (

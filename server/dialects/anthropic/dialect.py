@@ -12,9 +12,9 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import msgspec
-from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json import PlainRequest
+from server.chat.completion import Completion, ProtoCompletion
+from server.chat.request import ChatRequest
 from server.dialects.anthropic import request as anthropic_request
 from server.dialects.anthropic import response as anthropic_response
 from server.dialects.anthropic.stream import AnthropicDecoder
@@ -62,12 +62,13 @@ _FILES_BETA = "files-api-2025-04-14"
 class AnthropicTranslator:
     """Pure; see `base.Translator`."""
 
-    def request(self, request: pb.ChatCompletionRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
+    def request(self, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
         """`POST .../v1/messages`, or Vertex's `:rawPredict` and `:streamRawPredict`."""
+        message = request.to_proto()
         platform = _PLATFORMS.get(endpoint.vendor.type, _ANTHROPIC)
         named = {"model": endpoint.model} if platform.named else {}
         try:
-            body = anthropic_request.body(request, endpoint, remote=platform.remote)
+            body = anthropic_request.body(message, endpoint, remote=platform.remote)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"A field of JSON text does not hold JSON: {error}") from None
         headers = {
@@ -76,7 +77,7 @@ class AnthropicTranslator:
             **platform.headers,
             **endpoint.provider.headers,
         }
-        if any(part.file.file_id for message in request.messages for part in message.content):
+        if any(part.file.file_id for turn in message.messages for part in turn.content):
             betas = [headers.get("anthropic-beta", ""), _FILES_BETA]
             headers["anthropic-beta"] = ",".join(filter(None, betas))
         streamed = {"stream": True} if stream else {}
@@ -84,20 +85,14 @@ class AnthropicTranslator:
             platform.url(endpoint, stream), headers, _encode({**platform.body, **named, **body, **streamed})
         )
 
-    def completion(self, body: bytes, request: pb.ChatCompletionRequest) -> tuple[pb.ChatCompletion, str]:
+    def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, and Anthropic's `stop_reason`."""
-        return anthropic_response.completion(body)
-
-    def plain_request(self, request: PlainRequest, endpoint: Endpoint, *, stream: bool) -> None:
-        """None: it is another dialect's."""
-
-    def plain(self, body: bytes) -> None:
-        """None: another dialect's answer always needs translation."""
+        return ProtoCompletion(*anthropic_response.completion(body))
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """Anthropic's `{"type": "error", "error": {...}}`, Google's `[{"error": {...}}]`, HTML or nothing."""
         return anthropic_response.error(status, headers, body)
 
-    def decoder(self, request: pb.ChatCompletionRequest) -> AnthropicDecoder:
+    def decoder(self, request: ChatRequest) -> AnthropicDecoder:
         """A fresh decoder."""
         return AnthropicDecoder()

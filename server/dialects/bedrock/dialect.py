@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json import PlainRequest
+from server.chat.completion import Completion, ProtoCompletion
+from server.chat.request import ChatRequest
 from server.dialects import errors as failures
 from server.dialects.base import Endpoint, HttpRequest
 from server.dialects.bedrock import response as given
@@ -27,11 +28,11 @@ _answer = given.shaped(given.Answer)
 class BedrockTranslator:
     """Pure; see `base.Translator`."""
 
-    def request(self, request: pb.ChatCompletionRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
+    def request(self, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
         """`POST /model/{id}/converse` or `/converse-stream`, unsigned."""
-        return http_request(request, endpoint, stream=stream)
+        return http_request(request.to_proto(), endpoint, stream=stream)
 
-    def completion(self, body: bytes, request: pb.ChatCompletionRequest) -> tuple[pb.ChatCompletion, str]:
+    def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, and its stopReason."""
         try:
             answer = _answer(body)
@@ -43,29 +44,23 @@ class BedrockTranslator:
         completion = pb.ChatCompletion()
         choice = completion.choices.add()
         choice.message.role = pb.ROLE_ASSISTANT
-        _fill(choice.message, answer.output.message.content, tool_names(request))
+        _fill(choice.message, answer.output.message.content, tool_names(request.to_proto()))
         choice.finish_reason = given.finish_reason(answer.stop_reason, bool(choice.message.tool_calls))
         if answer.usage is not None:
             given.count(completion.usage, answer.usage)
         if answer.service_tier is not None:
             completion.service_tier = answer.service_tier.type
         completion.extra_json = given.kept(answer)
-        return completion, answer.stop_reason
-
-    def plain_request(self, request: PlainRequest, endpoint: Endpoint, *, stream: bool) -> None:
-        """None: it is another dialect's."""
-
-    def plain(self, body: bytes) -> None:
-        """None: another dialect's answer always needs translation."""
+        return ProtoCompletion(completion, answer.stop_reason)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """The exception's name is in `x-amzn-errortype` or `__type`, the body is `{"message": ...}`."""
         code, message = given.error_parts(headers, body)
         return given.failure(status, code, message, retry_after=failures.retry_after(headers))
 
-    def decoder(self, request: pb.ChatCompletionRequest) -> BedrockDecoder:
+    def decoder(self, request: ChatRequest) -> BedrockDecoder:
         """A fresh decoder."""
-        return BedrockDecoder(tool_names(request))
+        return BedrockDecoder(tool_names(request.to_proto()))
 
 
 def _fill(message: pb.Message, blocks: list[given.Block], names: Mapping[str, str]) -> None:

@@ -13,7 +13,9 @@ from urllib.parse import quote
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json import PlainRequest, decode_json
+from server.chat.completion import Completion, ProtoCompletion
+from server.chat.openai_json import decode_json
+from server.chat.request import ChatRequest
 from server.dialects import errors as failures
 from server.dialects.base import Endpoint, HttpRequest
 from server.dialects.gemini import request as gemini_request
@@ -30,20 +32,21 @@ _encode = msgspec.json.Encoder().encode
 class GeminiTranslator:
     """Pure; see `base.Translator`."""
 
-    def request(self, request: pb.ChatCompletionRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
+    def request(self, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
         """`POST .../models/{model}:generateContent`, or `:streamGenerateContent?alt=sse`."""
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream" if stream else "application/json",
             **endpoint.provider.headers,
         }
-        tier = gemini_request.TIERS.get(request.service_tier, "standard")
+        message = request.to_proto()
+        tier = gemini_request.TIERS.get(message.service_tier, "standard")
         if endpoint.vendor.type == "vertex" and tier != "standard":
             # https://cloud.google.com/vertex-ai/generative-ai/docs/priority-paygo
             headers["x-vertex-ai-llm-shared-request-type"] = tier
-        return HttpRequest(url(endpoint, stream=stream), headers, _encode(gemini_request.body(request, endpoint)))
+        return HttpRequest(url(endpoint, stream=stream), headers, _encode(gemini_request.body(message, endpoint)))
 
-    def completion(self, body: bytes, request: pb.ChatCompletionRequest) -> tuple[pb.ChatCompletion, str]:
+    def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, and the first candidate's own finish reason."""
         answer = Answer()
         chunk = answer.read(body)
@@ -60,13 +63,7 @@ class GeminiTranslator:
                 extra_json=choice.extra_json,
             )
         answer.account(completion)
-        return completion, answer.native_finish_reason
-
-    def plain_request(self, request: PlainRequest, endpoint: Endpoint, *, stream: bool) -> None:
-        """None: it is another dialect's."""
-
-    def plain(self, body: bytes) -> None:
-        """None: another dialect's answer always needs translation."""
+        return ProtoCompletion(completion, answer.native_finish_reason)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """`{"error": {code, message, status, details}}`, a list of one, HTML or nothing."""
@@ -76,7 +73,7 @@ class GeminiTranslator:
             error = None
         return classify(status, error or {}, failures.retry_after(headers))
 
-    def decoder(self, request: pb.ChatCompletionRequest) -> GeminiDecoder:
+    def decoder(self, request: ChatRequest) -> GeminiDecoder:
         """A fresh decoder."""
         return GeminiDecoder()
 

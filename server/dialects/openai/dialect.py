@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from lmchat.v1 import chat_pb2 as pb
 
-from server.chat import openai_json
+from server.chat.completion import Completion, JsonCompletion, ProtoCompletion
+from server.chat.request import ChatRequest
 from server.dialects import errors as failures
-from server.dialects.base import Endpoint, HttpRequest, Vendor, completion_id
-from server.dialects.openai.response import default_finish, error_parts, normalise, raise_error, read, read_object
+from server.dialects.base import Endpoint, HttpRequest, Vendor
+from server.dialects.openai import response
 from server.dialects.openai.stream import OpenAIDecoder
 from server.errors import InvalidRequest, ProviderError
 from server.vendors.registry import PLAIN
@@ -29,60 +29,29 @@ _OTHERS = frozenset({"anthropic", "bedrock", "gemini", "google"})
 class OpenAITranslator:
     """Pure; see `base.Translator`."""
 
-    def request(self, request: pb.ChatCompletionRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
+    def request(self, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
         """`POST .../chat/completions`."""
-        try:
-            out = openai_json.dump(request)
-        except msgspec.DecodeError as error:
-            raise InvalidRequest(f"A field of JSON text does not hold JSON: {error}") from None
-        for name in ("stream", "lmchat"):  # a typed request may have them among its further fields
-            out.pop(name, None)
-        if endpoint.vendor != PLAIN["openai"]:  # behind which may be Google's own, or a gateway such as this
+        out = request.to_openai()
+        if (
+            request.extended and endpoint.vendor != PLAIN["openai"]
+        ):  # which may be Google's, or a gateway such as this
             _forget_others(out["messages"])
         return _post(out, endpoint, stream=stream)
 
-    def plain_request(self, request: openai_json.PlainRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
-        """What `request` would give for the same request typed, with less effort."""
-        return _post(request.dump(), endpoint, stream=stream)
-
-    def completion(self, body: bytes, request: pb.ChatCompletionRequest) -> tuple[pb.ChatCompletion, str]:
-        """The answer, and the first choice's own finish reason."""
-        obj = read_object(body)
-        raise_error(obj)
-        choices = obj.get("choices")
-        if not isinstance(choices, list) or not choices:
-            raise failures.invalid_response(f"no choices: {body[:500]!r}")
-        natives = [normalise(choice, "message", position) for position, choice in enumerate(choices)]
-        obj.pop("lmchat", None)  # a gateway's behind this one
-        completion = read(openai_json.parse_completion, obj)
-        for choice in completion.choices:
-            if not choice.HasField("message"):
-                raise failures.invalid_response(f"a choice without a message: {body[:500]!r}")
-            choice.message.role = pb.ROLE_ASSISTANT
-            for index, call in enumerate(choice.message.tool_calls):
-                call.id = call.id or f"call_{index}"
-            if not choice.finish_reason:
-                choice.finish_reason = default_finish(bool(choice.message.tool_calls))
-        completion.id = completion_id(completion.id)
-        return completion, natives[0]
-
-    def plain(self, body: bytes) -> openai_json.PlainCompletion | None:
-        """The answer, if `completion` would give the same with more effort."""
-        completion = openai_json.read_plain(body)
-        if completion is not None:
-            completion.id = completion_id(completion.id)
-        return completion
+    def completion(self, body: bytes, request: ChatRequest) -> Completion:
+        """The answer, as the provider wrote it where nothing in it needs translation."""
+        return JsonCompletion.read(body) or ProtoCompletion(*response.completion(body))
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """`{"error": {...}}`, `{"error": "..."}`, `{"message": ...}`, `{"detail": ...}`, HTML or nothing."""
-        code, message, param = error_parts(body)
+        code, message, param = response.error_parts(body)
         return failures.classify(
             status, code=code, message=message, param=param, retry_after=failures.retry_after(headers)
         )
 
-    def decoder(self, request: pb.ChatCompletionRequest) -> OpenAIDecoder:
+    def decoder(self, request: ChatRequest) -> OpenAIDecoder:
         """A fresh decoder."""
-        return OpenAIDecoder(max(1, request.n))
+        return OpenAIDecoder(request.choices)
 
 
 def _post(out: dict[str, Any], endpoint: Endpoint, *, stream: bool) -> HttpRequest:

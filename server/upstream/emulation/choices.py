@@ -14,9 +14,11 @@ from contextlib import aclosing
 
 from lmchat.v1 import chat_pb2 as pb
 
+from server.chat.completion import Completion, ProtoCompletion
+from server.chat.request import ChatRequest, ProtoRequest, copy
+from server.chat.usage import add_usage
 from server.dialects.base import Endpoint
-from server.upstream.client import Answer, Chunks, has_content
-from server.upstream.ports import Caller, Stream, add_usage, copy, together
+from server.upstream.ports import Caller, Chunks, Stream, gather, has_content
 
 
 class Choices:
@@ -25,35 +27,36 @@ class Choices:
     def __init__(self, inner: Caller) -> None:
         self._inner = inner
 
-    async def complete(self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float) -> Answer:
+    async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
         """All choices in one answer."""
         parts = _split(request, endpoint.native_n)
-        answers = await together(self._inner.complete(endpoint, part, limit) for _, part in parts)
-        whole = answers[0].completion
-        for (offset, _), answer in zip(parts[1:], answers[1:], strict=True):
-            for choice in answer.completion.choices:
+        completions = await gather(self._inner.complete(endpoint, part, limit) for _, part in parts)
+        whole = completions[0].to_proto()
+        for (offset, _), completion in zip(parts[1:], completions[1:], strict=True):
+            more = completion.to_proto()
+            for choice in more.choices:
                 choice.index += offset
-            whole.choices.extend(answer.completion.choices)
-            add_usage(whole.usage, answer.completion.usage)
-        return Answer(whole, answers[0].native_finish_reason)
+            whole.choices.extend(more.choices)
+            add_usage(whole.usage, more.usage)
+        return ProtoCompletion(whole, completions[0].native_finish_reason)
 
-    def stream(self, endpoint: Endpoint, request: pb.ChatCompletionRequest) -> _Interleaved:
+    def stream(self, endpoint: Endpoint, request: ChatRequest) -> _Interleaved:
         """All choices in one stream, each as it comes."""
         parts = _split(request, endpoint.native_n)
         return _Interleaved([(offset, self._inner.stream(endpoint, part)) for offset, part in parts])
 
 
-def _split(request: pb.ChatCompletionRequest, most: int) -> list[tuple[int, pb.ChatCompletionRequest]]:
-    """One request for each call, with the index of its first choice."""
-    parts = []
-    for offset in range(0, request.n, most):
-        part = copy(request)
+def _split(request: ChatRequest, native_n: int) -> list[tuple[int, ChatRequest]]:
+    """One request for each call, with the index of its first choice. A call gives up to `native_n` choices."""
+    parts: list[tuple[int, ChatRequest]] = []
+    for offset in range(0, request.choices, native_n):
+        part = copy(request.to_proto())
         part.ClearField("n")
-        if min(most, request.n - offset) > 1:
-            part.n = min(most, request.n - offset)
+        if min(native_n, request.choices - offset) > 1:
+            part.n = min(native_n, request.choices - offset)
         if offset and part.HasField("seed"):
             part.seed += offset if part.seed < 2**30 else -offset  # some take 31 bits
-        parts.append((offset, part))
+        parts.append((offset, ProtoRequest(part)))
     return parts
 
 

@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 from lmchat.v1 import chat_pb2 as pb
 
+from server.chat.completion import Completion, ProtoCompletion
+from server.chat.request import ChatRequest, ProtoRequest, copy
+from server.chat.usage import add_usage
 from server.dialects.base import Endpoint
 from server.errors import InvalidRequest, LmchatError, ProviderError, Reason
-from server.upstream.client import Answer, Chunks
 from server.upstream.emulation.extract_json import unwrap
 from server.upstream.emulation.json_schema import Schema, schema
-from server.upstream.ports import Caller, add_usage, copy, together
+from server.upstream.ports import Caller, Chunks, gather
 
 #: An answer's characters times its schema's weight up to which it is checked at once, not beside the event loop.
 _QUICK = 500_000
@@ -39,57 +41,57 @@ class Structured:
     def __init__(self, inner: Caller) -> None:
         self._inner = inner
 
-    async def complete(self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float) -> Answer:
+    async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
         """The answer, of JSON. Raises ProviderError (STRUCTURED_OUTPUT_INVALID) when the repair fails too."""
-        form = _Form.of(request)
+        message = request.to_proto()
+        form = _Form.of(message)
         now = asyncio.get_running_loop().time
         deadline = now() + limit
-        sent, shift = _prompted(request, form.instructions(bool(request.tools)))
+        prompted, shift = _prompted(message, form.instructions(bool(message.tools)))
         try:
-            answer = await self._inner.complete(endpoint, sent, limit)
+            first = await self._inner.complete(endpoint, ProtoRequest(prompted), limit)
         except LmchatError as error:
-            _point_back(error, shift, len(request.messages))
+            _point_back(error, shift, len(message.messages))
             raise
-        completion = answer.completion
-        bad = [(choice, problems) for choice in completion.choices if (problems := await form.check(choice))]
-        if not bad:
-            return answer
-        repairs = await together(
-            self._repair(endpoint, sent, form, choice, problems, deadline - now()) for choice, problems in bad
+        completion = first.to_proto()
+        invalid = [(choice, problems) for choice in completion.choices if (problems := await form.check(choice))]
+        if not invalid:
+            return ProtoCompletion(completion, first.native_finish_reason)
+        repairs = await gather(
+            self._repair(endpoint, prompted, form, choice, problems, deadline - now())
+            for choice, problems in invalid
         )
-        for (choice, _), repaired in zip(bad, repairs, strict=True):
-            index = choice.index
-            choice.CopyFrom(repaired.completion.choices[0])
+        for (choice, _), repair in zip(invalid, repairs, strict=True):
+            index, repaired = choice.index, repair.to_proto()
+            choice.CopyFrom(repaired.choices[0])
             choice.index = index
-            add_usage(completion.usage, repaired.completion.usage)
-        return Answer(completion, repairs[0].native_finish_reason)
+            add_usage(completion.usage, repaired.usage)
+        return ProtoCompletion(completion, repairs[0].native_finish_reason)
 
-    def stream(self, endpoint: Endpoint, request: pb.ChatCompletionRequest) -> _Stream:
+    def stream(self, endpoint: Endpoint, request: ChatRequest) -> _Stream:
         """The same answer in chunks."""
         return _Stream(self, endpoint, request)
 
     async def _repair(
         self,
         endpoint: Endpoint,
-        sent: pb.ChatCompletionRequest,
+        prompted: pb.ChatCompletionRequest,
         form: _Form,
         choice: pb.Choice,
         problems: list[str],
         limit: float,
-    ) -> Answer:
-        """One more round for one choice, told what was wrong."""
-        again = copy(sent)
+    ) -> Completion:
+        """One more call for one choice, which says what was wrong."""
+        again = copy(prompted)
         again.ClearField("n")
-        said = _text(choice.message)
-        if said.strip():
-            again.messages.add(role=pb.ROLE_ASSISTANT).content.add(text=said)
+        answer = _text(choice.message)
+        if answer.strip():
+            again.messages.add(role=pb.ROLE_ASSISTANT).content.add(text=answer)
         listed = "\n".join(f"- {problem}" for problem in problems)
         again.messages.add(role=pb.ROLE_USER).content.add(text=_AGAIN.format(problems=listed, only=_ONLY))
-        answer = await self._inner.complete(endpoint, again, limit)
-        if not answer.completion.choices:
-            problems = ["There is no answer."]
-        else:
-            problems = await form.check(answer.completion.choices[0])
+        repair = await self._inner.complete(endpoint, ProtoRequest(again), limit)
+        choices = repair.to_proto().choices
+        problems = await form.check(choices[0]) if choices else ["There is no answer."]
         if problems:
             raise ProviderError(
                 Reason.STRUCTURED_OUTPUT_INVALID,
@@ -99,13 +101,13 @@ class Structured:
                 param="response_format",
                 raw="; ".join(problems),
             )
-        return answer
+        return repair
 
 
 class _Stream:
     """A validated answer as a stream; all of it is there when it opens."""
 
-    def __init__(self, structured: Structured, endpoint: Endpoint, request: pb.ChatCompletionRequest) -> None:
+    def __init__(self, structured: Structured, endpoint: Endpoint, request: ChatRequest) -> None:
         self._structured = structured
         self._endpoint = endpoint
         self._request = request
@@ -113,9 +115,9 @@ class _Stream:
 
     async def open(self, limit: float) -> Chunks:
         """The whole answer."""
-        answer = await self._structured.complete(self._endpoint, self._request, limit)
-        self.native_finish_reason = answer.native_finish_reason
-        return chunks(answer.completion)
+        completion = await self._structured.complete(self._endpoint, self._request, limit)
+        self.native_finish_reason = completion.native_finish_reason
+        return chunks(completion.to_proto())
 
     async def batches(self, deadline: float) -> AsyncGenerator[Chunks, None]:
         """Nothing more."""

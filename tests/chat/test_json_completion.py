@@ -1,4 +1,4 @@
-"""Answers that REST gets as they came are those it would get by way of protobuf."""
+"""A completion in JSON is to REST callers what its typed message is."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
-from server.chat.openai_json import PlainCompletion
-from server.dialects.openai.dialect import OpenAITranslator
+from server.chat.completion import JsonCompletion
+from server.dialects.openai import response
 from server.errors import ProviderError
 
-TRANSLATOR = OpenAITranslator()
+
+def by_message(body: bytes) -> tuple[dict[str, Any], str]:
+    message, native = response.completion(body)
+    return json.loads(msgspec.json.encode(openai_json.dump_completion(message))), native
 
 
-def long_way(body: bytes) -> tuple[dict[str, Any], str]:
-    completion, native = TRANSLATOR.completion(body, pb.ChatCompletionRequest())
-    answer: dict[str, Any] = json.loads(msgspec.json.encode(openai_json.dump_completion(completion)))
-    return answer, native
-
-
-def short_way(plain: PlainCompletion) -> tuple[dict[str, Any], str]:
-    # The router fills in what is missing of these, as it does after the long way.
-    missing = {"id": plain.id, "created": plain.created, "model": plain.model}
-    return missing | json.loads(msgspec.json.encode(plain)), plain.native_finish_reason
+def both_ways(completion: JsonCompletion) -> tuple[dict[str, Any], str]:
+    """What REST gets; a gRPC caller gets the same as a message."""
+    found = json.loads(msgspec.json.encode(completion.to_openai()))
+    assert completion.to_proto() == openai_json.parse_completion(found)
+    # The router sets these, as it does on a message.
+    missing = {"id": "", "created": 0, "model": ""}
+    return missing | found, completion.native_finish_reason
 
 
 def replaced(obj: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -82,12 +81,13 @@ MESSAGE = "choices.0.message"
         ("model", ...),
         ("usage", ...),
         ("usage", None),
-        ("usage.total_tokens", 2**63 - 1),
         ("usage.prompt_tokens_details", None),
         ("usage.completion_tokens_details", {}),
         ("usage.cost", 0.00001),
         ("usage.cost_details", {"upstream": None}),
         ("usage.prompt_cache_hit_tokens", None),
+        ("usage.prompt_tokens_details.image_tokens", 1),
+        ("of_a_vendor", 1),
         ("service_tier", None),
         ("system_fingerprint", None),
         ("prompt_filter_results", [{"prompt_index": 0}]),
@@ -118,12 +118,11 @@ MESSAGE = "choices.0.message"
         (f"{MESSAGE}.reasoning_details", []),
     ],
 )
-def test_what_goes_as_it_came(path: str, value: Any) -> None:
+def test_what_stays_json(path: str, value: Any) -> None:
     body = json.dumps(replaced(WHOLE, path, value)).encode()
-    plain = TRANSLATOR.plain(body)
-    assert plain is not None
-    plain.lmchat = msgspec.UNSET  # a report of ours takes its place
-    assert short_way(plain) == long_way(body)
+    completion = JsonCompletion.read(body)
+    assert completion is not None
+    assert both_ways(completion) == by_message(body)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +134,9 @@ def test_what_goes_as_it_came(path: str, value: Any) -> None:
         ("created", 1.5),
         ("choices", []),
         ("choices", None),
-        ("of_a_vendor_unknown", 1),
+        ("usage.total_tokens", 13),
+        ("usage.completion_tokens_details.reasoning_tokens", 4),
+        ("usage.prompt_tokens", -1),
         ("usage.prompt_tokens", "9"),
         ("usage.prompt_tokens", 9.0),
         ("usage.prompt_tokens", None),
@@ -159,13 +160,13 @@ def test_what_goes_as_it_came(path: str, value: Any) -> None:
         (f"{MESSAGE}.tool_calls", [{**CALL, "function": {"name": "f", "arguments": {"x": 1}}}]),
     ],
 )
-def test_what_goes_the_long_way(path: str, value: Any) -> None:
-    assert TRANSLATOR.plain(json.dumps(replaced(WHOLE, path, value)).encode()) is None
+def test_what_is_parsed_to_protobuf(path: str, value: Any) -> None:
+    assert JsonCompletion.read(json.dumps(replaced(WHOLE, path, value)).encode()) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"choices": "\\ud800"}', b"[" * 100_000])
 def test_what_is_no_answer(body: bytes) -> None:
-    assert TRANSLATOR.plain(body) is None
+    assert JsonCompletion.read(body) is None
 
 
 # Every field of it absent, null, as it should be, or anything else
@@ -199,11 +200,11 @@ def test_both_ways_agree(changes: list[tuple[str, Any]]) -> None:
         except (KeyError, IndexError, TypeError):  # an earlier change took away what this one is about
             continue
     body = json.dumps(obj).encode()
-    plain = TRANSLATOR.plain(body)
-    if plain is None:
+    completion = JsonCompletion.read(body)
+    if completion is None:
         return
     try:
-        expected = long_way(body)
+        expected = by_message(body)
     except ProviderError as error:
-        raise AssertionError(f"the long way refuses it: {error.raw}") from None
-    assert short_way(plain) == expected
+        raise AssertionError(f"the parser refuses it: {error.raw}") from None
+    assert both_ways(completion) == expected

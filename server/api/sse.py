@@ -1,0 +1,71 @@
+"""Server-sent events of a REST stream: one writer, with comments in silences, and the event of a failure."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import msgspec
+from google.api.httpbody_pb2 import HttpBody
+from lmchat.v1 import chat_pb2 as pb
+
+from server import errors
+from server.api.call import Context
+from server.errors import LmchatError
+
+_encode = msgspec.json.Encoder().encode
+_SSE = "text/event-stream"
+_KEEP_ALIVE = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+class SseWriter:
+    """Writes events to `context`, and a comment after `keep_alive` seconds of silence while it is entered."""
+
+    def __init__(self, context: Context, keep_alive: float) -> None:
+        self._context = context
+        self._keep_alive = keep_alive
+        self._lock = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._comment: asyncio.Task[None] | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Send `data`, one message."""
+        async with self._lock:
+            await self._context.write(HttpBody(content_type=_SSE, data=data))
+            self._last = self._loop.time()
+
+    async def __aenter__(self) -> None:
+        self._tick()
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._comment is not None:
+            self._comment.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._comment
+
+    def _tick(self) -> None:
+        """Write a comment if it is time to, and schedule the next check. A timer takes less memory than a task."""
+        due = self._last + self._keep_alive
+        if self._loop.time() >= due:
+            if self._comment is None or self._comment.done():
+                self._comment = self._loop.create_task(self.write(_KEEP_ALIVE))
+            due = self._loop.time() + self._keep_alive
+        self._timer = self._loop.call_at(due, self._tick)
+
+
+def error_event(error: LmchatError, request_id: str, last: pb.ChatCompletionChunk | None) -> bytes:
+    """The event of a failure after the stream has begun, `last` being its last chunk; no [DONE] follows it."""
+    event = {
+        "id": last.id if last is not None else "",
+        "object": "chat.completion.chunk",
+        "created": last.created if last is not None else 0,
+        "model": last.model if last is not None else "",
+        "choices": [{"index": 0, "delta": {}, "finish_reason": "error"}],
+        **errors.body(error, request_id),
+    }
+    return b"data: %b\n\n" % _encode(event)

@@ -1,0 +1,132 @@
+"""A completion: one abstraction over the two forms in which translators give them.
+
+`JsonCompletion` holds a provider's OpenAI JSON that needs no translation,
+`ProtoCompletion` the typed message. Either converts to the other form on demand.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import msgspec
+from lmchat.v1 import chat_pb2 as pb
+
+from server.chat import openai_json
+from server.chat.openai_json import completion_fields
+from server.chat.openai_json.completion_fields import CompletionFields
+from server.chat.openai_json.unknown import Unknown, fields_at, put_back
+
+
+def completion_id(provider_id: str) -> str:
+    """The provider's id in OpenAI's form, so that both logs can be searched for it; empty stays empty."""
+    return provider_id if not provider_id or provider_id.startswith("chatcmpl-") else f"chatcmpl-{provider_id}"
+
+
+class Report(Protocol):
+    """How an answer came to be: what an answer's `lmchat` says. msgspec encodes it as REST has it."""
+
+    def to_proto(self) -> pb.RoutingReport:
+        """The message of the contract."""
+        ...
+
+
+class Completion(ABC):
+    """A whole answer, and the provider's own word for why its first choice ended."""
+
+    __slots__ = ("native_finish_reason",)
+
+    def __init__(self, native_finish_reason: str) -> None:
+        self.native_finish_reason = native_finish_reason
+
+    @property
+    @abstractmethod
+    def completion_tokens(self) -> int:
+        """Tokens of the answer; 0 where the provider gave no usage."""
+
+    @abstractmethod
+    def stamp(self, *, id: str, created: int, model: str, report: Report) -> None:
+        """Set what is the gateway's. `id` and `created` (Unix seconds) stand in where the provider gave none."""
+
+    @abstractmethod
+    def to_proto(self) -> pb.ChatCompletion:
+        """The typed message; the same one each time."""
+
+    @abstractmethod
+    def to_openai(self) -> dict[str, Any]:
+        """OpenAI's `chat.completion` object."""
+
+
+class JsonCompletion(Completion):
+    """A completion in OpenAI's JSON. `unknown`: the fields that `fields` has no place for."""
+
+    __slots__ = ("_fields", "_proto", "_unknown")
+
+    def __init__(self, fields: CompletionFields, unknown: Unknown) -> None:
+        first = fields.choices[0]
+        native = fields_at(unknown, ("choices", 0)).get("native_finish_reason") if unknown else None
+        super().__init__(str(native) if native else first.finish_reason)
+        self._fields = fields
+        self._unknown = unknown
+        self._proto: pb.ChatCompletion | None = None
+
+    @classmethod
+    def read(cls, body: bytes) -> JsonCompletion | None:
+        """The completion in a provider's body; None if it has to be parsed to its typed form."""
+        known = completion_fields.read(body)
+        if known is None:
+            return None
+        fields, unknown = known
+        fields.id = completion_id(fields.id)
+        return cls(fields, unknown)
+
+    @property
+    def completion_tokens(self) -> int:
+        usage = self._fields.usage
+        return usage.completion_tokens if usage is not None else 0
+
+    def stamp(self, *, id: str, created: int, model: str, report: Report) -> None:
+        fields = self._fields
+        fields.id = fields.id or id
+        fields.created = fields.created or created
+        fields.model = model
+        fields.lmchat = report
+        self._proto = None
+
+    def to_proto(self) -> pb.ChatCompletion:
+        if self._proto is None:
+            self._proto = openai_json.parse_completion(self.to_openai())
+        return self._proto
+
+    def to_openai(self) -> dict[str, Any]:
+        out: dict[str, Any] = msgspec.to_builtins(self._fields)
+        if self._unknown:
+            put_back(out, self._unknown)
+        return out
+
+
+class ProtoCompletion(Completion):
+    """A completion in its typed form."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: pb.ChatCompletion, native_finish_reason: str) -> None:
+        super().__init__(native_finish_reason)
+        self._message = message
+
+    @property
+    def completion_tokens(self) -> int:
+        return self._message.usage.completion_tokens
+
+    def stamp(self, *, id: str, created: int, model: str, report: Report) -> None:
+        message = self._message
+        message.id = message.id or id
+        message.created = message.created or created
+        message.model = model
+        message.lmchat.CopyFrom(report.to_proto())
+
+    def to_proto(self) -> pb.ChatCompletion:
+        return self._message
+
+    def to_openai(self) -> dict[str, Any]:
+        return openai_json.dump_completion(self._message)

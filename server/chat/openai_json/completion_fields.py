@@ -1,0 +1,151 @@
+"""The fields of a completion in OpenAI's JSON, checked by typed structs.
+
+The structs accept completions that a REST caller may get as the provider wrote
+them, up to the fields that the gateway sets. Whatever needs a closer look
+(log probabilities, audio, citations, vendors' own words and types) is refused here
+and left to `response.parse_completion`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, field
+
+from server.chat.openai_json.fields import INT32_MAX, INT64_MAX
+from server.chat.openai_json.request_fields import written_null
+from server.chat.openai_json.unknown import Level, Unknown, fields_at, set_aside
+
+_Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
+_Index = Annotated[int, Meta(ge=0, le=INT32_MAX)]
+_Empty = Annotated[list[Any], Meta(max_length=0)] | None
+
+
+def _completion_object() -> Literal["chat.completion"]:
+    return "chat.completion"
+
+
+class _Object(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """A JSON object, written without the fields that are null, but for those that OpenAI always writes."""
+
+
+class _PromptDetails(_Object):
+    cached_tokens: _Count | None = None
+    audio_tokens: _Count | None = None
+    cache_write_tokens: _Count | None = None
+
+
+class _CompletionDetails(_Object):
+    reasoning_tokens: _Count | None = None
+    audio_tokens: _Count | None = None
+    accepted_prediction_tokens: _Count | None = None
+    rejected_prediction_tokens: _Count | None = None
+
+
+class UsageFields(_Object):
+    """Token counts."""
+
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    total_tokens: _Count
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+
+
+class _Function(_Object):
+    name: str
+    arguments: str
+
+
+class _ToolCall(_Object):
+    id: Annotated[str, Meta(min_length=1)]
+    type: Literal["function"]
+    function: _Function
+
+
+class _Message(_Object):
+    role: Literal["assistant"]
+    content: str | None = field(default_factory=written_null)
+    refusal: str | None = field(default_factory=written_null)
+    annotations: _Empty = field(default_factory=written_null)
+    reasoning_content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    audio: None = None
+    function_call: None = None
+    reasoning_details: _Empty = None
+
+
+class _Choice(_Object, kw_only=True):
+    index: _Index
+    message: _Message
+    logprobs: None = field(default_factory=written_null)
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class CompletionFields(_Object, kw_only=True):
+    """A whole completion; `lmchat` is the gateway's report, whatever the provider put there."""
+
+    id: str = ""
+    object: Literal["chat.completion"] = field(default_factory=_completion_object)
+    created: _Count = 0
+    model: str = ""
+    choices: Annotated[list[_Choice], Meta(min_length=1)]
+    usage: UsageFields | None = None
+    system_fingerprint: str | None = None
+    service_tier: str | None = None
+    lmchat: Any = UNSET
+
+
+def _level(struct: type[msgspec.Struct], **below: Level) -> Level:
+    return Level(frozenset(struct.__struct_fields__), below)
+
+
+_LEVEL = _level(
+    CompletionFields,
+    choices=_level(_Choice, message=_level(_Message, tool_calls=_level(_ToolCall, function=_level(_Function)))),
+    usage=_level(
+        UsageFields,
+        prompt_tokens_details=_level(_PromptDetails),
+        completion_tokens_details=_level(_CompletionDetails),
+    ),
+)
+
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_fields = msgspec.json.Decoder(CompletionFields).decode
+
+
+def read(body: bytes) -> tuple[CompletionFields, Unknown] | None:
+    """The known fields of a completion, and the others; None for what needs a closer look."""
+    unknown: Unknown = []
+    try:
+        try:
+            fields = _decode_fields(body)
+        except msgspec.ValidationError:  # an unknown field, perhaps
+            obj = _decode_object(body)
+            set_aside(obj, _LEVEL, unknown)
+            if not unknown or "error" in fields_at(unknown, ()):
+                return None
+            fields = msgspec.convert(obj, CompletionFields)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if fields.usage is not None and not _adds_up(fields.usage):
+        return None
+    fields.lmchat = UNSET
+    for index, choice in enumerate(fields.choices):
+        message = choice.message
+        message.annotations = []  # OpenAI's answers always have it
+        message.reasoning_details = None
+        message.tool_calls = message.tool_calls or None
+        if unknown and message.reasoning_content is None:  # Ollama, Groq, OpenRouter, vLLM
+            reasoning = fields_at(unknown, ("choices", index, "message")).get("reasoning")
+            message.reasoning_content = reasoning if reasoning.__class__ is str else None
+    return fields, unknown
+
+
+def _adds_up(usage: UsageFields) -> bool:
+    """Whether the counts are OpenAI's: completion tokens include reasoning, and the total is the sum."""
+    details = usage.completion_tokens_details
+    reasoning = (details.reasoning_tokens or 0) if details is not None else 0
+    total = usage.prompt_tokens + usage.completion_tokens
+    return reasoning <= usage.completion_tokens and usage.total_tokens == total

@@ -1,0 +1,284 @@
+"""The fields of a request in OpenAI's JSON, checked by typed structs.
+
+The structs accept what the contract knows in the form in which every provider of
+the OpenAI dialect takes it. Anything else (an unusual spelling, audio output, the
+deprecated `functions`, a value out of range) is refused here and left to
+`request.parse`, which converts it to protobuf or says what is wrong with it.
+Fields are in the order of chat.proto; null is absence.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from server.chat.openai_json.bounds import INTEGERS, MAX_STOP, NUMBERS
+from server.chat.openai_json.unknown import Level, Path, Unknown, fields_at, set_aside
+
+_Text = Annotated[str, Meta(min_length=1)]
+
+#: A default that, unlike None itself, is written.
+written_null = type(None)
+
+
+def _within(name: str) -> Meta:
+    low, high = (NUMBERS | INTEGERS)[name]
+    return Meta(ge=low, le=high)
+
+
+class _Object(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """A JSON object."""
+
+
+# Content parts
+
+
+class _TextPart(_Object, tag_field="type", tag="text"):
+    text: str
+
+
+class _Image(_Object):
+    url: _Text
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class _ImagePart(_Object, tag_field="type", tag="image_url"):
+    image_url: _Image
+
+
+class _Audio(_Object):
+    data: _Text
+    format: _Text
+
+
+class _AudioPart(_Object, tag_field="type", tag="input_audio"):
+    input_audio: _Audio
+
+
+class _File(_Object):
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+class _FilePart(_Object, tag_field="type", tag="file"):
+    file: _File
+
+
+class _RefusalPart(_Object, tag_field="type", tag="refusal"):
+    refusal: str
+
+
+_Part = _TextPart | _ImagePart | _AudioPart | _FilePart | _RefusalPart
+_Parts = Annotated[list[_Part], Meta(min_length=1)]
+
+#: Kinds of content parts that an answer depends on, by struct; see `ChatRequest.needs`.
+PART_NEEDS: dict[type, str] = {_ImagePart: "image", _AudioPart: "audio", _FilePart: "file"}
+
+
+# Messages
+
+
+class _FunctionCall(_Object):
+    name: str
+    arguments: str
+
+
+class _ToolCall(_Object):
+    id: _Text
+    type: Literal["function"]
+    function: _FunctionCall
+
+
+class _Message(_Object, tag_field="role"):
+    content: str | _Parts
+    name: str | None = None
+
+
+class _System(_Message, tag="system"):
+    pass
+
+
+class _Developer(_Message, tag="developer"):
+    pass
+
+
+class _User(_Message, tag="user"):
+    pass
+
+
+class _Assistant(_Object, tag_field="role", tag="assistant"):
+    """Fields with which answers say that there is nothing may be sent back."""
+
+    content: str | list[_Part] | None = msgspec.field(default_factory=written_null)
+    name: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    reasoning_details: Annotated[list[Any], Meta(max_length=0)] | None = None
+    annotations: Annotated[list[Any], Meta(max_length=0)] | None = None
+    audio: None = None
+
+
+class _ToolResult(_Object, tag_field="role", tag="tool", kw_only=True):
+    content: str | _Parts
+    name: str | None = None
+    tool_call_id: _Text
+
+
+# Tools and formats
+
+
+class _Function(_Object):
+    name: _Text
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class _Tool(_Object):
+    type: Literal["function"]
+    function: _Function
+
+
+class _FunctionName(_Object):
+    name: _Text
+
+
+class _ToolChoice(_Object):
+    type: Literal["function"]
+    function: _FunctionName
+
+
+class _TextFormat(_Object, tag_field="type", tag="text"):
+    pass
+
+
+class _JsonObjectFormat(_Object, tag_field="type", tag="json_object"):
+    pass
+
+
+class _JsonSchema(_Object):
+    name: str = ""
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class _JsonSchemaFormat(_Object, tag_field="type", tag="json_schema"):
+    json_schema: _JsonSchema
+
+
+class _StreamOptions(_Object):
+    include_usage: bool | None = None
+
+
+class RequestFields(_Object):
+    """A whole request, as providers of the OpenAI dialect take it, and `stream` and `lmchat`."""
+
+    model: _Text
+    messages: Annotated[list[_System | _Developer | _User | _Assistant | _ToolResult], Meta(min_length=1)]
+    temperature: Annotated[float, _within("temperature")] | None = None
+    top_p: Annotated[float, _within("top_p")] | None = None
+    max_tokens: Annotated[int, _within("max_tokens")] | None = None
+    max_completion_tokens: Annotated[int, _within("max_completion_tokens")] | None = None
+    stop: str | Annotated[list[str], Meta(max_length=MAX_STOP)] | None = None
+    presence_penalty: Annotated[float, _within("presence_penalty")] | None = None
+    frequency_penalty: Annotated[float, _within("frequency_penalty")] | None = None
+    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, _within("top_logprobs")] | None = None
+    n: Annotated[int, _within("n")] | None = None
+    seed: Annotated[int, _within("seed")] | None = None
+    response_format: _TextFormat | _JsonObjectFormat | _JsonSchemaFormat | None = None
+    modalities: list[str] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | _ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    stream_options: _StreamOptions | None = None
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    stream: bool | None = None
+    lmchat: dict[str, Any] | None = None
+
+
+#: Names that the contract knows and the structs do not: requests that have them are parsed to protobuf.
+_PARSED = frozenset({"functions", "function_call", "audio", "prediction", "web_search_options"})
+_PARSED_IN_MESSAGES = (
+    "refusal", "reasoning_content", "tool_calls", "tool_call_id", "function_call", "reasoning_details",
+    "annotations", "audio",
+)  # fmt: skip
+
+
+def _level(struct: type[msgspec.Struct], *more: str, **below: Level) -> Level:
+    return Level(frozenset({*struct.__struct_fields__, *more}), below)
+
+
+_PART_LEVEL = Level(
+    frozenset({"type", "text", "image_url", "input_audio", "file", "refusal"}),
+    {"image_url": _level(_Image), "input_audio": _level(_Audio), "file": _level(_File)},
+)
+_CALL_LEVEL = _level(_ToolCall, "custom", function=_level(_FunctionCall))
+_MESSAGE_LEVEL = _level(_Message, "role", *_PARSED_IN_MESSAGES, content=_PART_LEVEL, tool_calls=_CALL_LEVEL)
+_LEVEL = Level(
+    frozenset({*RequestFields.__struct_fields__, *_PARSED}),
+    {
+        "messages": _MESSAGE_LEVEL,
+        "tools": _level(_Tool, "custom", function=_level(_Function)),
+        "response_format": Level(frozenset({"type", "json_schema"}), {"json_schema": _level(_JsonSchema)}),
+        "stream_options": _level(_StreamOptions),
+    },
+)
+
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_fields = msgspec.json.Decoder(RequestFields).decode
+
+
+def read(body: bytes) -> tuple[RequestFields, Unknown] | None:
+    """The known fields of a request, and the others; None for what `request.parse` has to look at."""
+    unknown: Unknown = []
+    try:
+        try:
+            fields = _decode_fields(body)
+        except msgspec.ValidationError:  # an unknown field, perhaps
+            obj = _decode_object(body)
+            set_aside(obj, _LEVEL, unknown)
+            if not unknown or fields_at(unknown, ("response_format",)):  # which takes no others
+                return None
+            fields = msgspec.convert(obj, RequestFields)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    _normalise(fields, {path for path, _ in unknown})
+    return fields, unknown
+
+
+def _normalise(fields: RequestFields, extended: set[Path]) -> None:
+    """One spelling for what has several. `extended` are the paths of objects that have unknown fields as well."""
+    if fields.stop.__class__ is str:
+        fields.stop = [fields.stop]
+    for name in _MAY_BE_EMPTY:
+        if not getattr(fields, name):
+            setattr(fields, name, None)
+    for index, message in enumerate(fields.messages):
+        content = message.content
+        if content.__class__ is list:
+            message.content = _content(content, ("messages", index, "content", 0) in extended)
+        if message.__class__ is _Assistant:
+            message.tool_calls = message.tool_calls or None
+            message.reasoning_details = message.annotations = None
+
+
+_MAY_BE_EMPTY = ("stop", "logit_bias", "modalities", "tools", "metadata")
+
+
+def _content(parts: Any, extended: bool) -> Any:
+    """A lone text part is a string, no part at all is null."""
+    if len(parts) == 1 and parts[0].__class__ is _TextPart and not extended:
+        return parts[0].text
+    return parts or None

@@ -1,0 +1,50 @@
+"""Fields that the contract does not know, set aside so that the rest can be checked, and put back.
+
+A `Level` says which keys an object may have, and which of them hold objects with
+levels of their own. What is set aside keeps its place as a path of keys and indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+Path = tuple[str | int, ...]
+Unknown = list[tuple[Path, dict[str, Any]]]
+"""The unknown fields of each object that has some, by the object's path; the outermost objects first."""
+
+
+class Level(NamedTuple):
+    """One kind of object: the keys the contract knows, and the levels of objects (or lists of them) below it."""
+
+    known: frozenset[str]
+    below: Mapping[str, Level] = {}
+
+
+def set_aside(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()) -> None:
+    """Move the keys of `obj` that `level` does not know to `found`, and so for the objects below it."""
+    if not obj.keys() <= level.known:
+        found.append((path, {key: obj.pop(key) for key in [*obj] if key not in level.known}))
+    for key, below in level.below.items():
+        value = obj.get(key)
+        if value.__class__ is dict:
+            set_aside(value, below, found, (*path, key))
+        elif value.__class__ is list:
+            for index, item in enumerate(value):
+                if item.__class__ is dict:
+                    set_aside(item, below, found, (*path, key, index))
+
+
+def put_back(obj: dict[str, Any], unknown: Unknown) -> None:
+    """Add what was set aside to the objects at its paths; fields that they have already win."""
+    for path, fields in unknown:
+        target: Any = obj
+        for step in path:
+            target = target[step]
+        for key, value in fields.items():
+            target.setdefault(key, value)
+
+
+def fields_at(unknown: Unknown, path: Path) -> Mapping[str, Any]:
+    """The unknown fields of the object at `path`."""
+    return next((fields for where, fields in unknown if where == path), {})

@@ -1,0 +1,47 @@
+"""Bodies of provider responses read whole, and transport failures as ProviderErrors."""
+
+from __future__ import annotations
+
+import httpx
+
+from server.errors import ProviderError, Reason
+from server.wire.exchange import Body
+
+
+async def read_body(body: Body, limit: int | None = None) -> bytes:
+    """All of it, or at least its first `limit` bytes; the body is closed. Raises ProviderError."""
+    whole = body.whole()
+    if whole is not None:
+        return whole
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async for piece in body:
+            pieces.append(piece)
+            size += len(piece)
+            if limit is not None and size >= limit:
+                break
+    except httpx.TransportError as error:
+        raise transport_error(error) from None
+    finally:
+        await body.aclose()
+    return b"".join(pieces)
+
+
+def transport_error(error: httpx.TransportError) -> ProviderError:
+    """The error for a failed connection: it may be tried again, unless it was a timeout."""
+    if isinstance(error, httpx.TimeoutException):
+        return timeout_error("could not be reached in time", raw=str(error))
+    return ProviderError(
+        Reason.UPSTREAM_ERROR,
+        "The provider could not be reached."
+        if isinstance(error, httpx.ConnectError)
+        else "The connection to the provider broke.",
+        retry_here=True,
+        raw=f"{type(error).__name__}: {error}",
+    )
+
+
+def timeout_error(what: str, raw: str = "") -> ProviderError:
+    """The error for a provider that `what`, e.g. "did not answer in time"."""
+    return ProviderError(Reason.TIMEOUT, f"The provider {what}.", raw=raw)

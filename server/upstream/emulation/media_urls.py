@@ -1,0 +1,170 @@
+"""Images and files that callers name by URL, fetched for providers that take bytes only."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from lmchat.v1 import chat_pb2 as pb
+
+from server.chat.request import ChatRequest, ProtoRequest, copy
+from server.dialects.base import Endpoint
+from server.dialects.gemini import contents as gemini_contents
+from server.errors import InvalidRequest, Reason
+from server.upstream.ports import Caller, Chunks, Stream, gather
+
+#: Gives the media type and the bytes of what is at a URL. Raises InvalidRequest without a path.
+Fetch = Callable[[str], Awaitable[tuple[str, bytes]]]
+
+#: Features of an endpoint that mean: it takes no URL here.
+BY_URL = frozenset({"image_url", "file_url"})
+#: URLs that a dialect's provider can fetch and nobody else.
+_NATIVE_URLS: Mapping[str, Callable[[str], bool]] = {"gemini": gemini_contents.native_uri}
+_MEDIA = frozenset({"image", "file"})
+
+#: URLs fetched for one request, and how many at the same time.
+MAX_URLS = 100
+MAX_CONCURRENT_FETCHES = 8
+#: Bytes fetched for one request: as many as a request itself may have.
+MAX_FETCHED_BYTES = 64 * 1024 * 1024
+
+
+class RemotePart(NamedTuple):
+    """A content part that names a URL: messages[message].content[part]."""
+
+    message: int
+    part: int
+    #: `image_url.url`, `file.file_data` or `file.file_id`.
+    field: str
+    url: str
+
+    @property
+    def param(self) -> str:
+        return f"messages[{self.message}].content[{self.part}].{self.field}"
+
+
+def remote_parts(endpoint: Endpoint, request: ChatRequest) -> list[RemotePart]:
+    """The parts whose URLs the endpoint cannot take."""
+    if not endpoint.emulates & BY_URL or not request.needs & _MEDIA:
+        return []
+    native = _NATIVE_URLS.get(endpoint.dialect)
+    return [part for part in _urls(endpoint, request.to_proto()) if not (native and native(part.url))]
+
+
+def _urls(endpoint: Endpoint, request: pb.ChatCompletionRequest) -> Iterator[RemotePart]:
+    images, files = "image_url" in endpoint.emulates, "file_url" in endpoint.emulates
+    for index, message in enumerate(request.messages):
+        for place, part in enumerate(message.content):
+            which = part.WhichOneof("part")
+            if which == "image_url" and images and _is_remote(part.image_url.url):
+                yield RemotePart(index, place, "image_url.url", part.image_url.url)
+            elif which == "file" and files:
+                for field in ("file_data", "file_id"):
+                    url = getattr(part.file, field)
+                    if _is_remote(url):
+                        yield RemotePart(index, place, f"file.{field}", url)
+                        break
+
+
+def _is_remote(url: str) -> bool:
+    return url[:8].lower().startswith(("https://", "http://"))
+
+
+async def inlined(request: ChatRequest, remote: list[RemotePart], fetch: Fetch, limit: float) -> ChatRequest:
+    """`request` with data URLs in the place of those in `remote`, each fetched once, within `limit` seconds."""
+    first: dict[str, RemotePart] = {}
+    for part in remote:
+        first.setdefault(part.url, part)
+    urls = list(first)
+    if len(urls) > MAX_URLS:
+        raise InvalidRequest(f"More than {MAX_URLS} URLs to fetch.", first[urls[MAX_URLS]].param)
+    turn = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
+    left = MAX_FETCHED_BYTES
+
+    async def data_url(part: RemotePart) -> tuple[str, str]:
+        nonlocal left
+        async with turn:
+            try:
+                type_, data = await fetch(part.url)
+            except InvalidRequest as error:
+                raise InvalidRequest(
+                    f"Cannot be fetched: {error.message}", part.param, reason=error.reason
+                ) from None
+        left -= len(data)
+        if left < 0:
+            raise InvalidRequest(
+                f"What the request names by URL is larger than {MAX_FETCHED_BYTES} bytes together.",
+                part.param,
+                reason=Reason.REQUEST_TOO_LARGE,
+            )
+        return type_, f"data:{type_};base64,{base64.b64encode(data).decode()}"
+
+    try:
+        async with asyncio.timeout(limit):
+            fetched = dict(zip(urls, await gather(map(data_url, first.values())), strict=True))
+    except TimeoutError:
+        raise InvalidRequest("Cannot be fetched in the time that is left.", remote[0].param) from None
+    message = copy(request.to_proto())
+    for part in remote:
+        type_, url = fetched[part.url]
+        _put(message.messages[part.message].content[part.part], part, type_, url)
+    return ProtoRequest(message)
+
+
+def _put(content: pb.ContentPart, part: RemotePart, type_: str, url: str) -> None:
+    if part.field == "image_url.url":
+        if type_.startswith("text/"):
+            raise InvalidRequest(f"There is no image there, but {type_}.", part.param)
+        content.image_url.url = url
+        return
+    content.file.file_data = url
+    content.file.ClearField("file_id")
+    name = re.split("[?#]", part.url)[0].rpartition("/")[2]
+    if name and not content.file.filename:
+        content.file.filename = unquote(name)[:255]
+
+
+class FetchingStream:
+    """A stream that fetches what it needs when it opens."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        endpoint: Endpoint,
+        request: ChatRequest,
+        remote: list[RemotePart],
+        fetch: Fetch,
+    ) -> None:
+        self._caller = caller
+        self._endpoint = endpoint
+        self._request = request
+        self._remote = remote
+        self._fetch = fetch
+        self._stream: Stream | None = None
+
+    @property
+    def native_finish_reason(self) -> str:
+        return self._stream.native_finish_reason if self._stream else ""
+
+    async def open(self, limit: float) -> Chunks:
+        """Fetch, then call."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + limit
+        request = await inlined(self._request, self._remote, self._fetch, limit)
+        self._stream = self._caller.stream(self._endpoint, request)
+        return await self._stream.open(deadline - now())
+
+    def batches(self, deadline: float) -> AsyncGenerator[Chunks, None]:
+        """The rest of an opened stream."""
+        if self._stream is None:
+            raise RuntimeError("not open")
+        return self._stream.batches(deadline)
+
+    async def aclose(self) -> None:
+        """Let go of every connection."""
+        if self._stream is not None:
+            await self._stream.aclose()

@@ -1,0 +1,124 @@
+"""One streamed provider call.
+
+It gives out nothing before its first content-bearing chunk, so that until then the
+router may turn to another endpoint without the caller seeing it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+import httpx
+
+from server.config.model import Timeouts
+from server.dialects.base import StreamDecoder
+from server.errors import ProviderError, StreamTruncated
+from server.upstream.body import timeout_error, transport_error
+from server.upstream.ports import Chunks, has_content
+from server.wire.deadlines import Limits
+from server.wire.exchange import Body, Response
+
+#: Seconds to wait for what a provider may still send (usage, its end mark) after the last finish_reason.
+TAIL_TIMEOUT = 5.0
+
+
+class UpstreamStream:
+    """See `ports.Stream`. `send` makes the call; `choices` is how many the caller wants."""
+
+    def __init__(
+        self,
+        send: Callable[[], Awaitable[Response]],
+        decoder: StreamDecoder,
+        choices: int,
+        timeouts: Timeouts,
+        limits: Limits,
+    ) -> None:
+        self._send: Callable[[], Awaitable[Response]] | None = send
+        self._decoder = decoder
+        self._wanted = choices
+        self._timeouts = timeouts
+        self._limits = limits
+        self._body: Body | None = None
+        self._seen: set[int] = set()
+        self._finished: set[int] = set()
+        self._ended = False
+
+    @property
+    def native_finish_reason(self) -> str:
+        """The provider's own word for why it ended; empty until then."""
+        return self._decoder.native_finish_reason
+
+    async def open(self, limit: float) -> Chunks:
+        """All chunks up to and with the first content, within `limit` seconds and the endpoint's `first_token`.
+
+        Response headers are no content. Raises ProviderError.
+        """
+        send, self._send = self._send, None  # it holds the request, which may be large and streams are long
+        if send is None:
+            raise RuntimeError("opened twice")
+        held: Chunks = []
+        try:
+            with self._limits.after(min(limit, self._timeouts.first_token)):
+                response = await send()
+                del send
+                self._body = response.body
+                while True:
+                    chunks = await self._read()
+                    held += chunks
+                    if self._ended or any(map(has_content, chunks)):
+                        return held
+        except TimeoutError:
+            raise timeout_error("sent no content in time") from None
+
+    async def batches(self, deadline: float) -> AsyncGenerator[Chunks, None]:
+        """The remaining chunks, a list for each read, until the loop's time is `deadline`.
+
+        Raises ProviderError; a break is a StreamTruncated.
+        """
+        idle = self._timeouts.idle
+        now = asyncio.get_running_loop().time
+        while not self._ended:
+            complete = len(self._seen) >= self._wanted and self._finished >= self._seen
+            try:
+                with self._limits.until(min(now() + (min(idle, TAIL_TIMEOUT) if complete else idle), deadline)):
+                    chunks = await self._read()
+            except (TimeoutError, ProviderError) as error:
+                if complete:  # the answer is whole; how the connection ends adds nothing
+                    chunks = self._close()
+                elif isinstance(error, TimeoutError):
+                    raise timeout_error("did not finish its answer in time") from None
+                else:
+                    if error.decoded:
+                        yield error.decoded
+                    if error.http_status is None:
+                        raise StreamTruncated from None
+                    raise
+            if chunks:
+                yield chunks
+
+    async def aclose(self) -> None:
+        """Release the connection; closes the socket unless the answer was read to its end."""
+        body, self._body = self._body, None
+        if body is not None:
+            await body.aclose()
+
+    async def _read(self) -> Chunks:
+        """The chunks that one read completes."""
+        if self._body is None:
+            raise RuntimeError("not open")
+        try:
+            data = await anext(self._body, None)
+        except httpx.TransportError as error:
+            raise transport_error(error) from None
+        chunks = self._close() if data is None else self._decoder.feed(data)
+        for chunk in chunks:
+            for choice in chunk.choices:
+                self._seen.add(choice.index)
+                if choice.finish_reason:
+                    self._finished.add(choice.index)
+        return chunks
+
+    def _close(self) -> Chunks:
+        self._ended = True
+        return self._decoder.close()
