@@ -72,7 +72,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", parents=[config], help="run one worker, gRPC only")
     serve.add_argument("--listen", required=True, metavar="ADDR", help="host:port or unix:path")
     serve.add_argument(
-        "--board", type=Path, metavar="FILE",
+        "--shared-stats", type=Path, metavar="FILE",
         help="where the workers of a machine share circuits and figures; made if need be",
     )  # fmt: skip
     serve.set_defaults(run=_serve)
@@ -136,7 +136,7 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not catalog.models():
         sys.stderr.write(f"lmchat: {NO_MODELS}\n")
         return 1
-    uvloop.run(serve(config, catalog, options.listen, proxies(environ), options.board))
+    uvloop.run(serve(config, catalog, options.listen, proxies(environ), options.shared_stats))
     return 0
 
 

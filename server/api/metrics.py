@@ -14,18 +14,18 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from server.api.call import Calls, Context
-from server.routing.circuit import EndpointHealth, State
+from server.routing.stats import EndpointStats, State
 
 _LABELS = ("provider", "endpoint", "model")
 
 
 class Operations(operations_grpc.OperationsServicer):
-    """Metrics are made when they are asked for; a call pays nothing for them but its count in EndpointHealth."""
+    """Metrics are made when they are asked for; a call pays nothing for them but its count in EndpointStats."""
 
-    def __init__(self, calls: Calls, health: EndpointHealth) -> None:
+    def __init__(self, calls: Calls, stats: EndpointStats) -> None:
         self._calls = calls
         self._registry = CollectorRegistry()
-        self._registry.register(_Endpoints(health))
+        self._registry.register(_Endpoints(stats))
 
     async def GetMetrics(self, request: pb.GetMetricsRequest, context: Context) -> HttpBody:
         """Prometheus's text format."""
@@ -39,8 +39,8 @@ class Operations(operations_grpc.OperationsServicer):
 class _Endpoints(Collector):
     """Every endpoint that was called, by any worker of this machine."""
 
-    def __init__(self, health: EndpointHealth) -> None:
-        self._health = health
+    def __init__(self, stats: EndpointStats) -> None:
+        self._stats = stats
 
     def describe(self) -> Iterable[Metric]:
         """The families, without samples; else registering would collect them."""
@@ -49,19 +49,19 @@ class _Endpoints(Collector):
     def collect(self) -> Iterable[Metric]:
         """The families with a sample for each endpoint."""
         families = circuit, openings, answers, failures, latency, first_token, throughput = self._families()
-        for endpoint_id, standing in self._health.standings():
+        for endpoint_id, snapshot in self._stats.snapshots():
             labels = (*endpoint_id.split("/", 2), "", "")[:3]  # a very long id was cut, perhaps before its slashes
             for state in get_args(State):
-                circuit.add_metric((*labels, state), state == standing.state)
-            openings.add_metric(labels, standing.openings)
-            answers.add_metric(labels, standing.answers)
-            failures.add_metric(labels, standing.failures)
-            if standing.latency is not None:
-                latency.add_metric(labels, standing.latency)
-            if standing.first_token is not None:
-                first_token.add_metric(labels, standing.first_token)
-            if standing.throughput is not None:
-                throughput.add_metric(labels, standing.throughput)
+                circuit.add_metric((*labels, state), state == snapshot.state)
+            openings.add_metric(labels, snapshot.openings)
+            answers.add_metric(labels, snapshot.answers)
+            failures.add_metric(labels, snapshot.failures)
+            if snapshot.latency is not None:
+                latency.add_metric(labels, snapshot.latency)
+            if snapshot.first_token is not None:
+                first_token.add_metric(labels, snapshot.first_token)
+            if snapshot.throughput is not None:
+                throughput.add_metric(labels, snapshot.throughput)
         return families
 
     @staticmethod

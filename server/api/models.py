@@ -9,7 +9,7 @@ from server.api.call import Calls, Context
 from server.dialects.base import Endpoint
 from server.routing import capabilities as features
 from server.routing.catalog import Catalog, Model
-from server.routing.circuit import EndpointHealth
+from server.routing.stats import EndpointStats
 
 #: Request parameters besides the tuning knobs, each with the feature it needs.
 _FEATURE_PARAMETERS = {"tools": "tools", "tool_choice": "tools", "response_format": "json_schema", "n": "n"}
@@ -19,10 +19,10 @@ _MODALITIES = ("image", "audio", "file")
 class Models(model_grpc.ModelsServicer):
     """`created` is the time, in Unix seconds, at which the catalogue was read."""
 
-    def __init__(self, calls: Calls, catalog: Catalog, created: int, health: EndpointHealth) -> None:
+    def __init__(self, calls: Calls, catalog: Catalog, created: int, stats: EndpointStats) -> None:
         self._calls = calls
         self._catalog = catalog
-        self._health = health
+        self._stats = stats
         self._created = created
         self._models = catalog.models()
         self._list = [self._model(model) for model in self._models]
@@ -34,7 +34,7 @@ class Models(model_grpc.ModelsServicer):
         async with self._calls(context) as call:
             listed = model_service_pb2.ListModelsResponse(object="list", data=self._list)
             for model, known in zip(listed.data, self._models, strict=True):
-                self._add_health(model, known)
+                self._add_stats(model, known)
             await call.begin()
             return listed
 
@@ -43,21 +43,21 @@ class Models(model_grpc.ModelsServicer):
         async with self._calls(context) as call:
             known = self._catalog.resolve(request.model)
             model = self._model(known)
-            self._add_health(model, known)
+            self._add_stats(model, known)
             await call.begin()
             return model
 
-    def _add_health(self, model: model_pb2.Model, known: Model) -> None:
+    def _add_stats(self, model: model_pb2.Model, known: Model) -> None:
         """Say how the endpoints of `known` are doing now."""
         for shown, endpoint in zip(model.lmchat.endpoints, known.endpoints, strict=True):
-            standing = self._health.standing(endpoint.id)
-            shown.health.state = standing.state
-            if standing.latency is not None:
-                shown.health.latency_ms = round(standing.latency * 1000, 1)
-            if standing.first_token is not None:
-                shown.health.first_token_ms = round(standing.first_token * 1000, 1)
-            if standing.throughput is not None:
-                shown.health.tokens_per_second = round(standing.throughput, 1)
+            snapshot = self._stats.snapshot(endpoint.id)
+            shown.health.state = snapshot.state
+            if snapshot.latency is not None:
+                shown.health.latency_ms = round(snapshot.latency * 1000, 1)
+            if snapshot.first_token is not None:
+                shown.health.first_token_ms = round(snapshot.first_token * 1000, 1)
+            if snapshot.throughput is not None:
+                shown.health.tokens_per_second = round(snapshot.throughput, 1)
 
     def _model(self, model: Model) -> model_pb2.Model:
         return model_pb2.Model(

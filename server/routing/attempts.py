@@ -1,9 +1,9 @@
 """The try loop: one candidate after another until one answers, in bounded time.
 
-`decide` is the whole policy, pure, and `summary` what the caller is told when
-all is in vain. The loop around them makes the calls, keeps the account of them,
-and shares out the time that is left so that a silent first endpoint leaves room
-for a second. No endpoint is called more than twice for one request.
+`decide` is the whole policy, pure, and `summary` the one error for the caller when
+no endpoint answered. The loop around them makes the calls, records them, and
+divides the time that is left so that a silent first endpoint leaves room for a
+second. No endpoint is called more than twice for one request.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 import msgspec
 
 from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderError, Reason
-from server.routing.circuit import Call, EndpointHealth
 from server.routing.plan import Candidate, Plan, Skipped
+from server.routing.stats import Attempt, EndpointStats
 
 T = TypeVar("T")
 
 #: Seconds; a retry waits up to this long, full jitter.
-_BACKOFF = 0.25
+MAX_BACKOFF = 0.25
 #: A `retry-after` up to this many seconds is waited out on the same endpoint.
-_SHORT_WAIT = 2.0
+MAX_RETRY_AFTER = 2.0
 #: Seconds; silence for less than this, and less than `first_token`, does not count against an endpoint.
-_PATIENCE = 5.0
+MIN_SILENCE = 5.0
 #: What a whole answer may take while another endpoint may follow, in units of `first_token`.
-_WHOLE_SHARE = 2.0
+_WHOLE_ANSWER_SHARE = 2.0
 #: Seconds by which timers and clocks may differ.
-SLACK = 0.01
+CLOCK_TOLERANCE = 0.01
 
 
 class Decision(NamedTuple):
@@ -51,7 +51,7 @@ def decide(
     """The policy. `tries_here` counts calls of this endpoint so far, `others` the candidates after it.
 
     A retry on the same endpoint never takes the try that another candidate
-    would need, and a wait the provider asks for is only sat out where there is
+    would need, and a wait the provider asks for is only waited out where there is
     no other. `remaining` is in seconds, `random` gives numbers in [0, 1).
     """
     if tries_left <= 0 or remaining <= 0 or not error.fall_over:
@@ -59,33 +59,33 @@ def decide(
     if error.retry_here and tries_here == 1 and tries_left > others:
         wait = error.retry_after
         if wait is None:
-            wait = random() * _BACKOFF
+            wait = random() * MAX_BACKOFF
             allowed = error.reason is not Reason.RATE_LIMITED
         else:
-            allowed = wait <= _SHORT_WAIT and not others
+            allowed = wait <= MAX_RETRY_AFTER and not others
         if allowed and wait < remaining:
             return Decision("retry", wait)
     return Decision("next" if others else "fail")
 
 
 class Success(msgspec.Struct, Generic[T], frozen=True):
-    """What answered, and the account of how it came to it."""
+    """What answered, and the calls that it took."""
 
     candidate: Candidate
     result: T
     attempts: list[AttemptRecord]
-    #: Candidates whose dialect could not say the request; they were not called.
+    #: Candidates whose dialect could not express the request; they were not called.
     skipped: list[Skipped]
     #: Seconds spent in provider calls.
     upstream_seconds: float
-    #: The successful call, for EndpointHealth.
-    call: Call
+    #: The successful call, for EndpointStats.
+    attempt: Attempt
     #: The candidates that were left to try.
     others: list[Candidate]
 
 
-class _Account(msgspec.Struct):
-    """What happened so far on behalf of one request."""
+class _History(msgspec.Struct):
+    """The calls made so far for one request."""
 
     attempts: list[AttemptRecord] = []
     skipped: list[Skipped] = []
@@ -94,7 +94,7 @@ class _Account(msgspec.Struct):
     tries: dict[str, int] = {}
     seconds: float = 0.0
 
-    def note(self, candidate: Candidate, seconds: float, error: ProviderError | None = None) -> None:
+    def add(self, candidate: Candidate, seconds: float, error: ProviderError | None = None) -> None:
         """A call ended, after so many seconds."""
         endpoint = candidate.endpoint
         status, reason = (200, "ok") if error is None else (error.http_status or 0, str(error.reason))
@@ -107,9 +107,9 @@ class _Account(msgspec.Struct):
             self.errors[endpoint.id] = error
 
     def failure(self, plan: Plan, error: LmchatError) -> LmchatError:
-        """What all of it comes to: `error`, where nothing was called.
+        """The error for the caller: a summary of all calls, or `error` where none was made.
 
-        Callers who debug their routing learn from it, too, which endpoints were out.
+        Callers who debug their routing also learn which endpoints were skipped.
         """
         if self.errors:
             error = summary([*self.errors.values()], self.attempts)
@@ -122,14 +122,14 @@ def _limit(candidate: Candidate, remaining: float, calls: int, *, whole: bool) -
     """Seconds a call may take, of those `remaining`, when it and others after it are so many `calls`.
 
     They share the time evenly. A whole answer shows nothing until it is there, so that silence cannot be told
-    from work: while another endpoint may follow, such a call has `_WHOLE_SHARE` times the endpoint's
+    from work: while another endpoint may follow, such a call has `_WHOLE_ANSWER_SHARE` times the endpoint's
     `first_token` at most (120 s by default), and the last one all that is left. (The first content of a stream
-    has `first_token`, which Upstream sees to.)
+    has `first_token`, which UpstreamStream enforces.)
     """
     if calls <= 1:
         return remaining
     share = remaining / calls
-    return min(share, _WHOLE_SHARE * candidate.endpoint.timeouts.first_token) if whole else share
+    return min(share, _WHOLE_ANSWER_SHARE * candidate.endpoint.timeouts.first_token) if whole else share
 
 
 class Attempts:
@@ -137,13 +137,13 @@ class Attempts:
 
     def __init__(
         self,
-        health: EndpointHealth,
+        stats: EndpointStats,
         *,
         clock: Callable[[], float],
         random: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._health = health
+        self._stats = stats
         self._clock = clock
         self._random = random
         self._sleep = sleep
@@ -159,72 +159,77 @@ class Attempts:
         """The first success of `call(candidate, limit)`; raises the error that tells the caller most.
 
         `tokens` says how many tokens a success has, which is then the whole answer; without it, it is only
-        the first content of a stream, and the caller tells EndpointHealth how that ends.
+        the first content of a stream, and the caller tells EndpointStats how that ends.
         """
         queue = [*plan.candidates]
-        account = _Account()
+        history = _History()
         if deadline <= self._clock():
             late = LmchatError(Reason.TIMEOUT, "The deadline had passed before a provider could be called.")
-            raise account.failure(plan, late)
+            raise history.failure(plan, late)
         while True:
             if len(queue) > 1:
                 self._reorder(queue)
             candidate = queue[0]
-            made = self._health.begin(candidate.endpoint.id)
-            tries_left = plan.max_tries - len(account.attempts)
-            limit = _limit(candidate, deadline - made.begun, min(len(queue), tries_left), whole=tokens is not None)
+            attempt = self._stats.begin(candidate.endpoint.id)
+            tries_left = plan.max_tries - len(history.attempts)
+            limit = _limit(
+                candidate, deadline - attempt.begun, min(len(queue), tries_left), whole=tokens is not None
+            )
             try:
                 result = await call(candidate, limit)
-            except InvalidRequest as error:  # this dialect cannot say it; no call was made
-                self._health.abandon(made)
-                account.skipped.append(Skipped(candidate.endpoint, error.message))
+            except InvalidRequest as error:  # this dialect cannot express it; no call was made
+                self._stats.abandoned(attempt)
+                history.skipped.append(Skipped(candidate.endpoint, error.message))
                 queue.pop(0)
                 if not queue:
-                    raise account.failure(plan, error) from None
+                    raise history.failure(plan, error) from None
             except ProviderError as error:
-                account.note(candidate, self._clock() - made.begun, error)
-                self._failed(candidate, made, error, limit)
+                history.add(candidate, self._clock() - attempt.begun, error)
+                self._failed(candidate, attempt, error, limit)
                 decision = decide(
                     error,
-                    tries_here=account.tries[candidate.endpoint.id],
+                    tries_here=history.tries[candidate.endpoint.id],
                     tries_left=tries_left - 1,
                     others=len(queue) - 1,
                     remaining=deadline - self._clock(),
                     random=self._random,
                 )
                 if decision.action == "fail":
-                    raise account.failure(plan, error) from None
+                    raise history.failure(plan, error) from None
                 if decision.action == "retry":
                     await self._sleep(decision.delay)
                 else:
                     queue.pop(0)
-            except BaseException:  # the caller left, or a fault of ours
-                self._health.abandon(made)
+            except BaseException:  # the caller left, or a fault of the gateway
+                self._stats.abandoned(attempt)
                 raise
             else:
-                self._health.answered(made, whole=tokens is not None, tokens=tokens(result) if tokens else 0)
-                account.note(candidate, self._clock() - made.begun)
+                if tokens is None:
+                    self._stats.first_content(attempt)
+                else:
+                    self._stats.answered(attempt, tokens(result))
+                history.add(candidate, self._clock() - attempt.begun)
                 return Success(
-                    candidate, result, account.attempts, account.skipped, account.seconds, made, queue[1:]
+                    candidate, result, history.attempts, history.skipped, history.seconds, attempt, queue[1:]
                 )
 
     def _reorder(self, queue: list[Candidate]) -> None:
         """If the circuit of the next candidate opened since the plan was made, the others go first."""
-        if self._health.is_open(queue[0].endpoint.id):
-            queue.sort(key=lambda candidate: self._health.is_open(candidate.endpoint.id))
+        if self._stats.is_open(queue[0].endpoint.id):
+            queue.sort(key=lambda candidate: self._stats.is_open(candidate.endpoint.id))
 
-    def _failed(self, candidate: Candidate, made: Call, error: ProviderError, limit: float) -> None:
-        """Count it, unless a caller in a hurry cut the call short: that says nothing of the endpoint."""
-        hurried = (
+    def _failed(self, candidate: Candidate, attempt: Attempt, error: ProviderError, limit: float) -> None:
+        """Count the failure, unless only the caller's short deadline ended the call."""
+        cut_short = (
             error.reason is Reason.TIMEOUT
             and error.http_status is None
-            and limit < min(_PATIENCE, candidate.endpoint.timeouts.first_token)
-            and self._clock() - made.begun >= limit - SLACK
+            and limit < min(MIN_SILENCE, candidate.endpoint.timeouts.first_token)
+            and self._clock() - attempt.begun >= limit - CLOCK_TOLERANCE
         )
-        if hurried:
-            self._health.abandon(made)
+        if cut_short:
+            self._stats.abandoned(attempt)
         else:
-            self._health.failure(made, error)
+            self._stats.failed(attempt, error)
 
 
 def summary(errors: Sequence[ProviderError], attempts: Sequence[AttemptRecord]) -> LmchatError:

@@ -1,8 +1,8 @@
-"""The last touch on a stream, sans-I/O: what the contract promises and providers do not.
+"""What the contract promises of a stream and providers do not, sans-I/O.
 
 Every chunk gets the same id and time, and the public model; usage appears only
-where it was asked for; the routing report rides on the last chunk, which is
-therefore the one thing held back, until the provider's end is known.
+where the caller wants it; the routing report is on the last chunk, which is
+therefore the one chunk held back, until the provider's end is known.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ class StreamFinisher:
     def __init__(self, *, id: str, created: int, model: str, include_usage: bool) -> None:
         self._id = id
         self._created = created
-        #: The public id, from here on.
+        #: The public id of the model, for the chunks from here on.
         self.model = model
         self._include_usage = include_usage
         self._begun = False
         self._seen: set[int] = set()
         self._finished: set[int] = set()
         self._last: pb.ChatCompletionChunk | None = None
-        #: Output tokens, as far as the provider said; 0 where it did not.
+        #: Output tokens that the provider has counted so far; 0 where it counts none.
         self.tokens = 0
-        #: Pieces of the answer so far, most of which are a token.
+        #: Chunks with text or tool calls so far, most of which are one token.
         self.pieces = 0
 
     def feed(self, chunks: Chunks) -> Chunks:
-        """`chunks` as they may leave now."""
+        """The chunks, of those held and `chunks`, that may be sent now."""
         out: Chunks = []
         for chunk in chunks:
             if chunk.HasField("usage"):
@@ -48,7 +48,7 @@ class StreamFinisher:
                 self._seen.add(choice.index)
                 if choice.finish_reason:
                     self._finished.add(choice.index)
-            if self._finished >= self._seen:  # nothing need follow
+            if self._finished >= self._seen:  # this may be the last
                 self._last = chunk
             else:
                 out.append(chunk)

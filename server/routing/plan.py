@@ -1,8 +1,7 @@
 """Which endpoints may answer a request, and in which order they are tried.
 
-Pure: catalogue, directive and a view of their health in, an ordered plan out,
-with the reason for every endpoint left out. The semantics are in the README's
-routing section.
+Pure: models, directive and statistics in, an ordered plan out,
+with the reason for every endpoint left out. The semantics are in ROUTING.md.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ DEBUG_ROUTING = "routing"
 _SORTS = frozenset(pb.RoutingSort.values())
 
 
-class Health(Protocol):
-    """What the plan asks about endpoints, by `Endpoint.id`."""
+class Stats(Protocol):
+    """How endpoints are doing, by `Endpoint.id`; see `stats.EndpointStats`."""
 
     def is_open(self, endpoint_id: str) -> bool:
-        """Whether its circuit is open: it failed too often just now."""
+        """Whether its circuit is open."""
         ...
 
     def latency(self, endpoint_id: str) -> float | None:
@@ -42,7 +41,7 @@ class Health(Protocol):
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
-    """An endpoint to try, and what it would not honour."""
+    """An endpoint to try, and the parameters that it would not honour."""
 
     endpoint: Endpoint
     dropped: list[str]
@@ -55,7 +54,7 @@ class Skipped(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
     def record(self) -> SkippedRecord:
-        """For those who are told."""
+        """As errors and reports list it."""
         return SkippedRecord(self.endpoint.name, self.endpoint.public_model, self.reason)
 
 
@@ -65,12 +64,12 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     candidates: list[Candidate]
     skipped: list[Skipped]
     max_tries: int
-    #: Whether the caller is told all of it.
+    #: Whether the report lists all attempts and skipped endpoints.
     debug: bool = False
 
 
 class Directive(NamedTuple):
-    """A request's `lmchat`, read once."""
+    """A request's routing directive with its defaults."""
 
     prefer: tuple[str, ...] = ()
     only: frozenset[str] = frozenset()
@@ -78,13 +77,13 @@ class Directive(NamedTuple):
     sort: pb.RoutingSort.ValueType = pb.ROUTING_SORT_UNSPECIFIED
     require_parameters: bool = False
     allow_fallbacks: bool = True
-    #: None where it is left to the configuration.
+    #: None: the configuration's.
     max_tries: int | None = None
     debug: bool = False
 
     @classmethod
     def of(cls, options: pb.RequestOptions) -> Directive:
-        """Raises InvalidRequest for a sort there is not, which the typed door lets through."""
+        """Raises InvalidRequest for an unknown sort, which typed requests may have."""
         routing = options.routing
         if routing.sort not in _SORTS:
             raise InvalidRequest(
@@ -126,12 +125,12 @@ def check_names(routing: pb.Routing, known: Iterable[str]) -> None:
 def plan(
     request: ChatRequest,
     models: Sequence[Model],
-    health: Health,
+    stats: Stats,
     random: Callable[[], float],
     *,
     default_tries: int,
 ) -> Plan:
-    """The plan for `request` over `models`, the asked one first.
+    """The plan for `request` over `models`, the requested one first.
 
     `random` gives numbers in [0, 1). Raises InvalidRequest when the directive,
     or what the request needs, leaves no endpoint at all.
@@ -153,11 +152,11 @@ def plan(
             else:
                 seen.add(endpoint.id)
                 fit.append(Candidate(endpoint, dropped))
-        candidates += fit if len(fit) < 2 else _ordered(fit, directive, health, random)
+        candidates += fit if len(fit) < 2 else _ordered(fit, directive, stats, random)
     if not candidates:
         raise _nothing_left(request.model, skipped, needed)
     if len(candidates) > 1:
-        candidates.sort(key=lambda c: health.is_open(c.endpoint.id))  # stable: open circuits go last
+        candidates.sort(key=lambda c: stats.is_open(c.endpoint.id))  # stable: open circuits last
     if not directive.allow_fallbacks:
         skipped += [Skipped(c.endpoint, "fallbacks are not allowed") for c in candidates[1:]]
         del candidates[1:]
@@ -179,7 +178,7 @@ def _unfit(endpoint: Endpoint, directive: Directive, needed: frozenset[str], dro
 
 
 def _ordered(
-    fit: list[Candidate], directive: Directive, health: Health, random: Callable[[], float]
+    fit: list[Candidate], directive: Directive, stats: Stats, random: Callable[[], float]
 ) -> list[Candidate]:
     """The preferred in their order, then the rest; the variants that one name covers are equals."""
     ordered: list[Candidate] = []
@@ -187,29 +186,29 @@ def _ordered(
     for name in dict.fromkeys(directive.prefer):
         covered = [c for c in rest if covers(name, c.endpoint.name)]
         if covered:
-            ordered += _equals(covered, directive.sort, health, random)
+            ordered += _equals(covered, directive.sort, stats, random)
             rest = [c for c in rest if not covers(name, c.endpoint.name)]
-    return ordered + _equals(rest, directive.sort, health, random)
+    return ordered + _equals(rest, directive.sort, stats, random)
 
 
 def _equals(
-    group: list[Candidate], sort: pb.RoutingSort.ValueType, health: Health, random: Callable[[], float]
+    group: list[Candidate], sort: pb.RoutingSort.ValueType, stats: Stats, random: Callable[[], float]
 ) -> list[Candidate]:
     """By `sort`, or in the catalogue's order and by weight."""
     if sort:
-        return sorted(group, key=lambda c: _score(c.endpoint, sort, health))
+        return sorted(group, key=lambda c: _score(c.endpoint, sort, stats))
     return _weighted(group, random)
 
 
-def _score(endpoint: Endpoint, sort: pb.RoutingSort.ValueType, health: Health) -> float:
+def _score(endpoint: Endpoint, sort: pb.RoutingSort.ValueType, stats: Stats) -> float:
     """Lower is better. What has no price comes last; what was not measured of late comes first, to be measured."""
     if sort == pb.ROUTING_SORT_PRICE:
         # Chat prompts are some three times as long as their answers.
         return (3 * endpoint.price.input + endpoint.price.output) / 4 if endpoint.price else math.inf
     if sort == pb.ROUTING_SORT_LATENCY:
-        latency = health.latency(endpoint.id)
+        latency = stats.latency(endpoint.id)
         return -math.inf if latency is None else latency
-    throughput = health.throughput(endpoint.id)
+    throughput = stats.throughput(endpoint.id)
     return -math.inf if throughput is None else -throughput
 
 

@@ -17,9 +17,9 @@ from server.routing import resume
 from server.routing.attempts import Attempts
 from server.routing.catalog import Catalog, Model
 from server.routing.chunks import StreamFinisher
-from server.routing.circuit import EndpointHealth
 from server.routing.plan import DEBUG_ROUTING, Candidate, Plan, check_names, plan
 from server.routing.report import Report
+from server.routing.stats import EndpointStats
 from server.routing.stream import RoutedStream
 from server.upstream.ports import Caller
 
@@ -51,13 +51,13 @@ class Routed(msgspec.Struct, frozen=True, gc=False):
 class Router:
     """Answers requests from the catalogue's endpoints."""
 
-    def __init__(self, catalog: Catalog, upstream: Caller, health: EndpointHealth, ids: Ids, retry: Retry) -> None:
+    def __init__(self, catalog: Catalog, upstream: Caller, stats: EndpointStats, ids: Ids, retry: Retry) -> None:
         self._catalog = catalog
         self._upstream = upstream
-        self._health = health
+        self._stats = stats
         self._ids = ids
         self._retry = retry
-        self._attempts = Attempts(health, clock=ids.clock, random=ids.random)
+        self._attempts = Attempts(stats, clock=ids.clock, random=ids.random)
 
     async def complete(self, request: ChatRequest, timeout: float | None) -> Routed:
         """The whole answer, within `timeout` seconds. Raises LmchatError."""
@@ -101,7 +101,7 @@ class Router:
             success,
             finisher,
             Report.of(routing_plan, success, ""),
-            self._health,
+            self._stats,
             self._ids.clock,
             deadline,
             resumption,
@@ -123,7 +123,7 @@ class Router:
             self._check(options)
             models = self._models(request.model, options.routing.models)
         tries = self._retry.max_provider_tries
-        return plan(request, models, self._health, self._ids.random, default_tries=tries)
+        return plan(request, models, self._stats, self._ids.random, default_tries=tries)
 
     def _check(self, options: pb.RequestOptions) -> None:
         """Raise InvalidRequest for names that do not exist."""

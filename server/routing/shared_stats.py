@@ -1,10 +1,10 @@
-"""What is remembered of endpoints, in memory that the workers of a machine share.
+"""Statistics of endpoints in memory that the workers of a machine share.
 
-A board is a flat array of records, one an endpoint, found by a hash of its id.
-Records are grouped in sets; an endpoint that finds its set full takes the place
-of the one that was used longest ago, so that callers who name ever new models
-through a wildcard fill nothing. Reading takes no lock, because a word is read
-whole; changing does, a set at a time, and a process that dies lets go of it.
+A flat array of records, one an endpoint, found by a hash of its id. Records are
+grouped in sets; an endpoint that finds its set full takes the place of the least
+recently used, so that callers who name ever new models through a wildcard cannot
+grow it. Reading takes no lock, because a word is read whole; changing locks one
+set, and a process that dies releases its lock.
 
 The alternatives cost more: a database a transaction a call, messages between
 workers one a call and worker, and two workers may probe at once.
@@ -24,28 +24,27 @@ from typing import Final, TypeAlias
 
 #: Records of a set, words of a record, bytes of a word.
 _WAYS, _WORDS, _WORD = 8, 64, 8
-#: The board has room for 8,192 endpoints in 4 MiB, whose pages take memory once they are looked at.
+#: Room for 8,192 endpoints in 4 MiB, whose pages take memory once they are touched.
 _SETS = 1024
 SIZE: Final = _SETS * _WAYS * _WORDS * _WORD
 
-#: A record begins with its key and the time it was last changed. Its user has the words from here on,
-FIRST: Final = 2
+#: A record begins with its key and the time it was last changed. Its user has the words from here,
+FIRST_WORD: Final = 2
 #: to here. Then comes the id as text: a byte of length, and as much of it as there is room for.
-LAST: Final = 43
-_USED, _NAME = 1, LAST + 1
+LAST_WORD: Final = 43
+_CHANGED_AT, _NAME = 1, LAST_WORD + 1
 _NAME_BYTES = (_WORDS - _NAME) * _WORD - 1
 
-#: Endpoints whose places are remembered.
-_REMEMBERED = 4096
-
+#: Endpoints whose places are cached.
+_MAX_CACHED = 4096
 #: Tries for a lock that another process holds, which it does for microseconds unless it was stopped.
-_PATIENCE = 200
+_LOCK_TRIES = 200
 
 Record: TypeAlias = "memoryview[float]"
 """The words of one endpoint, as floats; all 0 when new."""
 
 
-class Board:
+class SharedStats:
     """`memory` has SIZE bytes, zeros where nothing is known. `clock`: seconds, above 0, the same for all users.
 
     `descriptor` is the file behind memory that is shared; its locks keep the processes apart.
@@ -57,44 +56,44 @@ class Board:
         self._keys = memoryview(memory).cast("Q")
         self.clock = clock
         self.descriptor = descriptor
-        #: Where the records of endpoints were found last: the place of the key, the key, and the record.
-        self._known: dict[str, tuple[int, int, Record]] = {}
+        #: Where records were last found: the place of the key, the key, and the record.
+        self._cache: dict[str, tuple[int, int, Record]] = {}
 
     @classmethod
-    def private(cls, clock: Callable[[], float]) -> Board:
-        """One for this process alone."""
+    def private(cls, clock: Callable[[], float]) -> SharedStats:
+        """Statistics of this process alone."""
         return cls(mmap.mmap(-1, SIZE), clock)
 
     @classmethod
-    def shared(cls, path: Path, clock: Callable[[], float]) -> Board:
-        """The one at `path`, made if need be, its owner's only; it stays open with the process. Raises OSError.
+    def open(cls, path: Path, clock: Callable[[], float]) -> SharedStats:
+        """The statistics in the file at `path`, made if need be, readable by its owner. Raises OSError.
 
         It holds times of `clock`. What was written before the machine was booted is in the future, and is wiped.
         """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(descriptor, SIZE)
         memory = mmap.mmap(descriptor, SIZE)
-        # Not read from the mapping, of which every page that is looked at takes memory.
+        # Not read from the mapping, of which every page touched takes memory.
         before = memoryview(os.pread(descriptor, SIZE, 0)).cast("d")
-        if max(before[_USED::_WORDS]) > clock():
+        if max(before[_CHANGED_AT::_WORDS]) > clock():
             memory[:] = bytes(SIZE)
         return cls(memory, clock, descriptor)
 
     def find(self, endpoint_id: str) -> Record | None:
-        """What is known of an endpoint, to be read only; None where nothing is."""
-        known = self._known.get(endpoint_id)
-        if known is not None and self._keys[known[0]] == known[1]:
-            return known[2]
+        """The record of an endpoint, to be read only; None where there is none."""
+        cached = self._cache.get(endpoint_id)
+        if cached is not None and self._keys[cached[0]] == cached[1]:
+            return cached[2]
         key, places = _place(endpoint_id)
         at = next((place for place in places if self._keys[place] == key), None)
-        return None if at is None else self._know(endpoint_id, at, key)
+        return None if at is None else self._record(endpoint_id, at, key)
 
     def change(self, endpoint_id: str) -> Change:
-        """The record of an endpoint, for a `with` in which no other process may change it."""
+        """The record of an endpoint, for a `with` block in which no other process changes it."""
         return Change(self, endpoint_id)
 
     def endpoints(self) -> Iterator[tuple[str, Record]]:
-        """Everything on the board, in no order; an id of more than 159 bytes is cut."""
+        """Every endpoint with its record, in no order; an id of more than 159 bytes is cut."""
         for at in range(0, _SETS * _WAYS * _WORDS, _WORDS):
             if self._keys[at]:
                 start = (at + _NAME) * _WORD
@@ -102,25 +101,24 @@ class Board:
                 name = self._memory[start + 1 : start + 1 + length]
                 yield name.decode(errors="ignore"), self._floats[at : at + _WORDS]
 
-    def make(self, endpoint_id: str) -> Record:
-        """The record of an endpoint of which nothing is known yet; the caller has the lock."""
+    def create(self, endpoint_id: str) -> Record:
+        """A new record for an endpoint that has none; the caller holds the lock."""
         key, places = _place(endpoint_id)
-        at = min(places, key=lambda place: self._floats[place + _USED])
+        at = min(places, key=lambda place: self._floats[place + _CHANGED_AT])
         self._claim(at, key, endpoint_id)
-        return self._know(endpoint_id, at, key)
+        return self._record(endpoint_id, at, key)
 
-    def _know(self, endpoint_id: str, at: int, key: int) -> Record:
-        """The record at `at`, to be found sooner the next time."""
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
+    def _record(self, endpoint_id: str, at: int, key: int) -> Record:
+        """The record at `at`, cached."""
+        if len(self._cache) >= _MAX_CACHED:
+            self._cache.clear()
         record = self._floats[at : at + _WORDS]
-        self._known[endpoint_id] = (at, key, record)
+        self._cache[endpoint_id] = (at, key, record)
         return record
 
     def _claim(self, at: int, key: int, endpoint_id: str) -> None:
         start = at * _WORD
-        # Nobody finds it while it is neither the old nor the new.
-        self._keys[at] = 0
+        self._keys[at] = 0  # no reader finds it while it is neither the old record nor the new one
         name = endpoint_id.encode()[:_NAME_BYTES]
         self._memory[start + _WORD : start + _WORDS * _WORD] = bytes((_WORDS - 1) * _WORD)
         self._memory[start + _NAME * _WORD : start + _NAME * _WORD + 1 + len(name)] = bytes((len(name),)) + name
@@ -128,41 +126,41 @@ class Board:
 
 
 class Change:
-    """See `Board.change`. A class, since contextlib's generators cost more than the change itself."""
+    """See `SharedStats.change`. A class, since contextlib's generators cost more than the change itself."""
 
-    __slots__ = ("_board", "_endpoint_id", "_lock")
+    __slots__ = ("_endpoint_id", "_lock", "_stats")
 
-    def __init__(self, board: Board, endpoint_id: str) -> None:
-        self._board = board
+    def __init__(self, stats: SharedStats, endpoint_id: str) -> None:
+        self._stats = stats
         self._endpoint_id = endpoint_id
 
     def __enter__(self) -> Record:
-        board = self._board
-        if board.descriptor is not None:
-            self._lock = _lock(board.descriptor, _place(self._endpoint_id)[1].start * _WORD)
-        record = board.find(self._endpoint_id)
+        stats = self._stats
+        if stats.descriptor is not None:
+            self._lock = _lock(stats.descriptor, _place(self._endpoint_id)[1].start * _WORD)
+        record = stats.find(self._endpoint_id)
         if record is None:
-            record = board.make(self._endpoint_id)
-        record[_USED] = board.clock()
+            record = stats.create(self._endpoint_id)
+        record[_CHANGED_AT] = stats.clock()
         return record
 
     def __exit__(self, *exc: object) -> None:
-        if self._board.descriptor is not None and self._lock >= 0:
-            fcntl.lockf(self._board.descriptor, fcntl.LOCK_UN, 1, self._lock)
+        if self._stats.descriptor is not None and self._lock >= 0:
+            fcntl.lockf(self._stats.descriptor, fcntl.LOCK_UN, 1, self._lock)
 
 
 def _lock(descriptor: int, at: int) -> int:
     """The lock at that byte, or -1: a holder that was stopped is not waited for. These are statistics."""
-    for _ in range(_PATIENCE):
+    for _ in range(_LOCK_TRIES):
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
             return at
         except OSError:
-            time.sleep(0)  # lets the holder run
+            time.sleep(0)  # yields to the holder
     return -1
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_MAX_CACHED)
 def _place(endpoint_id: str) -> tuple[int, range]:
     """The key, never 0, which is a free record's; and the first words of the records that may have it."""
     key = int.from_bytes(hashlib.blake2b(endpoint_id.encode(), digest_size=8).digest(), "little") | 1

@@ -1,4 +1,4 @@
-"""A stream as callers get it: from its first content to its end, over a break if need be, and accounted for."""
+"""A stream as callers get it: from its first content to its end, resumed after a break where asked for."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Self
 
 from server.errors import AttemptRecord, ProviderError, Reason
 from server.routing import resume
-from server.routing.attempts import SLACK, Success
+from server.routing.attempts import CLOCK_TOLERANCE, Success
 from server.routing.chunks import StreamFinisher
-from server.routing.circuit import EndpointHealth
 from server.routing.report import Report
+from server.routing.stats import EndpointStats
 from server.upstream.ports import Chunks
 
 
 class RoutedStream:
     """A stream committed to an endpoint: lists of chunks as they come, to be iterated once.
 
-    Whoever has it closes it, read or not: `async with aclosing(routed.batches())`
-    does. A break raises ProviderError, with every attempt so far.
+    Its owner closes it, read or not: `async with aclosing(routed.batches())`. A break
+    raises ProviderError, with every attempt so far.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class RoutedStream:
         success: Success[resume.Opened],
         finisher: StreamFinisher,
         report: Report,
-        health: EndpointHealth,
+        stats: EndpointStats,
         clock: Callable[[], float],
         deadline: float,
         resumption: resume.Resumption | None,
@@ -36,12 +36,12 @@ class RoutedStream:
         self._success = success
         self._stream, self._first = success.result
         self._finisher = finisher
-        self._health = health
+        self._stats = stats
         self._clock = clock
         self._deadline = deadline
         self._resumption = resumption
         self._chunks = self._read()
-        #: Tokens and pieces of the answer that calls before this one gave.
+        #: Tokens and text pieces of the answer from the calls before this one.
         self._carried = (0, 0)
         self.report = report
         self.upstream_seconds = success.upstream_seconds
@@ -57,10 +57,10 @@ class RoutedStream:
         return anext(self._chunks)
 
     async def aclose(self) -> None:
-        """Let go of the provider without reading on; the socket closes if it was not done."""
+        """Release the connection to the provider; the socket closes if the stream was not at its end."""
         try:
             await self._chunks.aclose()
-        finally:  # a generator that never ran has nothing of its own to clean up
+        finally:  # a generator that never ran has no cleanup of its own
             await self._stream.aclose()
 
     async def _read(self) -> AsyncGenerator[Chunks, None]:
@@ -83,21 +83,21 @@ class RoutedStream:
                     await self._resume(error)
         finally:
             await self._stream.aclose()
-        self._health.success(self._success.call, self._tokens())
+        self._stats.stream_completed(self._success.attempt, self._tokens())
         self.report.native_finish_reason = self._stream.native_finish_reason
         last = self._finisher.end(self.report.to_proto())
         if last:
             yield last
 
     def _tokens(self) -> int:
-        """What the call that ended the stream gave; pieces stand for tokens where the provider counts none."""
+        """Tokens of the call that ended the stream; text pieces where the provider counts no tokens."""
         tokens, pieces = self._carried
         return max(0, self._finisher.tokens - tokens) or self._finisher.pieces - pieces
 
     def _until(self) -> float:
-        """When the call under way must be done, by the clock."""
-        call, timeouts = self._success.call, self._success.candidate.endpoint.timeouts
-        return min(self._deadline, call.begun + timeouts.total)
+        """When the call under way must have ended, by the clock."""
+        timeouts = self._success.candidate.endpoint.timeouts
+        return min(self._deadline, self._success.attempt.begun + timeouts.total)
 
     def _feed(self, chunks: Chunks) -> Chunks:
         if self._resumption is not None:
@@ -105,7 +105,7 @@ class RoutedStream:
         return self._finisher.feed(chunks)
 
     async def _resume(self, error: ProviderError) -> None:
-        """Go on with a fallback; raises `error` where there is none."""
+        """Continue with a fallback; raises `error` where there is none."""
         if self._resumption is None:
             raise error
         self._success = await self._resumption.run(self._success, error)
@@ -115,11 +115,11 @@ class RoutedStream:
         self.report.resume(self._success)
 
     def _broke(self, error: ProviderError) -> None:
-        """Hold it against the endpoint, unless only the time was up, and put it on the account."""
+        """Count the break as a failure of the endpoint, unless the time was up, and add it to the attempts."""
         now = self._clock()
-        call = self._success.call
-        if error.reason is not Reason.TIMEOUT or now < self._until() - SLACK:
-            self._health.failure(call, error)
-        *before, this = self._success.attempts
-        ms = round((now - call.begun) * 1000)
-        error.attempts = (*before, AttemptRecord(this.provider, this.model, this.status, str(error.reason), ms))
+        attempt = self._success.attempt
+        if error.reason is not Reason.TIMEOUT or now < self._until() - CLOCK_TOLERANCE:
+            self._stats.failed(attempt, error)
+        *before, last = self._success.attempts
+        ms = round((now - attempt.begun) * 1000)
+        error.attempts = (*before, AttemptRecord(last.provider, last.model, last.status, str(error.reason), ms))

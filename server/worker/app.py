@@ -36,9 +36,9 @@ from server.config.model import Config
 from server.dialects.registry import DIALECTS
 from server.media.fetcher import Fetcher
 from server.routing.catalog import Catalog
-from server.routing.circuit import EndpointHealth
 from server.routing.router import Ids, Router
-from server.routing.shared_stats import Board
+from server.routing.shared_stats import SharedStats
+from server.routing.stats import EndpointStats
 from server.upstream.client import Upstream
 from server.upstream.emulation.emulation import Emulation
 from server.vendors.credentials.select import authenticator
@@ -52,8 +52,8 @@ MAX_REQUEST = 64 * 1024 * 1024
 #: Seconds between NOT_SERVING and the end of accepting calls: longer than Envoy's
 #: health interval times its threshold, or calls fail in a rolling restart.
 DRAIN_NOTICE = 3.0
-#: Seconds after which an answer is written down, with all that came meanwhile.
-_MOMENT = 0.05
+#: Seconds after which successful calls are written to the shared statistics, together.
+STATS_FLUSH_DELAY = 0.05
 #: Seconds that calls under way are given when a worker stops.
 DRAIN_GRACE = 30.0
 
@@ -66,10 +66,10 @@ SERVICES = (
 
 
 class Worker:
-    """One gRPC server with all that hangs on it. `start`, then `drain` and `stop`.
+    """One gRPC server with everything it serves. `start`, then `drain` and `stop`.
 
-    `transport` is the way to providers; tests give their own. `board` is shared with the other workers of
-    the machine; by default there are none.
+    `transport` connects to providers. `shared_stats` is shared with the other workers of the machine; by
+    default statistics are the worker's own.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Worker:
         catalog: Catalog,
         transport: Transport,
         *,
-        board: Board | None = None,
+        shared_stats: SharedStats | None = None,
         default_grace: float = DRAIN_GRACE,
     ) -> None:
         self._transport = transport
@@ -92,8 +92,10 @@ class Worker:
         ids = Ids(lambda: f"chatcmpl-{uuid.uuid4().hex}", time.time, time.monotonic, random.random)
         self._fetcher = Fetcher(config.fetch)
         caller = Emulation(upstream, self._fetcher)
-        self._endpoints = EndpointHealth(config.circuit, board or Board.private(time.monotonic), _soon)
-        router = Router(catalog, caller, self._endpoints, ids, config.retry)
+        self._stats = EndpointStats(
+            config.circuit, shared_stats or SharedStats.private(time.monotonic), _schedule_flush
+        )
+        router = Router(catalog, caller, self._stats, ids, config.retry)
         calls = partial(Call, KeyRing(config.keys), time.monotonic)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
@@ -104,10 +106,10 @@ class Worker:
             )
         )
         chat_service_pb2_grpc.add_ChatCompletionsServicer_to_server(ChatCompletions(calls, router), self._server)
-        models = Models(calls, catalog, int(time.time()), self._endpoints)
+        models = Models(calls, catalog, int(time.time()), self._stats)
         model_service_pb2_grpc.add_ModelsServicer_to_server(models, self._server)
         rest_pb2_grpc.add_RestServicer_to_server(Rest(calls, router, config.stream.keep_alive), self._server)
-        operations = Operations(calls, self._endpoints)
+        operations = Operations(calls, self._stats)
         operations_service_pb2_grpc.add_OperationsServicer_to_server(operations, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
@@ -134,29 +136,29 @@ class Worker:
     async def stop(self, grace: float | None = None) -> None:
         """Stop now, or when all calls ended or `grace` seconds passed; then close what is open to providers."""
         await self._server.stop(grace)
-        self._endpoints.settle()
+        self._stats.flush()
         await self._transport.aclose()
 
 
-def _soon(action: Callable[[], None]) -> None:
-    asyncio.get_running_loop().call_later(_MOMENT, action)
+def _schedule_flush(flush: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(STATS_FLUSH_DELAY, flush)
 
 
 async def serve(
-    config: Config, catalog: Catalog, address: str, proxies: Mapping[str, str], board: Path | None
+    config: Config, catalog: Catalog, address: str, proxies: Mapping[str, str], shared_stats: Path | None
 ) -> None:
     """Run a worker until SIGTERM or SIGINT; a second signal ends it at once. Raises OSError if it cannot.
 
-    `board` is the file through which it shares what is known of endpoints with other workers.
+    `shared_stats` is the file through which it shares circuits and statistics with other workers.
     """
-    shared = Board.shared(board, time.monotonic) if board else None
-    worker = Worker(config, catalog, Transport(proxies), board=shared)
+    stats = SharedStats.open(shared_stats, time.monotonic) if shared_stats else None
+    worker = Worker(config, catalog, Transport(proxies), shared_stats=stats)
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
     bound = await worker.start(address)
-    # All that is there now stays. A full collection that looked through it would stop every stream for 16 ms.
+    # What exists now lives as long as the process; a full collection of it would stop every stream for 16 ms.
     gc.collect()
     gc.freeze()
     log.info("serving on %s", bound)

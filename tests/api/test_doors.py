@@ -25,9 +25,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from server.api import rest
 from server.config.model import Circuit
 from server.errors import LmchatError, Reason
-from server.routing.circuit import EndpointHealth
 from server.routing.report import Report
-from server.routing.shared_stats import Board
+from server.routing.shared_stats import SharedStats
+from server.routing.stats import EndpointStats
 from server.worker.app import SERVICES
 from tests.support import faults
 from tests.support.faults import Behaviour, FaultServer, answer, failure, fault_server
@@ -613,11 +613,11 @@ async def test_metrics(gate: Gateway, up: FaultServer) -> None:
 
 async def test_a_worker_that_stops_leaves_the_others_what_it_learned(up: FaultServer, tmp_path: Path) -> None:
     configuration = CONFIGURATION.format(base_url=up.base_url, first_token="5s", idle="5s", total="10s")
-    board = Board.private(time.monotonic)
+    shared = SharedStats.private(time.monotonic)
     up.script("m", answer("Hi"))
-    async with gateway(tmp_path, configuration, board=board) as gate:
+    async with gateway(tmp_path, configuration, shared_stats=shared) as gate:
         assert (await gate.post(ask())).status == 200
-    assert [standing.answers for _, standing in EndpointHealth(Circuit(), board).standings()] == [1]
+    assert [snapshot.answers for _, snapshot in EndpointStats(Circuit(), shared).snapshots()] == [1]
 
 
 async def test_metrics_need_a_key(gate: Gateway) -> None:

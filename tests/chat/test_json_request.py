@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
@@ -75,9 +76,8 @@ def agree(data: bytes) -> bool:
     try:
         request = read(data)
     except InvalidRequest as error:  # in `lmchat`
-        with pytest.raises(InvalidRequest) as raised:
+        with pytest.raises(InvalidRequest, match=re.escape(error.message)):
             openai_json.parse(data)
-        assert (raised.value.message, raised.value.param) == (error.message, error.param)
         return True
     assert isinstance(request, JsonRequest)
     parsed = openai_json.parse(data)

@@ -18,10 +18,10 @@ from server.dialects.base import Endpoint, HttpRequest
 from server.dialects.openai.dialect import OpenAITranslator
 from server.errors import InvalidRequest
 from server.routing.catalog import Catalog
-from server.routing.circuit import EndpointHealth
 from server.routing.report import Report
 from server.routing.router import Ids, Router
-from server.routing.shared_stats import Board
+from server.routing.shared_stats import SharedStats
+from server.routing.stats import EndpointStats
 from server.routing.stream import RoutedStream
 from server.upstream.client import Upstream
 from tests.routing.routing_help import request
@@ -177,7 +177,7 @@ class Rig:
         ids = Ids(lambda: f"chatcmpl-own{next(numbers)}", lambda: 1.75e9, uptime, lambda: 0.5)
         translators = {"openai": OpenAITranslator(), "gemini": _Mute()}
         upstream = Upstream(MockSender(self._serve), translators, dict.fromkeys(providers, _NoKeys()))
-        self.health = EndpointHealth(circuit or Circuit(), Board.private(uptime))
+        self.health = EndpointStats(circuit or Circuit(), SharedStats.private(uptime))
         self.router = Router(catalog, upstream, self.health, ids, Retry())
 
     async def _serve(self, http: httpx.Request) -> httpx.Response:

@@ -13,9 +13,9 @@ from server.dialects import errors as failures
 from server.dialects.base import Endpoint
 from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderError, Reason
 from server.routing.attempts import Attempts, Decision, Success, decide, summary
-from server.routing.circuit import EndpointHealth
 from server.routing.plan import Candidate, Plan
-from server.routing.shared_stats import Board
+from server.routing.shared_stats import SharedStats
+from server.routing.stats import EndpointStats
 from tests.routing.routing_help import Clock, endpoint
 
 row = pytest.param
@@ -199,7 +199,7 @@ class Bench:
 
     def __init__(self, scripts: Mapping[str, Sequence[Outcome]], circuit: Circuit | None = None) -> None:
         self.clock = Clock(0.0)
-        self.health = EndpointHealth(circuit or Circuit(), Board.private(self.clock))
+        self.health = EndpointStats(circuit or Circuit(), SharedStats.private(self.clock))
         self.calls: list[tuple[str, float, float]] = []
         self._scripts = {name: list(outcomes) for name, outcomes in scripts.items()}
         self.endpoints = [endpoint(name, first_token=30.0) for name in scripts]
@@ -324,7 +324,7 @@ async def test_the_account() -> None:
     ]
     assert [(s.endpoint.name, s.reason) for s in success.skipped] == [("b", "At most 4 sequences, got 5.")]
     assert success.upstream_seconds == pytest.approx(0.4 + (30.0 - 0.525) / 2 + 1.5)  # without the back-off
-    assert success.call.begun == pytest.approx(bench.clock.now - 1.5)
+    assert success.attempt.begun == pytest.approx(bench.clock.now - 1.5)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ async def test_no_hammering_whatever_the_circuits_do() -> None:
 
 async def test_a_plan_made_before_a_circuit_opened() -> None:
     bench = Bench({"a": [OK], "b": [OK]}, ONE)
-    bench.health.failure(bench.health.begin("a/a/up"), answered(500))
+    bench.health.failed(bench.health.begin("a/a/up"), answered(500))
     assert (await bench.run()).result == "from b"
 
 
@@ -464,7 +464,7 @@ async def test_what_counts_against_an_endpoint(outcome: Outcome, deadline: float
 )
 async def test_a_probe_that_tells_nothing_leaves_the_next_call_to_probe(outcome: Outcome) -> None:
     bench = Bench({"a": [outcome, OK], "b": [OK]}, ONE)
-    bench.health.failure(bench.health.begin("a/a/up"), answered(500))
+    bench.health.failed(bench.health.begin("a/a/up"), answered(500))
     bench.clock.now += 10
     with pytest.raises(ENDS):
         await bench.run(of=bench.endpoints[:1])
@@ -475,8 +475,8 @@ async def test_a_probe_that_tells_nothing_leaves_the_next_call_to_probe(outcome:
 async def test_streams_close_a_circuit_but_are_no_success_yet() -> None:
     bench = Bench({"a": [OK]}, Circuit(min_requests=2, failure_ratio=1.0))
     success = await bench.run(whole=False)
-    bench.health.failure(success.call, answered(500))
-    bench.health.failure(success.call, answered(500))
+    bench.health.failed(success.attempt, answered(500))
+    bench.health.failed(success.attempt, answered(500))
     assert bench.is_open("a")
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from server.config.model import Circuit
 from server.errors import ProviderError, Reason, StreamTruncated
-from server.routing.circuit import Call, EndpointHealth, Standing
-from server.routing.shared_stats import Board
+from server.routing.shared_stats import SharedStats
+from server.routing.stats import Attempt, EndpointStats, Snapshot
 from tests.routing.routing_help import Clock
 
 row = pytest.param
@@ -30,14 +30,14 @@ def play(script: str, settings: Circuit = SETTINGS) -> str:
     `eA` its end. When answers are written down makes no difference.
     """
     clock = Clock()
-    said = _said(script, EndpointHealth(settings, Board.private(clock)), clock)
+    said = _said(script, EndpointStats(settings, SharedStats.private(clock)), clock)
     clock = Clock()
-    assert _said(script, EndpointHealth(settings, Board.private(clock), lambda _: None), clock) == said
+    assert _said(script, EndpointStats(settings, SharedStats.private(clock), lambda _: None), clock) == said
     return said
 
 
-def _said(script: str, health: EndpointHealth, clock: Clock) -> str:
-    under_way: dict[str, Call] = {}
+def _said(script: str, health: EndpointStats, clock: Clock) -> str:
+    under_way: dict[str, Attempt] = {}
     said = ""
     for step in script.split():
         action, name = step[0], step[1:]
@@ -51,19 +51,19 @@ def _said(script: str, health: EndpointHealth, clock: Clock) -> str:
             call = under_way[name] if name.isalpha() else health.begin("e")
             match action:
                 case "s":
-                    health.answered(call, whole=True)
+                    health.answered(call)
                 case "c":
-                    health.answered(call, whole=False)
+                    health.first_content(call)
                 case "f":
-                    health.failure(call, FAILED)
+                    health.failed(call, FAILED)
                 case "r":
-                    health.failure(call, ProviderError(Reason.RATE_LIMITED, "Slower.", retry_after=float(name)))
+                    health.failed(call, ProviderError(Reason.RATE_LIMITED, "Slower.", retry_after=float(name)))
                 case "m":
-                    health.failure(call, ProviderError(Reason.INVALID_REQUEST, "What?", fall_over=False))
+                    health.failed(call, ProviderError(Reason.INVALID_REQUEST, "What?", fall_over=False))
                 case "a":
-                    health.abandon(call)
+                    health.abandoned(call)
                 case "e":
-                    health.success(call)
+                    health.stream_completed(call)
     return said
 
 
@@ -193,37 +193,40 @@ def test_settings(settings: Circuit, script: str, expected: str) -> None:
     ],
 )
 def test_whose_fault(reason: Reason, *, counts: bool) -> None:
-    health = EndpointHealth(Circuit(min_requests=1), Board.private(Clock()))
+    health = EndpointStats(Circuit(min_requests=1), SharedStats.private(Clock()))
     error = StreamTruncated() if reason is Reason.STREAM_TRUNCATED else ProviderError(reason, "It failed.")
-    health.failure(health.begin("e"), error)
+    health.failed(health.begin("e"), error)
     assert health.is_open("e") is counts
 
 
 def test_one_probe_for_many_at_once() -> None:
     clock = Clock()
-    health = EndpointHealth(Circuit(min_requests=1), Board.private(clock))
-    health.failure(health.begin("e"), FAILED)
+    health = EndpointStats(Circuit(min_requests=1), SharedStats.private(clock))
+    health.failed(health.begin("e"), FAILED)
     clock.now += 10
     assert [health.begin("e").probe for _ in range(50)] == [True] + [False] * 49
 
 
 def test_endpoints_do_not_mix() -> None:
-    health = EndpointHealth(Circuit(min_requests=1), Board.private(Clock()))
-    health.failure(health.begin("e"), FAILED)
+    health = EndpointStats(Circuit(min_requests=1), SharedStats.private(Clock()))
+    health.failed(health.begin("e"), FAILED)
     assert (health.is_open("e"), health.is_open("other")) == (True, False)
 
 
-def took(health: EndpointHealth, clock: Clock, seconds: float, *, whole: bool, tokens: int = 0) -> None:
+def took(health: EndpointStats, clock: Clock, seconds: float, *, whole: bool, tokens: int = 0) -> None:
     call = health.begin("e")
     clock.now += seconds
-    health.answered(call, whole=whole, tokens=tokens)
+    if whole:
+        health.answered(call, tokens)
+    else:
+        health.first_content(call)
     if not whole:
-        health.success(call, tokens)
+        health.stream_completed(call, tokens)
 
 
 def test_latency() -> None:
     clock = Clock()
-    health = EndpointHealth(SETTINGS, Board.private(clock))
+    health = EndpointStats(SETTINGS, SharedStats.private(clock))
     assert health.latency("e") is None
     took(health, clock, 3.0, whole=True)
     assert health.latency("e") == pytest.approx(3.0)  # of whole answers, for want of better
@@ -246,7 +249,7 @@ def test_latency() -> None:
 )
 def test_throughput(tokens: int, seconds: float, rate: float | None) -> None:
     clock = Clock()
-    health = EndpointHealth(SETTINGS, Board.private(clock))
+    health = EndpointStats(SETTINGS, SharedStats.private(clock))
     took(health, clock, seconds, whole=True, tokens=tokens)
     assert health.throughput("e") == (None if rate is None else pytest.approx(rate))
     took(health, clock, 1.0, whole=True, tokens=100)
@@ -255,7 +258,7 @@ def test_throughput(tokens: int, seconds: float, rate: float | None) -> None:
 
 def test_figures_are_forgotten_when_nothing_refreshes_them() -> None:
     clock = Clock()
-    health = EndpointHealth(SETTINGS, Board.private(clock))
+    health = EndpointStats(SETTINGS, SharedStats.private(clock))
     took(health, clock, 2.0, whole=True, tokens=20)
     clock.now += 299
     assert health.latency("e") == pytest.approx(2.0)
@@ -268,100 +271,100 @@ def test_figures_are_forgotten_when_nothing_refreshes_them() -> None:
 
 def test_failures_and_mistakes_leave_no_figure() -> None:
     clock = Clock()
-    health = EndpointHealth(SETTINGS, Board.private(clock))
+    health = EndpointStats(SETTINGS, SharedStats.private(clock))
     for error in (FAILED, ProviderError(Reason.INVALID_REQUEST, "What?")):
         call = health.begin("e")
         clock.now += 0.01
-        health.failure(call, error)
+        health.failed(call, error)
     assert health.latency("e") is None
 
 
 def test_what_callers_name_does_not_fill_the_memory() -> None:
     clock = Clock()
-    health = EndpointHealth(Circuit(min_requests=1, cooldown=1e6), Board.private(clock))
-    health.failure(health.begin("in use"), FAILED)
+    health = EndpointStats(Circuit(min_requests=1, cooldown=1e6), SharedStats.private(clock))
+    health.failed(health.begin("in use"), FAILED)
     for number in range(20_000):
         clock.now += 0.001
-        health.failure(health.begin(f"wild/{number}"), FAILED)
+        health.failed(health.begin(f"wild/{number}"), FAILED)
         if number % 1000 == 0:
-            health.success(health.begin("in use"))
-    assert len(list(health.standings())) == 8192
+            health.stream_completed(health.begin("in use"))
+    assert len(list(health.snapshots())) == 8192
     assert health.is_open("in use")
     assert health.is_open("wild/19999")
     assert not health.is_open("wild/1")
 
 
 def test_asking_remembers_nothing() -> None:
-    health = EndpointHealth(SETTINGS, Board.private(Clock()))
+    health = EndpointStats(SETTINGS, SharedStats.private(Clock()))
     for number in range(100):
         call = health.begin(f"wild/{number}")
         assert not health.is_open(call.endpoint_id)
         assert health.latency(call.endpoint_id) is None
         assert health.throughput(call.endpoint_id) is None
-        health.abandon(call)
-    assert not list(health.standings())
+        health.abandoned(call)
+    assert not list(health.snapshots())
 
 
-def test_standing() -> None:
+def test_snapshot() -> None:
     clock = Clock()
-    health = EndpointHealth(Circuit(min_requests=2), Board.private(clock))
-    assert health.standing("e") == Standing("closed", None, None, None, 0, 0, 0)
+    health = EndpointStats(Circuit(min_requests=2), SharedStats.private(clock))
+    assert health.snapshot("e") == Snapshot("closed", None, None, None, 0, 0, 0)
     took(health, clock, 2.0, whole=True, tokens=20)
-    assert health.standing("e") == Standing("closed", 2.0, None, 10.0, answers=1, failures=0, openings=0)
-    health.failure(health.begin("e"), FAILED)
-    assert health.standing("e") == Standing("open", 2.0, None, 10.0, answers=1, failures=1, openings=1)
+    assert health.snapshot("e") == Snapshot("closed", 2.0, None, 10.0, answers=1, failures=0, openings=0)
+    health.failed(health.begin("e"), FAILED)
+    assert health.snapshot("e") == Snapshot("open", 2.0, None, 10.0, answers=1, failures=1, openings=1)
     clock.now += 10
-    assert health.standing("e").state == "half_open"
+    assert health.snapshot("e").state == "half_open"
     probe = health.begin("e")
-    assert health.standing("e").state == "half_open"
-    health.failure(probe, FAILED)
-    assert health.standing("e") == Standing("open", 2.0, None, 10.0, answers=1, failures=2, openings=2)
-    health.failure(health.begin("e"), ProviderError(Reason.RATE_LIMITED, "Slower.", retry_after=30))
-    assert health.standing("e") == Standing("open", 2.0, None, 10.0, answers=1, failures=3, openings=2)
-    assert dict(health.standings()) == {"e": health.standing("e")}
+    assert health.snapshot("e").state == "half_open"
+    health.failed(probe, FAILED)
+    assert health.snapshot("e") == Snapshot("open", 2.0, None, 10.0, answers=1, failures=2, openings=2)
+    health.failed(health.begin("e"), ProviderError(Reason.RATE_LIMITED, "Slower.", retry_after=30))
+    assert health.snapshot("e") == Snapshot("open", 2.0, None, 10.0, answers=1, failures=3, openings=2)
+    assert dict(health.snapshots()) == {"e": health.snapshot("e")}
 
 
 def test_whole_answers_and_first_tokens_are_told_apart() -> None:
     clock = Clock()
-    health = EndpointHealth(SETTINGS, Board.private(clock))
+    health = EndpointStats(SETTINGS, SharedStats.private(clock))
     took(health, clock, 0.5, whole=False)
     took(health, clock, 3.0, whole=True)
-    assert health.standing("e")[1:3] == (3.0, 0.5)
+    assert health.snapshot("e")[1:3] == (3.0, 0.5)
 
 
 def test_answers_are_written_down_together() -> None:
     clock = Clock()
     due: list[Callable[[], None]] = []
-    board = Board.private(clock)
-    health = EndpointHealth(SETTINGS, board, due.append)
+    shared = SharedStats.private(clock)
+    health = EndpointStats(SETTINGS, shared, due.append)
     for endpoint in ("a", "b", "a"):
-        health.answered(health.begin(endpoint), whole=True)
+        health.answered(health.begin(endpoint))
     stream = health.begin("b")
-    health.answered(stream, whole=False)
-    health.success(stream)
-    assert board.find("a") is None
+    health.first_content(stream)
+    health.stream_completed(stream)
+    assert shared.find("a") is None
     assert len(due) == 1
     due.pop()()
-    assert board.find("a") is not None
-    others = EndpointHealth(SETTINGS, board)
-    assert [others.standing(name).answers for name in "ab"] == [2, 2]
-    health.success(health.begin("a"))
+    assert shared.find("a") is not None
+    others = EndpointStats(SETTINGS, shared)
+    assert [others.snapshot(name).answers for name in "ab"] == [2, 2]
+    health.stream_completed(health.begin("a"))
     assert len(due) == 1
     due.pop()()
-    assert others.standing("a").answers == 3
+    assert others.snapshot("a").answers == 3
 
 
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda health: health.standing("e").answers,
+        lambda health: health.snapshot("e").answers,
         lambda health: health.latency("e"),
         lambda health: health.throughput("e"),
-        lambda health: dict(health.standings())["e"].answers,
+        lambda health: dict(health.snapshots())["e"].answers,
     ],
 )
-def test_whoever_asks_learns_of_all_answers(ask: Callable[[EndpointHealth], object]) -> None:
+def test_whoever_asks_learns_of_all_answers(ask: Callable[[EndpointStats], object]) -> None:
     clock = Clock()
-    health = EndpointHealth(SETTINGS, Board.private(clock), lambda _: None)
+    health = EndpointStats(SETTINGS, SharedStats.private(clock), lambda _: None)
     took(health, clock, 2.0, whole=True, tokens=20)
     assert ask(health)

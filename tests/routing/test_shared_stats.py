@@ -15,8 +15,8 @@ import pytest
 
 from server.config.model import Circuit
 from server.errors import ProviderError, Reason
-from server.routing.circuit import EndpointHealth, Standing
-from server.routing.shared_stats import FIRST, LAST, SIZE, Board
+from server.routing.shared_stats import FIRST_WORD, LAST_WORD, SIZE, SharedStats
+from server.routing.stats import EndpointStats, Snapshot
 from tests.routing.routing_help import Clock
 
 FAILED = ProviderError(Reason.UPSTREAM_ERROR, "It failed.", http_status=500)
@@ -25,16 +25,16 @@ PROCESSES = SpawnContext()
 
 def test_a_record() -> None:
     clock = Clock(5.0)
-    board = Board.private(clock)
-    assert board.find("a") is None
-    with board.change("a") as record:
-        assert [*record[FIRST : LAST + 1]] == [0.0] * (LAST + 1 - FIRST)
-        record[FIRST], record[LAST] = 1.5, 2.5
-    found = board.find("a")
+    stats = SharedStats.private(clock)
+    assert stats.find("a") is None
+    with stats.change("a") as record:
+        assert [*record[FIRST_WORD : LAST_WORD + 1]] == [0.0] * (LAST_WORD + 1 - FIRST_WORD)
+        record[FIRST_WORD], record[LAST_WORD] = 1.5, 2.5
+    found = stats.find("a")
     assert found is not None
-    assert (found[FIRST], found[LAST]) == (1.5, 2.5)
-    assert board.find("b") is None
-    assert [name for name, _ in board.endpoints()] == ["a"]
+    assert (found[FIRST_WORD], found[LAST_WORD]) == (1.5, 2.5)
+    assert stats.find("b") is None
+    assert [name for name, _ in stats.endpoints()] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -42,22 +42,22 @@ def test_a_record() -> None:
     [("p/n/m", "p/n/m"), ("é" * 50, "é" * 50), ("x" * 1000, "x" * 159), ("é" * 100, "é" * 79)],
 )
 def test_ids_of_any_length(endpoint_id: str, shown: str) -> None:
-    board = Board.private(Clock())
-    with board.change(endpoint_id) as record:
-        record[LAST] = 1.0
-    assert [(name, record[LAST]) for name, record in board.endpoints()] == [(shown, 1.0)]
-    assert board.find(endpoint_id + "?") is None
+    stats = SharedStats.private(Clock())
+    with stats.change(endpoint_id) as record:
+        record[LAST_WORD] = 1.0
+    assert [(name, record[LAST_WORD]) for name, record in stats.endpoints()] == [(shown, 1.0)]
+    assert stats.find(endpoint_id + "?") is None
 
 
 def test_the_longest_unused_makes_room_and_leaves_nothing() -> None:
     clock = Clock()
-    board = Board.private(clock)
+    stats = SharedStats.private(clock)
     for number in range(30_000):
         clock.now += 1
-        with board.change(f"wild/{number}") as record:
-            assert record[FIRST] == record[LAST] == 0.0
-            record[FIRST] = record[LAST] = float(number)
-    left = {name: record[FIRST] for name, record in board.endpoints()}
+        with stats.change(f"wild/{number}") as record:
+            assert record[FIRST_WORD] == record[LAST_WORD] == 0.0
+            record[FIRST_WORD] = record[LAST_WORD] = float(number)
+    left = {name: record[FIRST_WORD] for name, record in stats.endpoints()}
     assert len(left) == 8192
     assert all(name == f"wild/{number:.0f}" for name, number in left.items())
     # The newest eight of a set stay: hardly any of the last thousand fell to a run on one set.
@@ -65,51 +65,51 @@ def test_the_longest_unused_makes_room_and_leaves_nothing() -> None:
 
 
 def test_the_file_is_its_owners(tmp_path: Path) -> None:
-    Board.shared(tmp_path / "board", Clock())
-    status = (tmp_path / "board").stat()
+    SharedStats.open(tmp_path / "stats", Clock())
+    status = (tmp_path / "stats").stat()
     assert (stat.S_IMODE(status.st_mode), status.st_size) == (0o600, SIZE)
 
 
 def test_what_another_boot_left_is_wiped(tmp_path: Path) -> None:
     clock = Clock(1000.0)
-    before = EndpointHealth(Circuit(min_requests=1, cooldown=1e6), Board.shared(tmp_path / "board", clock))
-    before.failure(before.begin("e"), FAILED)
+    before = EndpointStats(Circuit(min_requests=1, cooldown=1e6), SharedStats.open(tmp_path / "stats", clock))
+    before.failed(before.begin("e"), FAILED)
     clock.now += 1
-    after = EndpointHealth(Circuit(), Board.shared(tmp_path / "board", clock))
-    assert after.standing("e").state == "open"
-    rebooted = EndpointHealth(Circuit(), Board.shared(tmp_path / "board", Clock(20.0)))
-    assert rebooted.standing("e") == Standing()
+    after = EndpointStats(Circuit(), SharedStats.open(tmp_path / "stats", clock))
+    assert after.snapshot("e").state == "open"
+    rebooted = EndpointStats(Circuit(), SharedStats.open(tmp_path / "stats", Clock(20.0)))
+    assert rebooted.snapshot("e") == Snapshot()
 
 
 def test_a_file_that_cannot_be_is_an_oserror(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="none"):
-        Board.shared(tmp_path / "none" / "board", Clock())
+        SharedStats.open(tmp_path / "none" / "stats", Clock())
 
 
 def _open_circuit(path: Path) -> None:
-    health = EndpointHealth(Circuit(min_requests=1, cooldown=0.2), Board.shared(path, time.monotonic))
-    health.failure(health.begin("e"), FAILED)
+    health = EndpointStats(Circuit(min_requests=1, cooldown=0.2), SharedStats.open(path, time.monotonic))
+    health.failed(health.begin("e"), FAILED)
 
 
 def test_a_circuit_opened_in_one_worker_is_open_in_all_and_survives_it(tmp_path: Path) -> None:
-    path = tmp_path / "board"
-    health = EndpointHealth(Circuit(), Board.shared(path, time.monotonic))
-    assert health.standing("e").state == "closed"
+    path = tmp_path / "stats"
+    health = EndpointStats(Circuit(), SharedStats.open(path, time.monotonic))
+    assert health.snapshot("e").state == "closed"
     other = PROCESSES.Process(target=_open_circuit, args=(path,))
     other.start()
     other.join()
     assert other.exitcode == 0
-    assert health.standing("e").state in ("open", "half_open")
-    assert health.standing("e").failures == 1
+    assert health.snapshot("e").state in ("open", "half_open")
+    assert health.snapshot("e").failures == 1
 
 
 def _count_and_probe(path: Path, pipe: Connection) -> None:
     """Count as fast as can be, then say how many of 1,000 calls at a half-open circuit were its probe."""
-    health = EndpointHealth(Circuit(min_requests=10**9, cooldown=1e6), Board.shared(path, time.monotonic))
+    health = EndpointStats(Circuit(min_requests=10**9, cooldown=1e6), SharedStats.open(path, time.monotonic))
     pipe.send("ready")
     pipe.recv()
     for _ in range(2000):
-        health.success(health.begin("counted"))
+        health.stream_completed(health.begin("counted"))
     pipe.send("counted")
     pipe.recv()
     pipe.send(sum(health.begin("probed").probe for _ in range(1000)))
@@ -117,7 +117,7 @@ def _count_and_probe(path: Path, pipe: Connection) -> None:
 
 @contextmanager
 def _workers(number: int, path: Path) -> Iterator[list[Connection]]:
-    """Processes that have each their own view of the board."""
+    """Processes that have each their own view of the stats."""
     pairs = [multiprocessing.Pipe() for _ in range(number)]
     processes = [PROCESSES.Process(target=_count_and_probe, args=(path, theirs)) for _, theirs in pairs]
     for process in processes:
@@ -138,34 +138,34 @@ def _workers(number: int, path: Path) -> Iterator[list[Connection]]:
 
 
 def test_many_workers_lose_no_count_and_probe_once(tmp_path: Path) -> None:
-    path = tmp_path / "board"
+    path = tmp_path / "stats"
     early = Clock(1.0)  # long past, by the workers' clock, is the end of a cooldown that begins here
-    stale = EndpointHealth(Circuit(min_requests=1, cooldown=0.1), Board.shared(path, early))
-    stale.failure(stale.begin("probed"), FAILED)
+    stale = EndpointStats(Circuit(min_requests=1, cooldown=0.1), SharedStats.open(path, early))
+    stale.failed(stale.begin("probed"), FAILED)
     with _workers(3, path) as pipes:
         assert [pipe.recv() for pipe in pipes] == ["ready"] * 3
         for pipe in pipes:
             pipe.send("count")
         assert [pipe.recv() for pipe in pipes] == ["counted"] * 3
-        assert stale.standing("counted").answers == 6000
+        assert stale.snapshot("counted").answers == 6000
         for pipe in pipes:
             pipe.send("probe")
         assert sum(pipe.recv() for pipe in pipes) == 1
 
 
 def _hold(path: Path, pipe: Connection) -> None:
-    with Board.shared(path, time.monotonic).change("e"):
+    with SharedStats.open(path, time.monotonic).change("e"):
         pipe.send("held")
         pipe.recv()
 
 
 def test_a_worker_stopped_in_the_act_stops_no_other(tmp_path: Path) -> None:
     ours, theirs = multiprocessing.Pipe()
-    other = PROCESSES.Process(target=_hold, args=(tmp_path / "board", theirs))
+    other = PROCESSES.Process(target=_hold, args=(tmp_path / "stats", theirs))
     other.start()
     assert ours.recv() == "held"
-    with Board.shared(tmp_path / "board", time.monotonic).change("e") as record:
-        record[FIRST] = 1.0
+    with SharedStats.open(tmp_path / "stats", time.monotonic).change("e") as record:
+        record[FIRST_WORD] = 1.0
     other.kill()
     other.join()
     other.close()

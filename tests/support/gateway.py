@@ -15,7 +15,7 @@ from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2_grpc, operations_
 
 from server.config.load import load
 from server.routing.catalog import Catalog
-from server.routing.shared_stats import Board
+from server.routing.shared_stats import SharedStats
 from server.wire.transport import Transport
 from server.worker.app import Worker
 
@@ -82,13 +82,16 @@ def ask(model: str = "m", **more: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def gateway(
-    tmp_path: Path, configuration: str, environ: Mapping[str, str] | None = None, board: Board | None = None
+    tmp_path: Path,
+    configuration: str,
+    environ: Mapping[str, str] | None = None,
+    shared_stats: SharedStats | None = None,
 ) -> AsyncIterator[Gateway]:
-    """A worker for a configuration in YAML; the key KEY is added to it. `board`: see Worker."""
+    """A worker for a configuration in YAML; the key KEY is added to it. `shared_stats`: see Worker."""
     file = tmp_path / "lmchat.yaml"
     file.write_text(f"auth: {{keys: [{{name: test, key: {KEY}}}]}}\n{configuration}")
     config = load(file, environ or {})
-    worker = Worker(config, Catalog(config, environ or {}), Transport(), board=board)
+    worker = Worker(config, Catalog(config, environ or {}), Transport(), shared_stats=shared_stats)
     address = await worker.start("127.0.0.1:0")
     async with grpc.aio.insecure_channel(address) as channel:
         try:

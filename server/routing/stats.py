@@ -1,0 +1,232 @@
+"""How endpoints are doing: their circuits, moving averages of speed, and counts.
+
+Kept in `SharedStats`, which the workers of a machine may share. Successful calls
+move averages and close a circuit only as its probe, so they are written together,
+a moment later; failures are written at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import attrgetter
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from server.config.model import Circuit
+from server.errors import ProviderError
+from server.routing import circuit
+from server.routing.shared_stats import Record, SharedStats
+
+#: The weight of the newest observation in a moving average.
+_ALPHA = 0.2
+#: Seconds after which an average is forgotten, so that an endpoint that was slow once is measured again.
+AVERAGE_LIFETIME = 300.0
+
+# Words of a record, after the circuit's: averages, each a value and when it was last added to; counts.
+_LATENCY, _FIRST_TOKEN, _THROUGHPUT = circuit.END, circuit.END + 2, circuit.END + 4
+_ANSWERS, _FAILURES = circuit.END + 6, circuit.END + 7
+
+State = Literal["closed", "open", "half_open"]
+
+
+class Attempt(msgspec.Struct, frozen=True, gc=False):
+    """A provider call under way; `begun` is of the clock. A half-open circuit closes when its `probe` succeeds."""
+
+    endpoint_id: str
+    begun: float
+    probe: bool
+
+
+class _Success(msgspec.Struct, frozen=True, gc=False):
+    """Content received at a time of the clock; `average` is the first of the two words it moves, or 0."""
+
+    attempt: Attempt
+    received: float
+    average: int
+    complete: bool
+    tokens: int
+
+
+_endpoint_id = attrgetter("attempt.endpoint_id")
+
+
+def _flush_now(flush: Callable[[], None]) -> None:
+    flush()
+
+
+class Snapshot(NamedTuple):
+    """How an endpoint is doing.
+
+    Moving averages, None where nothing was measured of late: `latency` of seconds to whole answers that were
+    not streamed, `first_token` of seconds to the first content of streams, `throughput` of output tokens per
+    second. The counts, of complete answers, failures and times the circuit opened, are for as long as the
+    endpoint is remembered.
+    """
+
+    state: State = "closed"
+    latency: float | None = None
+    first_token: float | None = None
+    throughput: float | None = None
+    answers: int = 0
+    failures: int = 0
+    openings: int = 0
+
+
+class EndpointStats:
+    """By `Endpoint.id`. Times are seconds of the clock of `shared`.
+
+    Every attempt that `begin` gives ends in one of: `first_content` and then `stream_completed` or `failed`;
+    `answered`; `failed`; `abandoned`. `schedule_flush` gets `flush` to call when successes are to be written:
+    at once by default, a moment later where calls must not wait for it.
+    """
+
+    def __init__(
+        self,
+        settings: Circuit,
+        shared: SharedStats,
+        schedule_flush: Callable[[Callable[[], None]], object] = _flush_now,
+    ) -> None:
+        self._settings = settings
+        self._shared = shared
+        self._clock = shared.clock
+        self._schedule_flush = schedule_flush
+        self._unwritten: list[_Success] = []
+
+    def is_open(self, endpoint_id: str) -> bool:
+        """Whether it is to be avoided: its circuit is open, or half-open with the probe under way."""
+        record = self._shared.find(endpoint_id)
+        return record is not None and circuit.is_open(record, self._clock())
+
+    def latency(self, endpoint_id: str) -> float | None:
+        """Seconds a caller waits: to the first content, or to whole answers where nothing is streamed."""
+        record = self._written(endpoint_id)
+        if record is None:
+            return None
+        now = self._clock()
+        first_token = _average(record, _FIRST_TOKEN, now)
+        return _average(record, _LATENCY, now) if first_token is None else first_token
+
+    def throughput(self, endpoint_id: str) -> float | None:
+        """`Snapshot.throughput` of one endpoint."""
+        record = self._written(endpoint_id)
+        return None if record is None else _average(record, _THROUGHPUT, self._clock())
+
+    def snapshot(self, endpoint_id: str) -> Snapshot:
+        """All about one endpoint."""
+        record = self._written(endpoint_id)
+        return Snapshot() if record is None else self._snapshot(record)
+
+    def snapshots(self) -> Iterator[tuple[str, Snapshot]]:
+        """Every endpoint about which anything is known."""
+        self.flush()
+        for endpoint_id, record in self._shared.endpoints():
+            yield endpoint_id, self._snapshot(record)
+
+    def begin(self, endpoint_id: str) -> Attempt:
+        """An attempt that is about to be made. The first after a cooldown is the probe."""
+        now = self._clock()
+        record = self._shared.find(endpoint_id)
+        if record is None or not circuit.wants_probe(record, now):
+            return Attempt(endpoint_id, now, probe=False)
+        with self._shared.change(endpoint_id) as record:
+            probe = circuit.wants_probe(record, now)  # unless another worker was faster
+            if probe:
+                circuit.begin_probe(record, now, self._settings)
+        return Attempt(endpoint_id, now, probe)
+
+    def answered(self, attempt: Attempt, tokens: int = 0) -> None:
+        """The whole answer came, of so many `tokens`."""
+        self._add(_Success(attempt, self._clock(), _LATENCY, True, tokens))
+
+    def first_content(self, attempt: Attempt) -> None:
+        """The first content of a stream came."""
+        self._add(_Success(attempt, self._clock(), _FIRST_TOKEN, False, 0))
+
+    def stream_completed(self, attempt: Attempt, tokens: int = 0) -> None:
+        """A stream of so many `tokens` came to its end."""
+        self._add(_Success(attempt, self._clock(), 0, True, tokens))
+
+    def failed(self, attempt: Attempt, error: ProviderError) -> None:
+        """The call failed. A mistake of the caller's is no failure of the endpoint."""
+        if error.reason not in circuit.FAULTS:
+            self.abandoned(attempt)
+            return
+        self.flush()
+        with self._shared.change(attempt.endpoint_id) as record:
+            record[_FAILURES] += 1
+            probe_failed = attempt.probe and circuit.probed_by(record, attempt.begun)
+            circuit.fail(record, self._clock(), self._settings, error, probe_failed=probe_failed)
+
+    def abandoned(self, attempt: Attempt) -> None:
+        """The call told nothing about the endpoint: its caller left. If it was the probe, the next call is."""
+        if attempt.probe:
+            with self._shared.change(attempt.endpoint_id) as record:
+                circuit.abandon_probe(record, attempt.begun, self._clock())
+
+    def flush(self) -> None:
+        """Write the successes so far."""
+        if self._unwritten:
+            successes, self._unwritten = self._unwritten, []
+            successes.sort(key=_endpoint_id)  # stable: those of one endpoint keep their order
+            for endpoint_id, group in groupby(successes, _endpoint_id):
+                with self._shared.change(endpoint_id) as record:
+                    for success in group:
+                        self._write(record, success)
+
+    def _written(self, endpoint_id: str) -> Record | None:
+        """The record, with the successes so far."""
+        self.flush()
+        return self._shared.find(endpoint_id)
+
+    def _add(self, success: _Success) -> None:
+        """Written at once if it may close a circuit."""
+        self._unwritten.append(success)
+        if success.attempt.probe:
+            self.flush()
+        elif len(self._unwritten) == 1:
+            self._schedule_flush(self.flush)
+
+    def _write(self, record: Record, success: _Success) -> None:
+        """One success. The time to the first token counts in the rate of tokens."""
+        attempt, now = success.attempt, success.received
+        seconds = now - attempt.begun
+        if success.average:
+            _add_to_average(record, success.average, seconds, now)
+            if attempt.probe and circuit.probed_by(record, attempt.begun):
+                circuit.close(record)
+        if success.complete:
+            record[_ANSWERS] += 1
+            if success.tokens > 1 and seconds > 0:
+                _add_to_average(record, _THROUGHPUT, success.tokens / seconds, now)
+            circuit.count(record, now, self._settings, failed=False)
+
+    def _snapshot(self, record: Record) -> Snapshot:
+        now = self._clock()
+        state: State = "closed"
+        if record[circuit.OPEN_UNTIL]:
+            half_open = record[circuit.PROBE] or circuit.wants_probe(record, now)
+            state = "half_open" if half_open else "open"
+        return Snapshot(
+            state,
+            latency=_average(record, _LATENCY, now),
+            first_token=_average(record, _FIRST_TOKEN, now),
+            throughput=_average(record, _THROUGHPUT, now),
+            answers=int(record[_ANSWERS]),
+            failures=int(record[_FAILURES]),
+            openings=int(record[circuit.OPENINGS]),
+        )
+
+
+def _average(record: Record, at: int, now: float) -> float | None:
+    """A moving average; None when nothing was added to it for AVERAGE_LIFETIME."""
+    value: float = record[at]
+    return value if record[at + 1] and now - record[at + 1] <= AVERAGE_LIFETIME else None
+
+
+def _add_to_average(record: Record, at: int, value: float, now: float) -> None:
+    since = record[at + 1]
+    if since and now - since <= AVERAGE_LIFETIME:
+        value = record[at] + _ALPHA * (value - record[at])
+    record[at], record[at + 1] = value, now
