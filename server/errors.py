@@ -144,6 +144,11 @@ class InvalidRequest(LmchatError):
         super().__init__(reason, message, param=param)
 
 
+def unsupported(message: str, param: str) -> InvalidRequest:
+    """The error for a feature that an endpoint lacks; another endpoint of the model may have it."""
+    return InvalidRequest(message, param, reason=Reason.UNSUPPORTED_FEATURE)
+
+
 class ProviderError(LmchatError):
     """A provider call failed.
 

@@ -473,7 +473,7 @@ def test_what_a_family_is_told(
 def test_unsupported_by_the_family() -> None:
     forced = ask(tools=[function("f")], tool_choice="required")
     assert body(forced, OPUS_5)["toolConfig"]["toolChoice"] == {"any": {}}
-    with pytest.raises(InvalidRequest, match="cannot be made to call"):
+    with pytest.raises(InvalidRequest, match="cannot be forced to call"):
         body(forced, "anthropic.claude-opus-5-5")
     assert body(ask(stop=["\n"]), NOVA)["inferenceConfig"] == {"stopSequences": ["\n"]}
 

@@ -1,4 +1,4 @@
-"""What Claude models take and refuse, by generation: one row each.
+"""Which parameters each generation of Claude models accepts: one row each.
 
 https://platform.claude.com/docs/en/models/overview (output limits)
 https://platform.claude.com/docs/en/build-with-claude/effort (effort levels)
@@ -10,24 +10,30 @@ https://platform.claude.com/docs/en/models/opus-5-5/migration-guide and its sibl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-#: Levels of `output_config.effort`, lowest first.
+from server.dialects import reasoning
+
+#: Levels of `output_config.effort`, lowest first. There is no `minimal`.
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
+#: Above Google's figures: what Anthropic takes without advising batches.
+_BUDGETS: Mapping[str, int] = {**reasoning.BUDGETS, "xhigh": 32_768, "max": 32_768}
+#: https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+_MIN_BUDGET = 1_024
 
 
 class Claude(msgspec.Struct, frozen=True, kw_only=True):
     """One row.
 
-    `max_output`: tokens, what `max_tokens` is where nobody gives one.
-    `thinking`: how it is turned on. `off`: the `thinking.type` that turns it
+    `max_output`: tokens; the `max_tokens` of requests without a limit.
+    `thinking`: how it is turned on; empty for models without. `off`: the `thinking.type` that turns it
     off; empty where leaving `thinking` out does, `never` where nothing does.
-    `efforts`: levels understood. `sampling`: whether temperature and top_p
-    may be given together, only one of them, or neither. `forced_tools`:
+    `efforts`: the effort levels accepted. `sampling`: whether temperature and top_p
+    are accepted together, only one of them, or neither. `forced_tools`:
     `tool_choice` any and tool. `structured`: `output_config.format` and strict tools.
-    `prefill`: goes on with an assistant turn that comes last; a 400 where not.
+    `prefill`: continues an assistant turn that comes last; a 400 where not.
     """
 
     max_output: int
@@ -49,9 +55,10 @@ _5 = msgspec.structs.replace(_4_7, off="disabled")
 _ALWAYS = msgspec.structs.replace(_4_7, off="never")
 _ALWAYS_FREE = msgspec.structs.replace(_ALWAYS, forced_tools=False)
 
-#: The longest key within a model's id counts: dates (`@20250929`, `-20250929`) and resellers' prefixes do not.
+#: The longest key found in a model's id selects the row; dates (`@20250929`, `-20250929`) and resellers' prefixes
+#: are ignored.
 _ROWS: Mapping[str, Claude] = {
-    "claude": _ALWAYS,  # not known here, so newer than this table
+    "claude": _ALWAYS,  # not in this table, so newer
     "claude-3": _3,
     "claude-3-5": msgspec.structs.replace(_3, max_output=8_192),
     "claude-3-7": _3_7,
@@ -90,6 +97,21 @@ def of(model: str) -> Claude:
 
 
 def effort(model: Claude, wanted: str) -> str:
-    """The highest level of the model's that is not above `wanted`, or its lowest; empty where it has none."""
-    fitting = [level for level in model.efforts if EFFORTS.index(level) <= EFFORTS.index(wanted)]
-    return fitting[-1] if fitting else next(iter(model.efforts), "")
+    """The model's highest level that is not above `wanted`, else its lowest; empty where it has none."""
+    rank = EFFORTS.index(wanted) if wanted in EFFORTS else 0  # minimal
+    accepted = [level for level in model.efforts if EFFORTS.index(level) <= rank]
+    return accepted[-1] if accepted else next(iter(model.efforts), "")
+
+
+def thinking(model: Claude, wanted: str, max_tokens: int, *, accepts_budget: bool) -> dict[str, Any] | None:
+    """The `thinking` parameter for an effort other than `none`; None where the model does not think.
+
+    `max_tokens` is the request's limit. `accepts_budget`: a budget is possible with the request's turns and tools.
+    """
+    if model.thinking == "adaptive":
+        # Newer models send empty thinking unless a summary is requested.
+        return {"type": "adaptive", "display": "summarized"}
+    if model.thinking == "budget" and accepts_budget:
+        tokens = reasoning.budget(_BUDGETS, wanted, max_tokens, _MIN_BUDGET)
+        return {"type": "enabled", "budget_tokens": tokens} if tokens else None
+    return None

@@ -1,47 +1,36 @@
-"""Requests in Anthropic's Messages dialect: everything but what the platform adds.
+"""Requests in Anthropic's Messages dialect, without what the platform adds. Pure.
 
 https://platform.claude.com/docs/en/api/messages/create
-What callers should know: `temperature` above 1 is sent as 1; sampling parameters
-are left out while the model thinks, and for models that refuse them; of
-`temperature` and `top_p` the former is sent where a model refuses both.
-`max_tokens` is the caller's, else the endpoint's, else the model's maximum.
+A `temperature` above 1 is sent as 1. Sampling parameters are left out while the model
+thinks and for models that refuse them; where a model refuses `temperature` and `top_p`
+together, `top_p` is left out. `max_tokens` is the caller's, else the endpoint's, else
+the model's maximum.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.openai_json.fields import decode, kind
+from server.dialects import reasoning
 from server.dialects.anthropic import models as anthropic_models
 from server.dialects.anthropic import schema as anthropic_schema
-from server.dialects.anthropic.messages import Block, Conversation, own, unsupported
+from server.dialects.anthropic.messages import Block, Conversation, native_fields
 from server.dialects.anthropic.models import Claude
 from server.dialects.base import Endpoint
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, unsupported
 
-#: Anthropic's own top-level fields that callers may send; the rest of `extra_body_json` is not for here.
+#: Anthropic's top-level fields that callers may send in `extra_body_json`; others are left out.
 EXTRA_BODY = frozenset({"cache_control", "container", "inference_geo", "output_config", "thinking", "top_k"})
 
-_TOOL = frozenset({"allowed_callers", "cache_control", "defer_loading", "eager_input_streaming", "input_examples"})
-
-#: Anthropic has no `minimal`; its lowest is `low`.
-_EFFORTS = {
-    pb.REASONING_EFFORT_NONE: "none",
-    pb.REASONING_EFFORT_MINIMAL: "low",
-    pb.REASONING_EFFORT_LOW: "low",
-    pb.REASONING_EFFORT_MEDIUM: "medium",
-    pb.REASONING_EFFORT_HIGH: "high",
-    pb.REASONING_EFFORT_XHIGH: "xhigh",
-    pb.REASONING_EFFORT_MAX: "max",
-}
-#: Tokens of thinking, for models that take a budget: as Google's OpenAI-compatible API has them, and above that
-#: what Anthropic takes without advising batches. https://ai.google.dev/gemini-api/docs/openai#thinking
-_BUDGETS = {"low": 1_024, "medium": 8_192, "high": 24_576, "xhigh": 32_768, "max": 32_768}
-_MIN_BUDGET = 1_024
+_TOOL_FIELDS = frozenset(
+    {"allowed_callers", "cache_control", "defer_loading", "eager_input_streaming", "input_examples"}
+)
 
 #: https://platform.claude.com/docs/en/api/service-tiers
 _SERVICE_TIERS = {
@@ -57,7 +46,11 @@ _CHOICES = {
 }
 _ALLOWED_MODES = {"auto": "auto", "required": "any"}
 _FORCED = ("any", "tool")
-_PLACE = frozenset({"city", "region", "country", "timezone"})
+#: A 400 from Anthropic: "user_id appears to contain an email address. Please send a uuid or hash value".
+#: https://github.com/BerriAI/litellm/issues/10106
+_EMAIL = re.compile(r"[^\s@]@[^\s@]")
+_MAX_USER_LENGTH = 512
+_LOCATION_FIELDS = frozenset({"city", "region", "country", "timezone"})
 
 
 def body(request: pb.ChatCompletionRequest, endpoint: Endpoint, *, remote: bool) -> dict[str, Any]:
@@ -67,18 +60,19 @@ def body(request: pb.ChatCompletionRequest, endpoint: Endpoint, *, remote: bool)
     for a `*_json` field that does not hold JSON.
     """
     if "audio" in request.modalities:
-        raise unsupported("Anthropic's models do not speak.", "modalities")
+        raise unsupported("Anthropic's models have no audio output.", "modalities")
     model = anthropic_models.of(endpoint.model)
-    extra = own(EXTRA_BODY, request.extra_body_json)
-    talk = Conversation(request.messages, remote=remote)
+    extra = native_fields(EXTRA_BODY, request.extra_body_json)
+    conversation = Conversation(request.messages, remote=remote)
     limit = request.max_completion_tokens or request.max_tokens or endpoint.max_output_tokens or model.max_output
-    out: dict[str, Any] = {"max_tokens": limit, "messages": talk.turns}
-    if talk.system:
-        out["system"] = talk.system
-    _add_tools(out, request, model, talk)
+    out: dict[str, Any] = {"max_tokens": limit, "messages": conversation.turns}
+    if conversation.system:
+        out["system"] = conversation.system
+    _add_tools(out, request, model, conversation)
     forced = "tool_choice" in out and out["tool_choice"]["type"] in _FORCED
-    may_think = not forced and talk.may_think()  # "Thinking may not be enabled when tool_choice forces tool use."
-    thinking, config = _reasoning(request, extra.pop("thinking", None), model, limit, may_think)
+    # "Thinking may not be enabled when tool_choice forces tool use."
+    accepts_budget = not forced and conversation.accepts_budget()
+    thinking, config = _reasoning(request, extra.pop("thinking", None), model, limit, accepts_budget)
     if thinking:
         out["thinking"] = thinking
     if request.HasField("response_format"):
@@ -94,10 +88,17 @@ def body(request: pb.ChatCompletionRequest, endpoint: Endpoint, *, remote: bool)
     if request.stop:
         out["stop_sequences"] = _stop(request.stop, endpoint.vendor.max_stop)
     if request.user:
-        out["metadata"] = {"user_id": request.user}
+        out["metadata"] = {"user_id": _user_id(request.user)}
     if request.service_tier in _SERVICE_TIERS:
         out["service_tier"] = _SERVICE_TIERS[request.service_tier]
     return out | extra
+
+
+def _user_id(user: str) -> str:
+    """`user` where it is opaque; the SHA-256 of an e-mail address or of a longer id than Anthropic takes."""
+    if len(user) > _MAX_USER_LENGTH or _EMAIL.search(user):
+        return hashlib.sha256(user.encode()).hexdigest()
+    return user
 
 
 def _add_sampling(out: dict[str, Any], request: pb.ChatCompletionRequest, model: Claude, top_k: Any) -> None:
@@ -109,9 +110,9 @@ def _add_sampling(out: dict[str, Any], request: pb.ChatCompletionRequest, model:
         out["top_k"] = top_k
 
 
-def _stop(stop: Sequence[str], most: int) -> list[str]:
-    if len(stop) > most:
-        raise InvalidRequest(f"At most {most} sequences, got {len(stop)}.", "stop")
+def _stop(stop: Sequence[str], max_stop: int) -> list[str]:
+    if len(stop) > max_stop:
+        raise InvalidRequest(f"At most {max_stop} sequences, got {len(stop)}.", "stop")
     for index, sequence in enumerate(stop):
         if not sequence.strip():  # a 400: "each stop sequence must contain non-whitespace"
             raise unsupported("Anthropic takes no stop sequence of white space only.", f"stop[{index}]")
@@ -119,32 +120,22 @@ def _stop(stop: Sequence[str], most: int) -> list[str]:
 
 
 def _reasoning(
-    request: pb.ChatCompletionRequest, native: Any, model: Claude, limit: int, may_think: bool
+    request: pb.ChatCompletionRequest, native: Any, model: Claude, limit: int, accepts_budget: bool
 ) -> tuple[Block | None, Block]:
-    """`thinking`, and the effort for `output_config`. The caller's own `thinking` wins over reasoning_effort's.
-
-    A budget counts towards max_tokens: a fifth of those stays for the answer,
-    and where that leaves too little to think with, the model does not think.
-    """
-    wanted = _EFFORTS.get(request.reasoning_effort, "")
+    """`thinking`, and the effort for `output_config`. The caller's own `thinking` takes precedence."""
+    effort = reasoning.EFFORTS.get(request.reasoning_effort, "")
     complete = isinstance(native, dict) and (native.get("type") != "enabled" or "budget_tokens" in native)
     if isinstance(native, dict) and not complete:
-        wanted = wanted or "medium"  # `{"type": "enabled"}`: DeepSeek's and others' way to turn it on
-    if wanted == "none" and not complete:
+        effort = effort or "medium"  # `{"type": "enabled"}` turns thinking on at DeepSeek and others
+    if effort == "none" and not complete:
         off = model.off in ("disabled", "between_tools")
         return ({"type": model.off}, {}) if off else (None, _effort(model, "low") if model.off == "never" else {})
-    config = _effort(model, wanted) if wanted not in ("", "none") else {}
+    config = _effort(model, effort) if effort not in ("", "none") else {}
     if complete:
         return native, config
-    if not wanted or not model.thinking:
+    if not effort:
         return None, config
-    if model.thinking == "adaptive":
-        # Newer models send empty thinking unless asked for a summary.
-        return {"type": "adaptive", "display": "summarized"}, config
-    budget = min(_BUDGETS[wanted], limit * 4 // 5)
-    if budget < _MIN_BUDGET or not may_think:
-        return None, config
-    return {"type": "enabled", "budget_tokens": budget}, config
+    return anthropic_models.thinking(model, effort, limit, accepts_budget=accepts_budget), config
 
 
 def _effort(model: Claude, wanted: str) -> Block:
@@ -153,7 +144,7 @@ def _effort(model: Claude, wanted: str) -> Block:
 
 
 def _output_format(format_: pb.ResponseFormat, model: Claude) -> Block:
-    """Only schemas are native. https://platform.claude.com/docs/en/build-with-claude/structured-outputs"""
+    """Anthropic enforces schemas only. https://platform.claude.com/docs/en/build-with-claude/structured-outputs"""
     which = format_.WhichOneof("format")
     if which in (None, "text"):
         return {}
@@ -165,7 +156,7 @@ def _output_format(format_: pb.ResponseFormat, model: Claude) -> Block:
     try:
         schema = anthropic_schema.strict(_object(format_.json_schema.schema_json, param))
     except anthropic_schema.InexpressibleError as error:
-        raise unsupported(f"Anthropic's structured outputs have no {error}.", param) from None
+        raise unsupported(f"Anthropic's structured outputs do not support {error}.", param) from None
     return {"format": {"type": "json_schema", "schema": schema}}
 
 
@@ -179,7 +170,9 @@ def _object(text: str, param: str) -> dict[str, Any]:
 # Tools
 
 
-def _add_tools(out: dict[str, Any], request: pb.ChatCompletionRequest, model: Claude, talk: Conversation) -> None:
+def _add_tools(
+    out: dict[str, Any], request: pb.ChatCompletionRequest, model: Claude, conversation: Conversation
+) -> None:
     tools = [_tool(tool, f"tools[{index}]", model) for index, tool in enumerate(request.tools)]
     if request.HasField("web_search_options"):
         tools.append(_web_search(request.web_search_options))
@@ -188,12 +181,12 @@ def _add_tools(out: dict[str, Any], request: pb.ChatCompletionRequest, model: Cl
         tools = [tool for tool in tools if tool.get("name") in names]
     if not tools:
         # A 400 from Anthropic: "Requests which include `tool_use` or `tool_result` blocks must define tools."
-        tools = [{"name": name, "input_schema": {"type": "object"}} for name in talk.used_tools()]
+        tools = [{"name": name, "input_schema": {"type": "object"}} for name in conversation.called_tools()]
         choice = {"type": "none"}
     if not tools:
         return
     if choice and choice["type"] in _FORCED and not model.forced_tools:
-        raise unsupported("This model cannot be made to call a tool.", "tool_choice")
+        raise unsupported("This model cannot be forced to call a tool.", "tool_choice")
     if request.HasField("parallel_tool_calls") and not request.parallel_tool_calls:
         choice = choice or {"type": "auto"}
         if choice["type"] != "none":
@@ -214,7 +207,7 @@ def _tool(tool: pb.Tool, param: str, model: Claude) -> Block:
     schema: dict[str, Any] = {"properties": {}}
     if function.parameters_json:
         schema = _object(function.parameters_json, f"{param}.function.parameters")
-    out: Block = {"name": function.name, "input_schema": {"type": "object", **schema}}
+    out: Block = {"name": function.name, "input_schema": {"type": "object", **anthropic_schema.tool_input(schema)}}
     if function.description:
         out["description"] = function.description
     if function.strict and model.structured:
@@ -222,23 +215,23 @@ def _tool(tool: pb.Tool, param: str, model: Claude) -> Block:
             out["input_schema"] = anthropic_schema.strict(out["input_schema"])
             out["strict"] = True
         except anthropic_schema.InexpressibleError:
-            pass  # the arguments are then what the model makes them, as for any tool that is not strict
-    return out | own(_TOOL, tool.extra_json, function.extra_json)
+            pass  # sent as a tool that is not strict
+    return out | native_fields(_TOOL_FIELDS, tool.extra_json, function.extra_json)
 
 
 def _web_search(options: pb.WebSearchOptions) -> Block:
     """https://platform.claude.com/docs/en/agents-and-tools/tool-use/web-search-tool"""
     out: Block = {"type": "web_search_20250305", "name": "web_search"}
-    place = decode(options.user_location_json) if options.user_location_json else None
-    match place:
+    location = decode(options.user_location_json) if options.user_location_json else None
+    match location:
         case {"approximate": dict(approximate)}:
-            known = {name: value for name, value in approximate.items() if name in _PLACE}
+            known = {name: value for name, value in approximate.items() if name in _LOCATION_FIELDS}
             out["user_location"] = {"type": "approximate", **known}
     return out
 
 
-def _choice(request: pb.ChatCompletionRequest) -> tuple[Block | None, list[str] | None]:
-    """`tool_choice`, and the names of the only tools allowed where the choice names them."""
+def _choice(request: pb.ChatCompletionRequest) -> tuple[Block | None, Container[str] | None]:
+    """`tool_choice`, and the names of the allowed tools; None where all are."""
     choice = request.tool_choice
     match choice.WhichOneof("choice"):
         case None:
@@ -251,7 +244,7 @@ def _choice(request: pb.ChatCompletionRequest) -> tuple[Block | None, list[str] 
         case {"type": "allowed_tools", "allowed_tools": {"mode": str(mode), "tools": list(tools)}} if (
             mode in _ALLOWED_MODES
         ):
-            return {"type": _ALLOWED_MODES[mode]}, [name for tool in tools if (name := _function_name(tool))]
+            return {"type": _ALLOWED_MODES[mode]}, {name for tool in tools if (name := _function_name(tool))}
     raise unsupported("Anthropic has no tool choice of this kind.", "tool_choice.type")
 
 

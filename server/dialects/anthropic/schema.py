@@ -1,63 +1,79 @@
-"""JSON Schemas in the part of JSON Schema that Anthropic's structured outputs take.
+"""JSON Schemas in the subset of JSON Schema that Anthropic's structured outputs and tools take. Pure.
 
 https://platform.claude.com/docs/en/build-with-claude/structured-outputs#json-schema-limitations
-Anthropic's SDKs do the same: what cannot be enforced is told to the model in the
-description. Whoever needs it enforced validates the answer.
+As in Anthropic's SDKs, constraints that cannot be enforced are written into the
+description for the model to read; a caller that needs them enforced validates the answer.
+Time is linear in the schema.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from server.chat.openai_json import encode_text
 
 #: Answered with a 400; moved to the description.
-_TOLD = frozenset(
+_UNENFORCEABLE = frozenset(
     {
         "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength",
         "maxItems", "uniqueItems", "contains", "minContains", "maxContains", "prefixItems", "minProperties",
         "maxProperties", "propertyNames", "not", "if", "then", "else", "dependentRequired", "dependentSchemas",
     }
 )  # fmt: skip
-#: Say nothing about the answer.
-_SILENT = frozenset({"$schema", "$id", "$comment"})
+#: Keywords without meaning for an answer; left out.
+_ANNOTATIONS = frozenset({"$schema", "$id", "$comment"})
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
+#: Keywords whose value maps names to schemas.
 _MAPS = frozenset({"properties", "$defs", "definitions"})
+#: Keywords whose value is a list of schemas -> what they are sent as.
 _LISTS = {"anyOf": "anyOf", "oneOf": "anyOf", "allOf": "allOf"}
 
 
 class InexpressibleError(ValueError):
-    """The schema allows what Anthropic cannot: an object with keys of its own choosing."""
+    """The schema allows what Anthropic cannot enforce; the text completes "Anthropic does not support"."""
+
+
+# Structured outputs
 
 
 def strict(schema: Any) -> Any:
     """`schema` as Anthropic takes it. Every answer that fits the result's structure fits `schema`'s.
 
-    Raises InexpressibleError.
+    Raises InexpressibleError for objects with free keys, recursive schemas and references out of the schema.
     """
+    if isinstance(schema, dict):
+        _check_references(schema)
+    try:
+        return _strict(schema)
+    except RecursionError:
+        raise InexpressibleError("schemas nested this deeply") from None
+
+
+def _strict(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     out: dict[str, Any] = {}
-    told: dict[str, Any] = {}
+    described: dict[str, Any] = {}
     for key, value in schema.items():
-        if key in _SILENT:
+        if key in _ANNOTATIONS:
             continue
         if (
-            key in _TOLD
+            key in _UNENFORCEABLE
             or (key == "format" and value not in _FORMATS)
             or (key == "minItems" and value not in (0, 1))
         ):
-            told[key] = value
+            described[key] = value
         elif key in _MAPS and isinstance(value, dict):
-            out[key] = {name: strict(item) for name, item in value.items()}
+            out[key] = {name: _strict(item) for name, item in value.items()}
         elif key in _LISTS and isinstance(value, list):
-            out[_LISTS[key]] = [strict(item) for item in value]
+            out[_LISTS[key]] = [_strict(item) for item in value]
         else:
-            out[key] = strict(value) if key == "items" else value
+            out[key] = _strict(value) if key == "items" else value
     if "object" in (schema.get("type"), *_types(schema)) or "properties" in schema:
         _close(schema, out)
-    if told:
-        notes = ", ".join(f"{key}: {encode_text(value)}" for key, value in told.items())
+    if described:
+        notes = ", ".join(f"{key}: {encode_text(value)}" for key, value in described.items())
         out["description"] = "\n\n".join(filter(None, (out.get("description"), f"{{{notes}}}")))
     return out
 
@@ -68,9 +84,141 @@ def _types(schema: dict[str, Any]) -> list[Any]:
 
 
 def _close(schema: dict[str, Any], out: dict[str, Any]) -> None:
-    """Anthropic wants every object closed, which narrows one with properties and empties one without."""
+    """Anthropic requires closed objects: this narrows one with properties and would empty one without."""
     extra = schema.get("additionalProperties")
     free = isinstance(extra, dict) or "patternProperties" in schema
     if free or (extra is not False and "properties" not in schema):
-        raise InexpressibleError("objects with keys of the model's choosing")
+        raise InexpressibleError("objects with free keys")
     out["additionalProperties"] = False
+
+
+def _check_references(root: dict[str, Any]) -> None:
+    """Raise InexpressibleError where a reference leads out of `root`, or a schema contains itself through one.
+
+    A depth-first search over subschemas and what they refer to; one that is reached while it is still open is
+    part of a cycle.
+    """
+    finished: set[int] = set()
+    open_ids = {id(root)}
+    stack: list[tuple[int, Iterator[dict[str, Any]]]] = [(id(root), _linked(root, root))]
+    while stack:
+        current, rest = stack[-1]
+        child = next(rest, None)
+        if child is None:
+            stack.pop()
+            open_ids.remove(current)
+            finished.add(current)
+        elif id(child) in open_ids:
+            raise InexpressibleError("recursive schemas")
+        elif id(child) not in finished:
+            open_ids.add(id(child))
+            stack.append((id(child), _linked(child, root)))
+
+
+def _linked(schema: dict[str, Any], root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The subschemas that apply to a value where `schema` does, or to a part of the value."""
+    for key, value in schema.items():
+        if key == "$ref":
+            yield _target(root, value)
+        elif key == "properties" and isinstance(value, dict):
+            yield from _schemas(value.values())
+        elif key in _LISTS and isinstance(value, list):
+            yield from _schemas(value)
+        elif key == "items":
+            yield from _schemas([value])
+
+
+def _schemas(values: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    return (value for value in values if isinstance(value, dict))
+
+
+def _target(root: dict[str, Any], ref: Any) -> dict[str, Any]:
+    """What a reference within `root` points to, by its JSON pointer (RFC 6901)."""
+    found: Any = root
+    if not isinstance(ref, str) or not ref.startswith("#"):
+        raise InexpressibleError("references out of the schema")
+    for segment in ref.split("/")[1:]:
+        key = segment.replace("~1", "/").replace("~0", "~")
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        raise InexpressibleError(f"the reference {ref[:80]!r}, which points to no schema")
+    return found
+
+
+# Tools
+
+_COMBINED = frozenset({"anyOf", "oneOf", "allOf"})
+
+
+def tool_input(schema: dict[str, Any]) -> dict[str, Any]:
+    """A tool's parameters without `anyOf`, `oneOf` and `allOf` at the root, which are a 400 for tools.
+
+    https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use
+    The properties of all alternatives are merged; required is only what every alternative requires. The result
+    accepts whatever `schema` accepts.
+    """
+    if not _COMBINED & schema.keys():
+        return schema
+    properties: dict[str, dict[str, Any]] = {}
+    required = dict.fromkeys(_names(schema))
+    seen = {id(schema)}
+    pending = [schema]
+    for part in pending:  # grows while it is read
+        declared = part.get("properties")
+        for name, item in declared.items() if isinstance(declared, dict) else ():
+            properties.setdefault(name, {}).setdefault(encode_text(item), item)
+        for member in _members(part, schema):
+            if id(member) not in seen:
+                seen.add(id(member))
+                pending.append(member)
+    for member in _listed(schema, "allOf", schema):
+        required |= dict.fromkeys(_names(member))
+    for key in ("anyOf", "oneOf"):
+        required |= _required_by_all(_listed(schema, key, schema))
+    own = schema.get("properties")
+    merged = {name: _either(list(items.values())) for name, items in properties.items()}
+    out = {key: value for key, value in schema.items() if key not in _COMBINED and key != "required"}
+    out["properties"] = {**merged, **(own if isinstance(own, dict) else {})}
+    if required:
+        out["required"] = list(required)
+    return out
+
+
+def _members(part: dict[str, Any], root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The schemas that `part` combines, and the one it refers to."""
+    yield from _dereferenced([part] if "$ref" in part else [], root)
+    for key in _COMBINED:
+        yield from _listed(part, key, root)
+
+
+def _listed(part: dict[str, Any], key: str, root: dict[str, Any]) -> list[dict[str, Any]]:
+    listed = part.get(key)
+    return list(_dereferenced(_schemas(listed), root)) if isinstance(listed, list) else []
+
+
+def _dereferenced(schemas: Iterable[dict[str, Any]], root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The schemas, and for those with a reference within `root` what it points to."""
+    for schema in schemas:
+        try:
+            yield _target(root, schema["$ref"]) if "$ref" in schema else schema
+        except InexpressibleError:
+            yield {}
+
+
+def _names(schema: dict[str, Any]) -> list[str]:
+    required = schema.get("required")
+    return [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+
+
+def _required_by_all(alternatives: list[dict[str, Any]]) -> dict[str, None]:
+    """The names that each of the alternatives requires itself, in the order of the first."""
+    distinct = list({id(schema): schema for schema in alternatives}.values())
+    counts: dict[str, int] = {}
+    for schema in distinct:
+        for name in dict.fromkeys(_names(schema)):
+            counts[name] = counts.get(name, 0) + 1
+    return {name: None for name, count in counts.items() if count == len(distinct)}
+
+
+def _either(schemas: list[Any]) -> Any:
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}

@@ -1,4 +1,4 @@
-"""Images, documents, sound and video as Converse's blocks: inline bytes with a format, or a place in S3.
+"""Images, documents, audio and video as Converse's blocks: inline bytes with a format, or an object in S3. Pure.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html
 """
@@ -6,20 +6,19 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from typing import Any, NamedTuple
-from urllib.parse import unquote_to_bytes
 
 from lmchat.v1 import chat_pb2 as pb
 
-from server.errors import InvalidRequest, Reason
+from server.dialects import data_url
+from server.dialects.data_url import UNTYPED, checked_base64
+from server.errors import unsupported
 
-#: Media type -> kind of block and Bedrock's word for the format.
+#: Media type -> kind of block and Bedrock's name of the format.
 _FORMATS: dict[str, tuple[str, str]] = {
     "image/png": ("image", "png"),
     "image/jpeg": ("image", "jpeg"),
-    "image/jpg": ("image", "jpeg"),
     "image/gif": ("image", "gif"),
     "image/webp": ("image", "webp"),
     "application/pdf": ("document", "pdf"),
@@ -48,16 +47,14 @@ _FORMATS: dict[str, tuple[str, str]] = {
     "video/x-matroska": ("video", "mkv"),
     "video/mpeg": ("video", "mpeg"),
 }
-#: A file name's ending -> the same, for files whose type is not said.
-_ENDINGS = {format_: (kind, format_) for kind, format_ in _FORMATS.values()} | {
+#: File name extension -> the same, for files without a media type.
+_EXTENSIONS = {format_: (kind, format_) for kind, format_ in _FORMATS.values()} | {
     "jpg": ("image", "jpeg"),
     "htm": ("document", "html"),
     "json": ("document", "txt"),
     "xml": ("document", "txt"),
     "yaml": ("document", "txt"),
 }
-#: What a type says that says nothing.
-_UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 _AUDIO_FORMATS = frozenset(
     {
         "aac", "flac", "m4a", "mka", "mkv", "mp3", "mp4", "mpeg", "mpga", "ogg", "opus", "pcm", "wav", "webm",
@@ -66,26 +63,32 @@ _AUDIO_FORMATS = frozenset(
 )  # fmt: skip
 
 
-def unsupported(message: str, param: str) -> InvalidRequest:
-    """The error for what cannot be said here, but may elsewhere."""
-    return InvalidRequest(message, param, reason=Reason.UNSUPPORTED_FEATURE)
+#: Bedrock allows 200 characters; what is left is for a number.
+_MAX_NAME_LENGTH = 180
+_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9\-()\[\]]+")
 
 
 class Documents:
-    """Names for a conversation's documents: of a restricted alphabet, and no two alike whatever their case."""
+    """Names for the documents of one conversation: of Bedrock's alphabet, and unique whatever their case.
+
+    https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_DocumentBlock.html
+    """
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        #: Names in use, in lower case -> the number that the last document of this name got.
+        self._numbers: dict[str, int] = {}
 
     def name(self, filename: str) -> str:
         """A name that resembles `filename`."""
         stem = filename.rpartition(".")[0] or filename
-        plain = " ".join(re.sub(r"[^a-zA-Z0-9\-()\[\]]+", " ", stem).split())[:180].rstrip() or "document"
-        name, count = plain, 1
-        while name.lower() in self._taken:
-            count += 1
-            name = f"{plain} {count}"
-        self._taken.add(name.lower())
+        plain = " ".join(_NOT_IN_NAMES.sub(" ", stem).split())[:_MAX_NAME_LENGTH].rstrip() or "document"
+        key = plain.lower()
+        name, number = plain, self._numbers.get(key, 0)
+        while name.lower() in self._numbers:
+            number += 1
+            name = f"{plain} {number}"
+        self._numbers[key] = max(number, 1)
+        self._numbers.setdefault(name.lower(), 1)
         return name
 
 
@@ -97,32 +100,36 @@ class _Media(NamedTuple):
 
 
 def image(value: pb.ImageUrl, documents: Documents) -> dict[str, Any]:
-    """A picture, or whatever else a data URL holds."""
+    """The block for what a data URL or an object in S3 holds, an image or not."""
     return _block(_media(value.url, "image_url.url"), "", {}, documents, "image_url.url")
 
 
 def audio(value: pb.InputAudio) -> dict[str, Any]:
-    """Sound."""
+    """The block for audio."""
     if value.format not in _AUDIO_FORMATS:
-        raise unsupported(f"Sound of format {value.format[:40]!r} cannot be sent here.", "input_audio.format")
-    data = _base64(value.data, "input_audio.data")
+        raise unsupported(f"Bedrock takes no audio of format {value.format[:40]!r}.", "input_audio.format")
+    data = checked_base64(value.data, "input_audio.data")
     return {"audio": {"format": value.format, "source": {"bytes": data}}}
 
 
 def file(value: pb.File, extra: dict[str, Any], documents: Documents) -> dict[str, Any]:
-    """A document, or a picture, sound or video given as a file.
+    """The block for a document, or for an image, audio or video that is sent as a file.
 
     `extra` may hold `citations` (`{"enabled": true}`) and `context`, as at Anthropic.
     """
     if not value.file_data:
         if not value.file_id.startswith("s3://"):
-            raise unsupported("Bedrock keeps no files; send the data, or the s3:// address.", "file.file_id")
+            raise unsupported("Bedrock keeps no files; send the data, or an s3:// URI.", "file.file_id")
         media = _media(value.file_id, "file.file_id")
-    elif value.file_data.startswith(("data:", "s3:", "http:", "https:")):
+    elif _is_url(value.file_data):
         media = _media(value.file_data, "file.file_data")
     else:  # bare base64
-        media = _Media("", _base64(value.file_data, "file.file_data"))
+        media = _Media("", checked_base64(value.file_data, "file.file_data"))
     return _block(media, value.filename, extra, documents, "file.file_data")
+
+
+def _is_url(text: str) -> bool:
+    return text.startswith(("s3:", "http:", "https:")) or data_url.is_data_url(text)
 
 
 def _block(
@@ -130,12 +137,12 @@ def _block(
 ) -> dict[str, Any]:
     filename = filename or media.uri.rpartition("/")[2]
     found = _FORMATS.get(media.type)
-    if found is None and media.type in _UNTYPED:
-        found = _ENDINGS.get(filename.rpartition(".")[2].lower())
+    if found is None and media.type in UNTYPED:
+        found = _EXTENSIONS.get(filename.rpartition(".")[2].lower())
     if found is None and media.type.startswith("text/"):
         found = ("document", "txt")
     if found is None:
-        raise unsupported(f"Media of type {media.type[:80]!r} cannot be sent here.", param)
+        raise unsupported(f"Bedrock takes no media of type {media.type[:80]!r}.", param)
     kind, format_ = found
     source: dict[str, Any] = {"s3Location": {"uri": media.uri}} if media.uri else {"bytes": media.data}
     if kind != "document":
@@ -145,7 +152,7 @@ def _block(
         document["context"] = extra["context"]
     if isinstance(extra.get("citations"), dict):
         document["citations"] = {"enabled": extra["citations"].get("enabled") is True}
-        if format_ == "txt" and not media.uri:  # of plain text, only text can be cited
+        if format_ == "txt" and not media.uri:  # plain text can be cited from a text source only
             document["source"] = {"text": base64.b64decode(media.data).decode("utf-8", "replace")}
     return {"document": document}
 
@@ -153,25 +160,6 @@ def _block(
 def _media(url: str, param: str) -> _Media:
     if url.startswith("s3://"):
         return _Media("", "", url)
-    if not url.startswith("data:"):
-        raise unsupported("Bedrock takes data, not addresses; only s3:// ones.", param)
-    head, comma, data = url[5:].partition(",")
-    if not comma:
-        raise InvalidRequest("A data URL has a comma before its data.", param)
-    type_, *parameters = head.split(";")
-    if "base64" not in parameters:
-        data = base64.b64encode(unquote_to_bytes(data)).decode()
-    data = _base64(data, param)
-    return _Media(type_.strip().lower(), data)
-
-
-def _base64(data: str, param: str) -> str:
-    """`data` as it is, checked; line breaks are taken out."""
-    data = "".join(data.split())
-    try:
-        good = bool(binascii.a2b_base64(data, strict_mode=True))
-    except (binascii.Error, ValueError):
-        good = False
-    if not good:
-        raise InvalidRequest("Not base64." if data else "Must not be empty.", param)
-    return data
+    if not data_url.is_data_url(url):
+        raise unsupported("Bedrock fetches no URLs but s3:// ones; send a data: URL.", param)
+    return _Media(*data_url.parse(url, param))

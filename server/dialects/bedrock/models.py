@@ -1,11 +1,10 @@
-"""What differs between the model families behind Converse: one row each.
+"""What differs between the model families behind Converse: one row each. Pure.
 
-Converse gives all models one shape, but not what a model takes: how it is told
-to think, which sampling it knows, whether it has structured outputs. What holds
-for Claude everywhere is in anthropic_models.py.
+Converse gives all models one shape, but not what a model takes: how it is made
+to think, which sampling parameters it has, whether it has structured outputs. What holds
+for Claude on every platform is in anthropic/models.py.
 https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference-supported-models-features.html
-`drops` and `native_json_schema` are for the capability table, the rest for the
-request side.
+`drops` and `native_json_schema` are for the capability table, the rest for requests.
 """
 
 from __future__ import annotations
@@ -21,19 +20,25 @@ from server.chat.openai_json.fields import decode
 from server.dialects.anthropic import models as anthropic_models
 from server.dialects.anthropic import schema as anthropic_schema
 from server.dialects.anthropic.models import Claude
+from server.dialects.reasoning import LEVELS
 
 #: Edits a Converse request in place for a `reasoning_effort`.
 Effort = Callable[[dict[str, Any], str], None]
 
+#: Sections of a request that take cache points.
+#: https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html#prompt-caching-models
+_ALL_SECTIONS = frozenset({"system", "messages", "tools"})
+_TEXT_SECTIONS = frozenset({"system", "messages"})
+
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
-    """One row. `replays` are the formats of reasoning blocks that may be sent back."""
+    """One row. `replays`: formats of the reasoning blocks that may be sent back."""
 
     effort: Effort | None = None
     #: Where `top_k` goes inside `additionalModelRequestFields`; empty where there is none.
     top_k: tuple[str, ...] = ("top_k",)
     replays: frozenset[str] = frozenset()
-    #: Whether temperature and top_p may be given together, only one of them, or neither (nor top_k).
+    #: Whether temperature and top_p are accepted together, only one of them, or neither (nor top_k).
     sampling: Literal["both", "one", "none"] = "both"
     #: Stop sequences may be white space only.
     blank_stop: bool = True
@@ -41,12 +46,19 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     forced_tools: bool = True
     #: Several calls in one turn can be forbidden.
     one_call: bool = False
-    #: `outputConfig.textFormat` and strict tools are understood.
+    #: `anyOf`, `oneOf` and `allOf` are accepted at the root of a tool's schema.
+    #: https://github.com/code-yeongyu/senpi/issues/1947
+    combined_tools: bool = True
+    #: `outputConfig.textFormat` and strict tools are accepted.
     #: https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html
     structured: bool = False
+    #: Sections of a request that take cache points; elsewhere they are a 400.
+    cache: frozenset[str] = frozenset()
+    #: Cache points may have a `ttl`.
+    cache_ttl: bool = False
 
 
-def extra_fields(body: dict[str, Any]) -> dict[str, Any]:
+def additional_fields(body: dict[str, Any]) -> dict[str, Any]:
     """The request's `additionalModelRequestFields`, where the families' own parameters go."""
     fields: dict[str, Any] = body.setdefault("additionalModelRequestFields", {})
     return fields
@@ -54,112 +66,106 @@ def extra_fields(body: dict[str, Any]) -> dict[str, Any]:
 
 # Claude
 
-#: Tokens of thinking for models that take a budget, and what is left for the answer where nobody sets a limit.
-_BUDGETS = {"minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576, "xhigh": 32_768, "max": 32_768}
-_LEAST_BUDGET = 1_024
-_ANSWER = 8_192
+#: Tokens for the answer, added to the budget where a request has no limit.
+_ANSWER_TOKENS = 8_192
+#: Claude models without prompt caching.
+_UNCACHED = re.compile(r"claude-(v?[12]|instant|3-(opus|sonnet|haiku)|3-5-sonnet-20240620)")
 
 
-def _claude(model: Claude) -> Family:
+def _claude(model: Claude, *, cached: bool) -> Family:
+    # Structured outputs, hour-long caches and the ban on parallel calls came with the same generation.
     return Family(
         effort=partial(_claude_effort, model) if model.thinking else None,
         replays=frozenset({"anthropic"}),
         sampling=model.sampling,
         blank_stop=False,
         forced_tools=model.forced_tools,
-        one_call=model.structured,  # the same generations
+        one_call=model.structured,
+        combined_tools=False,
         structured=model.structured,
+        cache=_ALL_SECTIONS if cached else frozenset(),
+        cache_ttl=model.structured,
     )
 
 
 def _claude_effort(model: Claude, body: dict[str, Any], effort: str) -> None:
-    """Thinking in the model's own fields, the effort in Converse's. The caller's own `thinking` wins.
+    """Thinking in the model's own fields, the effort in Converse's. The caller's own `thinking` takes precedence.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html
     https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-extended-thinking.html
     """
     level, thinking = "", None
     if effort != "none":
-        level = anthropic_models.effort(model, "low" if effort == "minimal" else effort)
-        # "Thinking may not be enabled when tool_choice forces tool use": the choice weighs more.
+        level = anthropic_models.effort(model, effort)
+        # "Thinking may not be enabled when tool_choice forces tool use": the choice takes precedence.
         if "toolChoice" not in body.get("toolConfig", {}):
-            thinking = _thinking(model, body, effort)
+            limit = body["inferenceConfig"].get("maxTokens", model.max_output)
+            accepts_budget = _accepts_budget(body["messages"])
+            thinking = anthropic_models.thinking(model, effort, limit, accepts_budget=accepts_budget)
     elif model.off == "never":
         level = anthropic_models.effort(model, "low")
     elif model.off:
         thinking = {"type": model.off}
     if level:
         body.setdefault("outputConfig", {})["effort"] = level
-    if (
-        thinking is not None
-        and not {"thinking", "reasoning_config"} & body.get("additionalModelRequestFields", {}).keys()
-    ):
-        extra_fields(body)["thinking"] = thinking
-        if "budget_tokens" in thinking:  # it counts towards the limit
-            limit = min(thinking["budget_tokens"] + _ANSWER, model.max_output)
-            body["inferenceConfig"].setdefault("maxTokens", limit)
+    if thinking is None or {"thinking", "reasoning_config"} & body.get("additionalModelRequestFields", {}).keys():
+        return
+    additional_fields(body)["thinking"] = thinking
+    if "budget_tokens" in thinking:  # it counts towards the limit
+        limit = min(thinking["budget_tokens"] + _ANSWER_TOKENS, model.max_output)
+        body["inferenceConfig"].setdefault("maxTokens", limit)
 
 
-def _thinking(model: Claude, body: dict[str, Any], effort: str) -> dict[str, Any] | None:
-    if model.thinking == "adaptive":
-        # Newer models send empty thinking unless asked for a summary.
-        return {"type": "adaptive", "display": "summarized"}
-    messages = body["messages"]
-    # An assistant turn that goes on must begin with a thinking block: another model's does not.
-    goes_on = len(messages) > 1 and any("toolResult" in block for block in messages[-1]["content"])
-    if goes_on and "reasoningContent" not in messages[-2]["content"][0]:
-        return None
-    limit = body["inferenceConfig"].get("maxTokens", model.max_output)
-    budget = min(_BUDGETS[effort], limit * 4 // 5)
-    return {"type": "enabled", "budget_tokens": budget} if budget >= _LEAST_BUDGET else None
+def _accepts_budget(turns: list[dict[str, Any]]) -> bool:
+    """An assistant turn that is continued must begin with a thinking block; another model's does not."""
+    continued = len(turns) > 1 and any("toolResult" in block for block in turns[-1]["content"])
+    return not continued or "reasoningContent" in turns[-2]["content"][0]
 
 
 # Others
 
-_LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
-
 
 def _nova_effort(body: dict[str, Any], effort: str) -> None:
-    """Nova 2; its high effort refuses a token limit and sampling parameters: the limit weighs more.
+    """Nova 2; at high effort it refuses a token limit, which takes precedence, and sampling parameters.
 
     https://docs.aws.amazon.com/nova/latest/nova2-userguide/extended-thinking.html
     """
     inference = body["inferenceConfig"]
-    level = _LEVELS.get(effort)
+    level = LEVELS.get(effort)
     if level == "high" and "maxTokens" in inference:
         level = "medium"
     elif level == "high":
         inference.pop("temperature", None)
         inference.pop("topP", None)
     if level:
-        extra_fields(body).setdefault("reasoningConfig", {"type": "enabled", "maxReasoningEffort": level})
+        additional_fields(body).setdefault("reasoningConfig", {"type": "enabled", "maxReasoningEffort": level})
 
 
 def _gpt_oss_effort(body: dict[str, Any], effort: str) -> None:
     """https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-openai.html."""
-    extra_fields(body).setdefault("reasoning_effort", _LEVELS.get(effort, "low"))
+    additional_fields(body).setdefault("reasoning_effort", LEVELS.get(effort, "low"))
 
 
 def _gpt_effort(body: dict[str, Any], effort: str) -> None:
     """https://github.com/stdapi-ai/stdapi.ai/issues/283."""
-    extra_fields(body).setdefault("reasoning", {"effort": "low" if effort == "minimal" else effort})
+    additional_fields(body).setdefault("reasoning", {"effort": "low" if effort == "minimal" else effort})
 
 
 def _qwen_effort(body: dict[str, Any], effort: str) -> None:
     """https://docs.aws.amazon.com/bedrock/latest/userguide/inference-reasoning.html."""
-    if effort in _LEVELS:
-        extra_fields(body).setdefault("reasoning_config", _LEVELS[effort])
+    if effort in LEVELS:
+        additional_fields(body).setdefault("reasoning_config", LEVELS[effort])
 
 
-#: Reasoning that OpenAI's and xAI's models give encrypted.
+#: The format of the encrypted reasoning of OpenAI's and xAI's models.
 _OPAQUE = frozenset({"bedrock"})
 _NOVA_TOP_K = ("inferenceConfig", "topK")
 _NEWER_MISTRALS = "ministral|magistral|mistral-large-3"
 
-#: The first whose pattern is found at the start of a model's name; region prefixes and ARNs stand before it.
+#: The first row whose pattern is found where a model's name begins, which is after region prefixes and ARNs.
 _ROWS: tuple[tuple[str, Family], ...] = (
-    (r"amazon\.nova-2", Family(effort=_nova_effort, top_k=_NOVA_TOP_K)),
-    (r"amazon\.nova", Family(top_k=_NOVA_TOP_K)),
+    (r"amazon\.nova-2", Family(effort=_nova_effort, top_k=_NOVA_TOP_K, cache=_TEXT_SECTIONS)),
+    (r"amazon\.nova", Family(top_k=_NOVA_TOP_K, cache=_TEXT_SECTIONS)),
     (r"openai\.gpt-oss", Family(effort=_gpt_oss_effort, top_k=(), structured=True)),
     (r"openai\.", Family(effort=_gpt_effort, top_k=(), replays=_OPAQUE, sampling="none")),
     (r"xai\.", Family(replays=_OPAQUE)),
@@ -175,19 +181,19 @@ _ROWS: tuple[tuple[str, Family], ...] = (
 _START = r"(?:^|[./])"
 _FAMILIES = tuple((re.compile(_START + pattern), row) for pattern, row in _ROWS)
 _IS_CLAUDE = re.compile(_START + r"anthropic\.")
-#: Behind an ARN of one's own may be any model.
-_UNKNOWN = Family(replays=_OPAQUE | {"anthropic"})
+#: The ARN of an inference profile or a provisioned model does not name the model, which may be Claude.
+_UNKNOWN = Family(replays=_OPAQUE | {"anthropic"}, combined_tools=False, cache=_ALL_SECTIONS, cache_ttl=True)
 
 
 def family(model: str) -> Family:
     """The row for a model id, an inference profile or an ARN."""
     if _IS_CLAUDE.search(model):
-        return _claude(anthropic_models.of(model))
+        return _claude(anthropic_models.of(model), cached=not _UNCACHED.search(model))
     return next((row for pattern, row in _FAMILIES if pattern.search(model)), _UNKNOWN)
 
 
 def drops(model: str) -> frozenset[str]:
-    """Request fields that the model has no parameter for, beyond what all of Converse lacks."""
+    """Request fields that the model has no parameter for, beyond those that Converse lacks for all models."""
     row = family(model)
     lacks = {
         "reasoning_effort": row.effort is None,
@@ -199,21 +205,20 @@ def drops(model: str) -> frozenset[str]:
     return frozenset(name for name, lacking in lacks.items() if lacking)
 
 
-def grammar(model: str, schema_json: str) -> dict[str, Any] | None:
+def grammar(row: Family, schema: Any) -> dict[str, Any] | None:
     """The schema as structured outputs take it; None where the model or the schema is not for them.
 
     The limits are Anthropic's, for all models.
     https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html
     """
-    if not schema_json or not family(model).structured:
+    if not row.structured or not isinstance(schema, dict):
         return None
-    schema = decode(schema_json)
     try:
-        return anthropic_schema.strict(schema) if isinstance(schema, dict) else None
+        return anthropic_schema.strict(schema)  # type: ignore[no-any-return]
     except anthropic_schema.InexpressibleError:
         return None
 
 
 def native_json_schema(model: str, schema_json: str) -> bool:
-    """Whether Bedrock itself can hold the model to the schema's structure; otherwise it takes emulation."""
-    return grammar(model, schema_json) is not None
+    """Whether Bedrock itself enforces the schema for this model; otherwise it has to be emulated."""
+    return bool(schema_json) and grammar(family(model), decode(schema_json)) is not None

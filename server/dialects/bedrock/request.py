@@ -1,7 +1,7 @@
-"""Requests in Amazon Bedrock's Converse form: everything but the messages, which bedrock_messages.py writes.
+"""Requests in Amazon Bedrock's Converse form. Pure.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
-What varies by model family is in bedrock_models.py.
+Turns are written in messages.py; what differs between model families is in models.py.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from urllib.parse import quote
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json.fields import at, decode, encode_text, kind, names, words
+from server.chat.openai_json.fields import at, decode, encode_text, kind
+from server.dialects import reasoning
+from server.dialects.anthropic import schema as anthropic_schema
 from server.dialects.base import Endpoint, HttpRequest
-from server.dialects.bedrock.media import unsupported
-from server.dialects.bedrock.messages import Conversation, cache_point, further, tool_name
-from server.dialects.bedrock.models import Family, extra_fields, family, grammar
-from server.errors import InvalidRequest
+from server.dialects.bedrock.messages import Conversation, cache_point, extra_fields, tool_name
+from server.dialects.bedrock.models import Family, additional_fields, family, grammar
+from server.errors import InvalidRequest, unsupported
 
 _encode = msgspec.json.Encoder().encode
 
 _ORIGIN = "https://bedrock-runtime.{region}.amazonaws.com"
 _ACCEPT = {True: "application/vnd.amazon.eventstream", False: "application/json"}
 
-#: Fields of Converse that go in as they are, with the kind each must have.
+#: Converse's own fields that callers may send, with their types.
 _NATIVE: dict[str, type] = {
     "additionalModelRequestFields": dict,
     "additionalModelResponseFieldPaths": list,
@@ -33,19 +34,20 @@ _NATIVE: dict[str, type] = {
     "performanceConfig": dict,
     "requestMetadata": dict,
 }
-#: Parameters of the models that Converse passes on.
-_PASSED_ON: dict[str, type] = {"thinking": dict, "anthropic_beta": list}
-#: Unknown top-level fields that are honoured.
-EXTRA_BODY = frozenset({*_NATIVE, *_PASSED_ON, "top_k", "cache_control"})
+#: The same of the models, which go into `additionalModelRequestFields`.
+_MODEL_FIELDS: dict[str, type] = {"thinking": dict, "anthropic_beta": list}
+#: Top-level fields in `extra_body_json` that are honoured; others are left out.
+EXTRA_BODY = frozenset({*_NATIVE, *_MODEL_FIELDS, "top_k", "cache_control"})
 
 _SERVICE_TIERS = frozenset({"default", "flex", "priority", "reserved"})
-_EFFORTS = words(names(pb.ReasoningEffort, "REASONING_EFFORT_"))
-#: Stands in for `tool_choice: none` where tools must be listed for the sake of the history.
+_MAX_METADATA_PAIRS = 16
+_MAX_METADATA_LENGTH = 256
+#: Replaces `tool_choice: none` where tools must be listed because the history has calls.
 _NO_TOOLS = {"text": "Answer in text. Do not call any tool."}
 
 
 def http_request(request: pb.ChatCompletionRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
-    """`POST /model/{id}/converse` or `/converse-stream`; the id is encoded once, `:` and `/` too."""
+    """`POST /model/{id}/converse` or `/converse-stream`; the id is percent-encoded once, `:` and `/` included."""
     origin = (endpoint.base_url or _ORIGIN).replace("{region}", endpoint.provider.region).rstrip("/")
     url = f"{origin}/model/{quote(endpoint.model, safe='')}/converse" + ("-stream" if stream else "")
     headers = {"content-type": "application/json", "accept": _ACCEPT[stream], **endpoint.provider.headers}
@@ -58,10 +60,10 @@ def http_request(request: pb.ChatCompletionRequest, endpoint: Endpoint, *, strea
 
 
 def converse(request: pb.ChatCompletionRequest, endpoint: Endpoint) -> dict[str, Any]:
-    """The body. Raises InvalidRequest for what Converse cannot say, DecodeError for a `*_json` without JSON."""
+    """The body. Raises InvalidRequest for what Converse cannot express, DecodeError for text that is not JSON."""
     row = family(endpoint.model)
     if "audio" in request.modalities:
-        raise unsupported("Audio output is not available here.", "modalities")
+        raise unsupported("Bedrock's Converse has no audio output.", "modalities")
     conversation = Conversation(row)
     for index, message in enumerate(request.messages):
         try:
@@ -69,16 +71,16 @@ def converse(request: pb.ChatCompletionRequest, endpoint: Endpoint) -> dict[str,
         except InvalidRequest as error:
             raise at(at(error, index), "messages") from None
     body: dict[str, Any] = {
-        "messages": conversation.finished(),
+        "messages": conversation.turns(),
         "inferenceConfig": _inference(request, endpoint, row),
     }
-    tools = _tool_config(request, conversation, endpoint.model, row)
+    tools = _tool_config(request, conversation, row)
     if tools:
         body["toolConfig"] = tools
     if conversation.system:
         body["system"] = conversation.system
     if request.HasField("response_format"):
-        _set_format(body, request.response_format, endpoint.model)
+        _set_format(body, request.response_format, row)
     if request.metadata:
         body["requestMetadata"] = _metadata(request)
     if request.service_tier in _SERVICE_TIERS:
@@ -116,16 +118,19 @@ def _inference(request: pb.ChatCompletionRequest, endpoint: Endpoint, row: Famil
     return inference
 
 
-def _set_format(body: dict[str, Any], format_: pb.ResponseFormat, model: str) -> None:
+def _set_format(body: dict[str, Any], format_: pb.ResponseFormat, row: Family) -> None:
     """https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html."""
     which = format_.WhichOneof("format")
     if which in (None, "text"):
         return
     if which != "json_schema":
         raise unsupported("Bedrock has no such response format.", "response_format.type")
-    schema = grammar(model, format_.json_schema.schema_json)
+    schema_json = format_.json_schema.schema_json
+    schema = grammar(row, decode(schema_json)) if schema_json else None
     if schema is None:
-        raise unsupported("This model cannot be held to this schema.", "response_format.json_schema.schema")
+        raise unsupported(
+            "Bedrock cannot enforce this schema for this model.", "response_format.json_schema.schema"
+        )
     definition = {"schema": encode_text(schema)}
     if format_.json_schema.name:
         definition["name"] = format_.json_schema.name
@@ -140,31 +145,35 @@ _NOT_IN_METADATA = re.compile(r"[^a-zA-Z0-9\s:_@$#=/+,.-]")
 
 def _metadata(request: pb.ChatCompletionRequest) -> dict[str, str]:
     """For the invocation logs; at most 16 pairs of a restricted alphabet and length."""
-    pairs = sorted((key, value) for key, value in request.metadata.items() if key)[:16]
-    return {_NOT_IN_METADATA.sub("_", key)[:256]: _NOT_IN_METADATA.sub("_", value)[:256] for key, value in pairs}
+    pairs = sorted((key, value) for key, value in request.metadata.items() if key)
+    return {_metadata_text(key): _metadata_text(value) for key, value in pairs[:_MAX_METADATA_PAIRS]}
+
+
+def _metadata_text(text: str) -> str:
+    return _NOT_IN_METADATA.sub("_", text)[:_MAX_METADATA_LENGTH]
 
 
 def _set_extra(body: dict[str, Any], extra: dict[str, Any], row: Family) -> None:
-    """The fields of EXTRA_BODY that are there."""
-    for name, type_ in {**_NATIVE, **_PASSED_ON}.items():
+    """Add the fields of EXTRA_BODY."""
+    for name, type_ in {**_NATIVE, **_MODEL_FIELDS}.items():
         value = extra.get(name)
         if value is None:
             continue
         if not isinstance(value, type_):
             expected = "an object" if type_ is dict else "an array"
             raise InvalidRequest(f"Expected {expected}, got {kind(value)}.", name)
-        (body if name in _NATIVE else extra_fields(body))[name] = value
+        (body if name in _NATIVE else additional_fields(body))[name] = value
     top_k = extra.get("top_k")
     if top_k is not None and row.top_k and row.sampling != "none":
-        fields = extra_fields(body)
+        fields = additional_fields(body)
         for name in row.top_k[:-1]:
             fields = fields.setdefault(name, {})
         fields.setdefault(row.top_k[-1], top_k)
-    body["messages"][-1]["content"] += cache_point(extra)
+    body["messages"][-1]["content"] += cache_point(extra, row, "messages")
 
 
 def _set_reasoning(body: dict[str, Any], request: pb.ChatCompletionRequest, row: Family) -> None:
-    effort = _EFFORTS.get(request.reasoning_effort)
+    effort = reasoning.EFFORTS.get(request.reasoning_effort)
     if effort and row.effort is not None:
         row.effort(body, effort)
     fields = body.get("additionalModelRequestFields", {})
@@ -180,9 +189,9 @@ def _set_reasoning(body: dict[str, Any], request: pb.ChatCompletionRequest, row:
 
 
 def _tool_config(
-    request: pb.ChatCompletionRequest, conversation: Conversation, model: str, row: Family
+    request: pb.ChatCompletionRequest, conversation: Conversation, row: Family
 ) -> dict[str, Any] | None:
-    """Tools and choice. A history with tool blocks cannot do without; there is no choice `none`.
+    """Tools and choice. A history with tool blocks requires tools, and there is no choice `none`.
 
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolChoice.html
     """
@@ -193,7 +202,7 @@ def _tool_config(
         for index, tool in enumerate(request.tools):
             try:
                 if allowed is None or tool.function.name in allowed:
-                    tools += _tool(tool, model)
+                    tools += _tool(tool, row)
             except InvalidRequest as error:
                 raise at(at(error, index), "tools") from None
     if conversation.has_tool_blocks:
@@ -204,15 +213,17 @@ def _tool_config(
     if not tools:
         return None
     if choice and not row.forced_tools:
-        raise unsupported("This model cannot be made to call a tool.", "tool_choice")
+        raise unsupported("This model cannot be forced to call a tool.", "tool_choice")
     return {"tools": tools, "toolChoice": choice} if choice else {"tools": tools}
 
 
 def _stub(name: str) -> dict[str, Any]:
+    """The definition of a tool that the history calls and the request does not define."""
     return {"toolSpec": {"name": name, "inputSchema": {"json": {"type": "object"}}}}
 
 
-def _tool(tool: pb.Tool, model: str) -> list[dict[str, Any]]:
+def _tool(tool: pb.Tool, row: Family) -> list[dict[str, Any]]:
+    """The tool, and after it the cache point for its `cache_control`."""
     if tool.HasField("other_json"):
         match decode(tool.other_json):
             case {"systemTool": {"name": str()} as system_tool}:  # Nova's own, e.g. nova_grounding
@@ -220,18 +231,23 @@ def _tool(tool: pb.Tool, model: str) -> list[dict[str, Any]]:
         raise unsupported("Bedrock has no tool of this kind.", "type")
     function = tool.function
     schema = decode(function.parameters_json) if function.parameters_json else {"properties": {}}
-    closed = grammar(model, function.parameters_json) if function.strict else None
+    if not isinstance(schema, dict):
+        raise InvalidRequest(f"Expected an object, got {kind(schema)}.", "function.parameters")
+    if not row.combined_tools:
+        schema = anthropic_schema.tool_input(schema)
+    closed = grammar(row, schema) if function.strict and function.parameters_json else None
     spec: dict[str, Any] = {"name": tool_name(function.name)}
     if function.description.strip():
         spec["description"] = function.description
     spec["inputSchema"] = {"json": {"type": "object", **(closed or schema)}}
     if closed is not None:
         spec["strict"] = True
-    return [{"toolSpec": spec}, *cache_point(further(tool.extra_json, function.extra_json))]
+    points = cache_point(extra_fields(tool.extra_json, function.extra_json), row, "tools")
+    return [{"toolSpec": spec}, *points]
 
 
 def _choice(choice: pb.ToolChoice) -> tuple[dict[str, Any] | None, frozenset[str] | None]:
-    """A toolChoice, unless it is the default; and the names of the only tools allowed, where it names them."""
+    """`toolChoice`, None for the default, and the names of the allowed tools, None where all are."""
     match choice.WhichOneof("choice"):
         case None:
             return None, None
@@ -254,11 +270,11 @@ _MODES: dict[int, dict[str, Any]] = {pb.TOOL_CHOICE_MODE_REQUIRED: {"any": {}}}
 
 
 def _set_one_call(body: dict[str, Any], request: pb.ChatCompletionRequest, row: Family) -> None:
-    """`parallel_tool_calls: false`. Beside a toolChoice it would be a second one.
+    """`parallel_tool_calls: false`, unless there is a toolChoice: it would be a second one.
 
     https://github.com/BerriAI/litellm/issues/36536
     """
     wanted = request.HasField("parallel_tool_calls") and not request.parallel_tool_calls
     if wanted and row.one_call and "toolConfig" in body and "toolChoice" not in body["toolConfig"]:
         choice = {"type": "auto", "disable_parallel_tool_use": True}
-        extra_fields(body).setdefault("tool_choice", choice)
+        additional_fields(body).setdefault("tool_choice", choice)

@@ -1,26 +1,28 @@
-"""The turns of a conversation as Gemini's `contents`, with the parts they are made of. Pure.
+"""Messages in Gemini's form: `pb.Message` to `contents` and `systemInstruction`. Pure.
 
 https://ai.google.dev/api/caching#Content
 """
 
 from __future__ import annotations
 
-import base64
 import itertools
 import re
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.openai_json import decode_json, encode_text
-from server.errors import InvalidRequest, Reason
+from server.dialects import data_url
+from server.dialects.data_url import UNTYPED
+from server.dialects.participants import named_content
+from server.errors import InvalidRequest, unsupported
 
-#: What signs history that Gemini did not write; Gemini 3 refuses an unsigned call.
+#: The signature of calls that Gemini did not make; Gemini 3 refuses calls without one.
 #: https://ai.google.dev/gemini-api/docs/thought-signatures
 UNSIGNED = "skip_thought_signature_validator"
-#: The `format` of reasoning blocks that go back to Gemini.
+#: `ReasoningDetail.format` of blocks that can be replayed to Gemini.
 FORMAT = "gemini"
 
 _ROLES = {
@@ -30,20 +32,15 @@ _ROLES = {
     pb.ROLE_ASSISTANT: "model",
     pb.ROLE_TOOL: "tool",
 }
-#: What a function's response may hold, from Gemini 3 on.
+#: Media types that a function's response may hold, from Gemini 3 on.
 #: https://ai.google.dev/gemini-api/docs/function-calling
 _RESPONSE_MEDIA = frozenset({"image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain"})
-#: A reference in a function's response is taken for one to media, and numbers are doubles: such JSON goes as text.
+#: A `$ref` in a function's response would refer to media, and numbers are doubles: such JSON is sent as text.
 _AS_TEXT = re.compile(r'"\$ref"|[0-9]{16}')
 
 
-def unsupported(what: str, param: str) -> InvalidRequest:
-    """The error for what Gemini has no word for; another endpoint may have."""
-    return InvalidRequest(what, param, reason=Reason.UNSUPPORTED_FEATURE)
-
-
 def json_object(text: str) -> dict[str, Any]:
-    """One of the contract's `*_json` fields; empty for what is no object."""
+    """The object in one of the contract's `*_json` fields; empty where it is none. Raises InvalidRequest."""
     try:
         value = decode_json(text) if text else {}
     except msgspec.DecodeError as error:
@@ -52,9 +49,10 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 class Contents:
-    """The turns of a conversation. `old`: for models before Gemini 3. `ids`: calls carry theirs.
+    """The `contents` and `system` parts of a conversation.
 
-    Vertex AI knows no ids and refuses them, so results always stand in the order of their calls.
+    `old`: for models before Gemini 3. `ids`: calls and results have ids. Vertex AI
+    refuses them and matches by order, so results always have the order of their calls.
     https://github.com/pydantic/pydantic-ai/issues/5081
     """
 
@@ -63,10 +61,12 @@ class Contents:
         self.system: list[dict[str, Any]] = []
         self._old = old
         self._ids = ids
-        self._calls: dict[str, tuple[int, str]] = {}  # id -> place in its turn, name
+        #: Call id -> its number in the conversation, and the function's name.
+        self._calls: dict[str, tuple[int, str]] = {}
+        self._call_count = 0
 
     def add_all(self, request: pb.ChatCompletionRequest) -> None:
-        """Every message of `request`; system turns are lifted out wherever they stand."""
+        """Add every message of `request`; system messages go to `system` wherever they stand."""
         turns = enumerate(request.messages)
         for role, group in itertools.groupby(turns, lambda turn: _ROLES.get(turn[1].role, "user")):
             if role == "tool":
@@ -80,10 +80,10 @@ class Contents:
                     self._add(role, _parts(message, path))
                 else:
                     self._add(role, self._answer(message, path))
-        if not self.contents:  # Gemini does not answer to a system instruction alone
+        if not self.contents:  # Gemini does not answer a system instruction alone
             self.contents, self.system = [{"role": "user", "parts": self.system}], []
         if not self.contents[0]["parts"]:
-            raise InvalidRequest("No message says anything.", "messages")
+            raise InvalidRequest("No message has any content.", "messages")
 
     def _add(self, role: str, parts: list[dict[str, Any]]) -> None:
         if not parts:
@@ -94,23 +94,23 @@ class Contents:
             self.contents.append({"role": role, "parts": parts})
 
     def _answer(self, message: pb.Message, path: str) -> list[dict[str, Any]]:
-        """A turn of the model's, with the signatures that it came with."""
+        """The parts of an assistant's message, with the signatures that Gemini sent with them."""
         if message.audio.id:
             raise unsupported("Gemini keeps no audio to refer to.", f"{path}.audio")
         signatures, parts = _replayed(message.reasoning_details)
         parts += _parts(message, path)
         if message.refusal:
             parts.append({"text": message.refusal})
-        parts += _pictures(message, path)
+        parts += _images(message, path)
         # Calls come last and so do their signatures; one before them belongs to the text.
-        own = signatures[-len(message.tool_calls) :] if message.tool_calls else []
-        rest = signatures[: len(signatures) - len(own)]
-        if rest and parts:
-            parts[-1].setdefault("thoughtSignature", rest[-1])
+        of_calls = signatures[-len(message.tool_calls) :] if message.tool_calls else []
+        of_parts = signatures[: len(signatures) - len(of_calls)]
+        if of_parts and parts:
+            parts[-1].setdefault("thoughtSignature", of_parts[-1])
         for place, call in enumerate(message.tool_calls):
-            part = self._call(call, place)
-            # A call's own is surely in its place. Only the first of parallel calls is signed.
-            signature = _signature(call.extra_json) or (own[place] if place < len(own) else "")
+            part = self._call(call)
+            # A signature on the call itself is certain. Only the first of parallel calls is signed.
+            signature = _signature(call.extra_json) or (of_calls[place] if place < len(of_calls) else "")
             if not signature and place == 0 and not self._old:
                 signature = UNSIGNED
             if signature:
@@ -118,37 +118,40 @@ class Contents:
             parts.append(part)
         return parts
 
-    def _call(self, call: pb.ToolCall, place: int) -> dict[str, Any]:
+    def _call(self, call: pb.ToolCall) -> dict[str, Any]:
         if call.HasField("custom"):
             name, args = call.custom.name, {"input": call.custom.input}
         else:
             name, args = call.function.name, _arguments(call.function.arguments)
-        self._calls[call.id] = (place, name)
+        self._calls[call.id] = (self._call_count, name)
+        self._call_count += 1
         function: dict[str, Any] = {"name": name, "args": args}
         if self._ids and call.id:
             function["id"] = call.id
         return {"functionCall": function}
 
     def _results(self, group: list[tuple[int, pb.Message]]) -> list[dict[str, Any]]:
-        """The results of one turn's calls, in one content, in the calls' order, and after them their media."""
+        """The results in one content, in the order of their calls, and after them media that they cannot hold."""
         results: list[tuple[int, dict[str, Any]]] = []
         media: list[dict[str, Any]] = []
         for index, message in group:
             path = f"messages[{index}]"
-            known = self._calls.get(message.tool_call_id)
-            if known is None and not message.name:
+            call = self._calls.get(message.tool_call_id)
+            if call is None and not message.name:
                 raise InvalidRequest("No call before it has this id.", f"{path}.tool_call_id")
-            place, name = known or (len(self._calls), message.name)
+            number, name = call or (self._call_count, message.name)
             parts = _parts(message, path)
             text = "\n".join(part["text"] for part in parts if "text" in part)
             response: dict[str, Any] = {"name": name, "response": _response(text)}
             if self._ids and message.tool_call_id:
                 response["id"] = message.tool_call_id
-            inside = [] if self._old else [part for part in parts if _fits_response(part)]
-            if inside:
-                response["parts"] = inside
-            media += [part for part in parts if "text" not in part and part not in inside]
-            results.append((place, {"functionResponse": response}))
+            held: list[dict[str, Any]] = []
+            for part in parts:
+                if "text" not in part:
+                    (held if not self._old and _fits_response(part) else media).append(part)
+            if held:
+                response["parts"] = held
+            results.append((number, {"functionResponse": response}))
         return [part for _, part in sorted(results, key=lambda result: result[0])] + media
 
 
@@ -160,7 +163,7 @@ def _texts(message: pb.Message, path: str) -> list[dict[str, Any]]:
 
 
 def _replayed(details: Any) -> tuple[list[str], list[dict[str, Any]]]:
-    """Signatures of Gemini's own reasoning, in order, and parts that are sent back whole."""
+    """The signatures in Gemini's reasoning details, in order, and the parts that are sent back whole."""
     signatures: list[str] = []
     parts: list[dict[str, Any]] = []
     for block in details:
@@ -181,8 +184,8 @@ def _signature(extra_json: str) -> str:
     return ""
 
 
-def _pictures(message: pb.Message, path: str) -> list[dict[str, Any]]:
-    """Pictures the model drew in an earlier turn, where the caller sends them back."""
+def _images(message: pb.Message, path: str) -> list[dict[str, Any]]:
+    """Images of an earlier answer that the caller sends back."""
     parts = []
     images = json_object(message.extra_json).get("images")
     for index, image in enumerate(images if images.__class__ is list else []):
@@ -195,7 +198,7 @@ def _pictures(message: pb.Message, path: str) -> list[dict[str, Any]]:
 
 
 def _arguments(text: str) -> dict[str, Any]:
-    """A call's arguments, which must be an object; what a model got wrong is shown to it as text."""
+    """A call's arguments, which must be an object; anything else is wrapped in one."""
     if not text.strip():
         return {}
     try:
@@ -206,7 +209,7 @@ def _arguments(text: str) -> dict[str, Any]:
 
 
 def _response(text: str) -> dict[str, Any]:
-    """A result, which must be an object; Google's name for one that is not is `output`."""
+    """A result, which must be an object; anything else goes into `output`, as in Google's documentation."""
     if _AS_TEXT.search(text):
         return {"output": text}
     try:
@@ -222,7 +225,7 @@ def _fits_response(part: dict[str, Any]) -> bool:
 
 # Parts
 
-#: For URIs and file names; Vertex AI wants a media type with every URI.
+#: File name extension -> media type; Vertex AI requires a media type with every URI.
 _MEDIA_TYPES = {
     "png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif",
     "heic": "image/heic", "heif": "image/heif", "avif": "image/avif",
@@ -235,13 +238,13 @@ _MEDIA_TYPES = {
     "avi": "video/avi", "wmv": "video/wmv", "3gp": "video/3gpp",
 }  # fmt: skip
 _AUDIO_TYPES = {"pcm16": "audio/pcm", "mpeg": "audio/mp3", "opus": "audio/ogg"}
-#: Fields of a part that Gemini has too.
+#: Fields that callers may set on a part -> Gemini's fields.
 _PART_EXTRA = {"video_metadata": "videoMetadata", "media_resolution": "mediaResolution"}
 
 
 def _parts(message: pb.Message, path: str) -> list[dict[str, Any]]:
-    """The message's content; empty text is left out, since it is refused."""
-    parts = (_part(part, f"{path}.content[{index}]") for index, part in enumerate(message.content))
+    """The parts of a message's content, without empty text, which Gemini refuses."""
+    parts = (_part(part, f"{path}.content[{index}]") for index, part in enumerate(named_content(message)))
     return [part for part in parts if part.get("text") != ""]
 
 
@@ -265,35 +268,37 @@ def _part(part: pb.ContentPart, path: str) -> dict[str, Any]:
 
 
 def _other(part: dict[str, Any], path: str) -> dict[str, Any]:
-    """A part that OpenAI does not have: `video_url`, `file_url`, `document_url`, ..., as other vendors do."""
+    """A part that other vendors have and OpenAI has not: `video_url`, `file_url`, `document_url`, ..."""
     kind = str(part.get("type"))
-    if kind == "thinking":  # Mistral's reasoning, sent back
+    if kind == "thinking":  # Mistral's reasoning, replayed
         return {"text": ""}
     match part.get(kind) if kind.endswith("_url") else None:
         case str(url) | {"url": str(url)}:
             return _media(url, "", f"{path}.{kind}")
-    raise unsupported(f"Gemini knows no part of the type {kind[:40]!r}.", path)
+    raise unsupported(f"Gemini has no content of type {kind[:40]!r}.", path)
 
 
 def _file(file: pb.File, path: str) -> dict[str, Any]:
     hint = _type_hint(file.extra_json) or _guess(file.filename)
     if file.file_data:
         return _media(file.file_data, hint, f"{path}.file_data")
-    if file.file_id.startswith("files/"):  # a name where Gemini wants the URI
+    if file.file_id.startswith("files/"):  # a name; Gemini requires the URI
         return _media(f"https://generativelanguage.googleapis.com/v1beta/{file.file_id}", hint, f"{path}.file_id")
     return _media(file.file_id, hint, f"{path}.file_id")
 
 
 def _media(url: str, hint: str, path: str) -> dict[str, Any]:
-    """Data inline, or the URI of a file; `hint` is the media type where the URL does not say."""
+    """Inline data or the URI of a file. `hint`: the media type of a URL that has none."""
     scheme = url.partition(":")[0].lower()
     if scheme == "data":
-        return {"inlineData": _inline(url, hint, path)}
+        return _inline(url, hint, path)
     if scheme not in ("gs", "https"):
         raise unsupported("Gemini takes data:, https: and gs: URLs.", path)
     media_type = hint or _guess(urlsplit(url).path)
     if not media_type and not native_uri(url):
-        raise unsupported("Gemini needs a media type with a URL, and this one's name does not tell.", path)
+        raise unsupported(
+            "Gemini requires a media type with a URL; send `mime_type`, or a URL with a file name extension.", path
+        )
     return {"fileData": {"fileUri": url, **({"mimeType": media_type} if media_type else {})}}
 
 
@@ -305,23 +310,20 @@ def native_uri(url: str) -> bool:
 
 
 def _inline(url: str, hint: str, path: str) -> dict[str, Any]:
-    """`data:<media type>[;base64],<data>` as a blob."""
-    head, comma, data = url[len("data:") :].partition(",")
-    media_type, *parameters = head.split(";")
-    media_type = (media_type if media_type != "application/octet-stream" else "") or hint
-    if not comma or not media_type:
-        raise InvalidRequest("Expected data:<media type>;base64,<data>.", path)
-    if "base64" not in parameters:
-        data = base64.b64encode(unquote_to_bytes(data)).decode()
-    return {"mimeType": media_type.lower(), "data": data}
+    media_type, data = data_url.parse(url, path)
+    media_type = hint if media_type in UNTYPED else media_type
+    if not media_type:
+        raise InvalidRequest("Expected a media type: data:<media type>;base64,<data>.", path)
+    return {"inlineData": {"mimeType": media_type, "data": data}}
 
 
 def _type_hint(extra_json: str) -> str:
-    """A media type the caller gives beside the URL."""
+    """The media type in the caller's `mime_type` or `format` beside a URL; empty where there is none."""
     extra = json_object(extra_json)
     hint = str(extra.get("mime_type") or extra.get("format") or "")
     return hint if "/" in hint else _guess(hint)
 
 
 def _guess(name: str) -> str:
+    """The media type of a file name or of an extension; empty where it is unknown."""
     return _MEDIA_TYPES.get(name.rpartition(".")[2].lower(), "")

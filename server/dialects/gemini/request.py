@@ -1,4 +1,4 @@
-"""generateContent requests: a ChatCompletionRequest in Gemini's JSON. Pure.
+"""Requests in Gemini's generateContent form. Pure.
 
 https://ai.google.dev/api/generate-content (AI Studio)
 https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference (Vertex AI)
@@ -7,16 +7,18 @@ https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
 
+from server.dialects import reasoning
 from server.dialects.base import Endpoint
 from server.dialects.gemini import schema as gemini_schema
-from server.dialects.gemini.contents import Contents, json_object, unsupported
-from server.errors import InvalidRequest
+from server.dialects.gemini.contents import Contents, json_object
+from server.errors import InvalidRequest, unsupported
 
+#: Request field -> field of generationConfig.
 _GENERATION = {
     "temperature": "temperature",
     "top_p": "topP",
@@ -26,8 +28,8 @@ _GENERATION = {
     "top_logprobs": "logprobs",
     "n": "candidateCount",
 }
-#: Native fields that may stand beside OpenAI's, in Google's own spelling or in snake case, at the top level or
-#: under `google`, as Google's OpenAI-compatible API has them: name -> what it is part of.
+#: Gemini's fields that callers may send beside OpenAI's, in camel or snake case, at the top level or under
+#: `google`, as in Google's OpenAI-compatible API: name -> the object that it is part of.
 #: https://ai.google.dev/gemini-api/docs/openai
 _NATIVE = {
     "safetySettings": "",
@@ -60,34 +62,32 @@ def _camel(name: str) -> str:
     return re.sub("_([a-z])", lambda letter: letter[1].upper(), name)
 
 
-#: The unknown top-level fields of a request that are honoured.
+#: Top-level fields in `extra_body_json` that are honoured; others are left out.
 EXTRA_BODY = frozenset({*_NATIVE, *map(_snake, _NATIVE), "google", "extra_body"})
 
-# Generations of models differ where a table below says so. Names that no pattern matches are taken for newer
-# ones; a model that refuses what it gets is told apart by an endpoint's `drops`.
+# Tables below tell generations of models apart. A name that no pattern matches is taken for a newer model;
+# what such a model refuses can be listed in the endpoint's `drops`.
 
-_NONE, _MINIMAL, _LOW, _MEDIUM, _HIGH, _XHIGH, _MAX = range(pb.REASONING_EFFORT_NONE, pb.REASONING_EFFORT_MAX + 1)
-_BUDGETS = {_NONE: 0, _MINIMAL: 1024, _LOW: 1024, _MEDIUM: 8192, _HIGH: 24576, _XHIGH: 24576, _MAX: 24576}
-_LEVELS = {
-    _NONE: "LOW", _MINIMAL: "LOW", _LOW: "LOW", _MEDIUM: "MEDIUM", _HIGH: "HIGH", _XHIGH: "HIGH", _MAX: "HIGH"
-}  # fmt: skip
-#: As Google's OpenAI-compatible API maps them. Not every model can stop thinking, nor be told to think least:
-#: it then gets the least that it takes. https://ai.google.dev/gemini-api/docs/openai
-_THINKING: tuple[tuple[str, str, Mapping[int, Any]], ...] = (
+_BUDGETS = {**reasoning.BUDGETS, "none": 0, "xhigh": 24_576, "max": 24_576}
+_LEVELS = {"none": "LOW", **{effort: level.upper() for effort, level in reasoning.LEVELS.items()}}
+#: Pattern of the model's name, field of thinkingConfig, and its values by effort. Not every model can stop
+#: thinking or takes the lowest level; it then gets the least that it takes.
+#: https://ai.google.dev/gemini-api/docs/openai
+_THINKING: tuple[tuple[str, str, Mapping[str, int | str]], ...] = (
     (r"gemini-([01]|2\.0)|gemma|learnlm", "", {}),
-    (r"gemini-2\.5-pro", "thinkingBudget", {**_BUDGETS, _NONE: 128}),
+    (r"gemini-2\.5-pro", "thinkingBudget", {**_BUDGETS, "none": 128}),
     (r"gemini-2\.5", "thinkingBudget", _BUDGETS),
-    (r"gemini-3(\.[0-6])?-flash", "thinkingLevel", {**_LEVELS, _NONE: "MINIMAL", _MINIMAL: "MINIMAL"}),
+    (r"gemini-3(\.[0-6])?-flash", "thinkingLevel", {**_LEVELS, "none": "MINIMAL", "minimal": "MINIMAL"}),
     ("", "thinkingLevel", _LEVELS),
 )
-#: Before Gemini 3: no JSON mode beside tools, no media inside a function's response, and no need of signatures.
+#: Before Gemini 3: no JSON mode beside tools, no media inside a function's response, no signatures required.
 _OLD = re.compile(r"gemini-[012]|gemma|learnlm")
-#: Before Gemini 2.5: no VALIDATED mode. Nor is there one in Vertex AI's v1.
+#: Before Gemini 2.5: no VALIDATED mode. Vertex AI's v1 has none either.
 _OLDER = re.compile(r"gemini-([01]|2\.0)|gemma|learnlm")
 
 
 def body(request: pb.ChatCompletionRequest, endpoint: Endpoint) -> dict[str, Any]:
-    """The request's JSON. Raises InvalidRequest for what Gemini has no word for."""
+    """The request's JSON. Raises InvalidRequest for what Gemini cannot do."""
     model = endpoint.model.rpartition("/")[2]
     vertex = endpoint.vendor.type == "vertex"
     contents = Contents(old=bool(_OLD.match(model)), ids=not vertex)
@@ -150,9 +150,10 @@ def _generation_config(request: pb.ChatCompletionRequest, endpoint: Endpoint, mo
 
 def _add_effort(config: dict[str, Any], request: pb.ChatCompletionRequest, model: str) -> None:
     field, efforts = next((field, table) for pattern, field, table in _THINKING if re.match(pattern, model))
-    if request.reasoning_effort in efforts:
-        thinking = config["thinkingConfig"] = {field: efforts[request.reasoning_effort]}
-        if request.reasoning_effort != _NONE:
+    effort = reasoning.EFFORTS.get(request.reasoning_effort, "")
+    if effort in efforts:
+        thinking = config["thinkingConfig"] = {field: efforts[effort]}
+        if effort != "none":
             thinking["includeThoughts"] = True
 
 
@@ -162,27 +163,26 @@ def _add_format(config: dict[str, Any], request: pb.ChatCompletionRequest, model
     if which in (None, "text"):
         return
     if which == "other_json":
-        raise unsupported("Gemini knows text, json_object and json_schema.", "response_format.type")
-    if (request.tools or request.HasField("web_search_options")) and _OLD.match(
-        model
-    ):  # "... with a response mime type: 'application/json' is unsupported"
-        raise unsupported("Before Gemini 3 there is no JSON mode beside tools.", "response_format")
+        raise unsupported("Gemini has the formats text, json_object and json_schema.", "response_format.type")
+    if (request.tools or request.HasField("web_search_options")) and _OLD.match(model):
+        # A 400: "... with a response mime type: 'application/json' is unsupported".
+        raise unsupported("Models before Gemini 3 have no JSON mode beside tools.", "response_format")
     config["responseMimeType"] = "application/json"
     if format_.json_schema.HasField("schema_json"):
         config["responseJsonSchema"] = gemini_schema.adapt(json_object(format_.json_schema.schema_json))
 
 
 def _add_modalities(config: dict[str, Any], request: pb.ChatCompletionRequest) -> None:
-    """Speech models give speech alone; image models want to be asked for text and images."""
-    wanted = list(request.modalities)
-    if "audio" in wanted:
+    """Speech models answer in audio only; image models answer in images only when they are requested."""
+    modalities = list(request.modalities)
+    if "audio" in modalities:
         if request.audio.format != "pcm16":
-            raise unsupported("Gemini speaks in pcm16 only.", "audio.format")
+            raise unsupported("Gemini's audio output is pcm16 only.", "audio.format")
         config["responseModalities"] = ["AUDIO"]
         voice = {"prebuiltVoiceConfig": {"voiceName": request.audio.voice}}
         config["speechConfig"] = {"voiceConfig": voice}
-    elif wanted not in ([], ["text"]):
-        config["responseModalities"] = [kind.upper() for kind in wanted]
+    elif modalities not in ([], ["text"]):
+        config["responseModalities"] = [modality.upper() for modality in modalities]
 
 
 # Tools
@@ -195,14 +195,14 @@ _MODES = {
 
 
 def _add_tools(out: dict[str, Any], request: pb.ChatCompletionRequest, *, validated: bool) -> None:
-    """`validated`: there is the mode of this name, which is AUTO with calls held to their schemas.
+    """`validated`: the platform and the model have the mode VALIDATED, which is AUTO with schemas enforced.
 
     https://ai.google.dev/gemini-api/docs/function-calling
     """
-    config, only = _calling_config(request.tool_choice)
+    config, allowed = _calling_config(request.tool_choice)
     functions = [tool.function for tool in request.tools if tool.HasField("function")]
-    if only is not None:
-        functions = [function for function in functions if function.name in only]
+    if allowed is not None:
+        functions = [function for function in functions if function.name in allowed]
     tools: list[dict[str, Any]] = []
     if functions:
         tools.append({"functionDeclarations": [_declaration(function) for function in functions]})
@@ -234,12 +234,12 @@ def _native_tool(tool: dict[str, Any], path: str) -> dict[str, Any]:
     type_ = str(tool.get("type"))
     name = _camel(type_)
     if name not in _NATIVE_TOOLS:
-        raise unsupported(f"Gemini has no tool of the type {type_[:40]!r}.", path)
+        raise unsupported(f"Gemini has no tool of type {type_[:40]!r}.", path)
     return {name: tool.get(type_) or tool.get(name) or {}}
 
 
-def _calling_config(choice: pb.ToolChoice) -> tuple[dict[str, Any], list[str] | None]:
-    """Which functions may or must be called; and the only ones to declare, where it is some."""
+def _calling_config(choice: pb.ToolChoice) -> tuple[dict[str, Any], Container[str] | None]:
+    """`functionCallingConfig`, and the names of the functions to declare, None for all."""
     which = choice.WhichOneof("choice")
     if which == "function_name":
         return {"mode": "ANY", "allowedFunctionNames": [choice.function_name]}, None
@@ -251,8 +251,8 @@ def _calling_config(choice: pb.ToolChoice) -> tuple[dict[str, Any], list[str] | 
             if len(names) == len(tools) and mode == "required":
                 return {"mode": "ANY", "allowedFunctionNames": names}, None
             if len(names) == len(tools) and mode == "auto":
-                return {"mode": "AUTO"}, names
-    raise unsupported("Gemini knows choices among functions only.", "tool_choice")
+                return {"mode": "AUTO"}, frozenset(names)
+    raise unsupported("Gemini can choose among functions only.", "tool_choice")
 
 
 def _names_function(tool: Any) -> bool:
