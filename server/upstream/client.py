@@ -21,8 +21,8 @@ from server.dialects import errors as failures
 from server.dialects.base import Endpoint, HttpRequest, StreamDecoder, Translator
 from server.errors import ProviderError, Reason, StreamTruncated
 from server.vendors.credentials.base import Authenticator
-from server.wire.deadlines import Limits
-from server.wire.exchange import Body, Response
+from server.wire.deadlines import Deadlines
+from server.wire.exchange import MAX_BODY_BYTES, Body, Response
 
 #: Bytes of an error body that are read; the rest says nothing new.
 _ERROR_BODY = 64 * 1024
@@ -77,7 +77,7 @@ class Upstream:
         self._sender = sender
         self._translators = translators
         self._authenticators = authenticators
-        self._limits = Limits()
+        self._deadlines = Deadlines()
 
     async def complete(self, endpoint: Endpoint, request: pb.ChatCompletionRequest, limit: float) -> Answer:
         """One unary call, within `limit` seconds. Raises ProviderError, or InvalidRequest before any call."""
@@ -99,7 +99,7 @@ class Upstream:
     async def _ask(self, endpoint: Endpoint, translator: Translator, call: HttpRequest, limit: float) -> bytes:
         """The body of an answer."""
         try:
-            with self._limits.after(min(limit, endpoint.timeouts.total)):
+            with self._deadlines.after(min(limit, endpoint.timeouts.total)):
                 response = await self._send(endpoint, call, translator)
                 return await _read(response.body)
         except TimeoutError:
@@ -180,7 +180,7 @@ class UpstreamStream:
         if call is None:
             raise RuntimeError("opened twice")
         try:
-            with self._upstream._limits.after(min(limit, self._endpoint.timeouts.first_token)):
+            with self._upstream._deadlines.after(min(limit, self._endpoint.timeouts.first_token)):
                 response = await self._upstream._send(self._endpoint, call, self._translator)
                 self._body = response.body
                 del call
@@ -202,12 +202,12 @@ class UpstreamStream:
         Raises ProviderError; a break is a StreamTruncated.
         """
         idle = self._endpoint.timeouts.idle
-        limits = self._upstream._limits
+        deadlines = self._upstream._deadlines
         now = asyncio.get_running_loop().time
         while not self._ended:
             complete = len(self._choices) >= self._n and self._finished >= self._choices
             try:
-                with limits.until(min(now() + (min(idle, _TAIL) if complete else idle), deadline)):
+                with deadlines.until(min(now() + (min(idle, _TAIL) if complete else idle), deadline)):
                     chunks = await self._read()
             except (TimeoutError, ProviderError) as error:
                 if complete:  # everything was said; how the connection ends adds nothing
@@ -266,7 +266,7 @@ def has_content(chunk: pb.ChatCompletionChunk) -> bool:
 
 
 async def _read(body: Body, limit: int | None = None) -> bytes:
-    """All of it, or its first `limit` bytes."""
+    """All of it, or its first `limit` bytes. Raises ProviderError, also past MAX_BODY_BYTES."""
     whole = body.whole()
     if whole is not None:
         return whole
@@ -278,6 +278,9 @@ async def _read(body: Body, limit: int | None = None) -> bytes:
             size += len(piece)
             if limit is not None and size >= limit:
                 break
+            if size > MAX_BODY_BYTES:
+                too_large = f"The provider's response is larger than {MAX_BODY_BYTES} bytes."
+                raise ProviderError(Reason.UPSTREAM_INVALID_RESPONSE, too_large, http_status=200)
     except httpx.TransportError as error:
         raise _unreachable(error) from None
     finally:
