@@ -30,10 +30,14 @@ class Names:
         self._started = threading.Semaphore(0)
         monkeypatch.setattr(socket, "getaddrinfo", self)
 
-    def __call__(
-        self, host: str, port: int, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
-    ) -> Any:
+    async def started(self, count: int) -> None:
+        """Until so many more look-ups are under way."""
+        for _ in range(count):
+            assert await asyncio.to_thread(self._started.acquire, timeout=TIMEOUT)
+
+    def __call__(self, host: str, port: int, *_: Any, **__: Any) -> Any:
         self.lookups.append(host)
+        self._started.release()
         if host.startswith("slow"):
             self.release.wait(TIMEOUT)
         if host not in self.names:
@@ -126,9 +130,8 @@ async def test_callers_urls_do_not_keep_providers_from_being_connected_to(monkey
         assert response.status == 200
         await response.body.aclose()
     names.release.set()
-    assert all(
-        isinstance(error, InvalidRequest) for error in await asyncio.gather(*fetches, return_exceptions=True)
-    )
+    errors = await asyncio.gather(*fetches, return_exceptions=True)
+    assert all(isinstance(error, InvalidRequest) for error in errors)
 
 
 async def test_a_lookup_counts_as_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
