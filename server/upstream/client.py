@@ -18,7 +18,7 @@ from server.errors import ProviderError
 from server.upstream.body import read_body, timeout_error, transport_error
 from server.upstream.stream import UpstreamStream
 from server.vendors.credentials.base import Authenticator
-from server.wire.deadlines import Limits
+from server.wire.deadlines import Deadlines
 from server.wire.exchange import Response
 
 #: Bytes of an error body that are read; the rest adds nothing to its meaning.
@@ -52,14 +52,14 @@ class Upstream:
         self._sender = sender
         self._translators = translators
         self._authenticators = authenticators
-        self._limits = Limits()
+        self._deadlines = Deadlines()
 
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
         """One unary call, within `limit` seconds. Raises ProviderError, or InvalidRequest before any call."""
         translator = self._translators[endpoint.dialect]
         call = translator.request(request, endpoint, stream=False)
         try:
-            with self._limits.after(min(limit, endpoint.timeouts.total)):
+            with self._deadlines.after(min(limit, endpoint.timeouts.total)):
                 response = await self._send(endpoint, call, translator)
                 body = await read_body(response.body)
         except TimeoutError:
@@ -79,7 +79,9 @@ class Upstream:
                 raise invalid_response("JSON where a stream was asked for")
             return response
 
-        return UpstreamStream(send, translator.decoder(request), request.choices, endpoint.timeouts, self._limits)
+        return UpstreamStream(
+            send, translator.decoder(request), request.choices, endpoint.timeouts, self._deadlines
+        )
 
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> Response:
         """A 2xx response whose body is unread; anything else raises."""
