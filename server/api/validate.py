@@ -1,4 +1,4 @@
-"""Checks a typed request, which no JSON codec has seen, to the rules of the REST door."""
+"""Checks a typed request by the rules that OpenAI's JSON is parsed by."""
 
 from __future__ import annotations
 

@@ -34,10 +34,12 @@ class Report(Protocol):
 class Completion(ABC):
     """A whole answer, and the provider's own word for why its first choice ended."""
 
-    __slots__ = ("native_finish_reason",)
+    __slots__ = ("dropped", "native_finish_reason")
 
     def __init__(self, native_finish_reason: str) -> None:
         self.native_finish_reason = native_finish_reason
+        #: Paths of parameters that were left out on the way to the provider.
+        self.dropped: tuple[str, ...] = ()
 
     @property
     @abstractmethod

@@ -33,7 +33,10 @@ class UpstreamStream:
         choices: int,
         timeouts: Timeouts,
         deadlines: Deadlines,
+        *,
+        dropped: tuple[str, ...] = (),
     ) -> None:
+        self.dropped = dropped
         self._send: Callable[[], Awaitable[Response]] | None = send
         self._decoder = decoder
         self._wanted = choices

@@ -23,8 +23,9 @@ from lmchat.v1 import operations_service_pb2 as operations
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.api import rest
+from server.api.status_text import status_text
 from server.config.model import Circuit
-from server.errors import LmchatError, Reason
+from server.errors import STATUS, Reason
 from server.routing.report import Report
 from server.routing.shared_stats import SharedStats
 from server.routing.stats import EndpointStats
@@ -522,14 +523,10 @@ async def test_the_unary_rpc_refuses_to_stream(gate: Gateway) -> None:
 
 
 def test_headers_as_the_text_of_a_status() -> None:
-    body = HttpBody()
     headers = (("x-request-id", "1"), ("x-lmchat-provider", "a: b"))
-    assert rest._details(rest._Reply(body, headers)) == "x-request-id: 1\nx-lmchat-provider: a: b"
-    error = LmchatError(Reason.MODEL_NOT_FOUND, "No.")
-    assert (
-        rest._details(rest._Reply(body, (("x-http-status", "404"),), error))
-        == "x-http-status: 404\ngrpc-status: 5"
-    )
+    assert status_text(headers) == "x-request-id: 1\nx-lmchat-provider: a: b"
+    failed = status_text((("x-http-status", "404"),), STATUS[Reason.MODEL_NOT_FOUND].grpc)
+    assert failed == "x-http-status: 404\ngrpc-status: 5"
 
 
 async def test_legacy_functions(gate: Gateway, up: FaultServer) -> None:
