@@ -36,6 +36,7 @@ class Report(msgspec.Struct, omit_defaults=True):
     attempts: list[AttemptRecord] | None = None
     skipped: list[SkippedRecord] | None = None
     resumed: bool = False
+    native_model: str = ""
 
     @classmethod
     def of(cls, plan: Plan, success: Success[Any], answer: Answer) -> Report:
@@ -67,6 +68,7 @@ class Report(msgspec.Struct, omit_defaults=True):
             dropped_params=self.dropped_params,
             native_finish_reason=self.native_finish_reason,
             resumed=self.resumed,
+            native_model=self.native_model,
         )
         for a in self.attempts or ():
             report.attempts.add(provider=a.provider, model=a.model, status=a.status, reason=a.reason, ms=a.ms)

@@ -100,7 +100,13 @@ async def test_rest_unary(gate: Gateway, up: FaultServer) -> None:
         }
     ]
     assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    assert body["lmchat"] == {"provider": "up", "tries": 1, "native_finish_reason": "stop", "dropped_params": []}
+    assert body["lmchat"] == {
+        "provider": "up",
+        "tries": 1,
+        "native_finish_reason": "stop",
+        "dropped_params": [],
+        "native_model": "up",
+    }
     assert reply.headers["x-lmchat-provider"] == "up"
     assert reply.headers["x-lmchat-tries"] == "1"
     assert float(reply.headers["x-lmchat-overhead-ms"]) < 1000
@@ -181,8 +187,8 @@ async def test_keep_alive_in_silence(gate: Gateway, up: FaultServer) -> None:
     up.script("m", pause)
     call = gate.open(ask(stream=True))
     assert b"one" in (await call.read()).data
-    assert (await call.read()).data == b": keep-alive\n\n"
-    assert (await call.read()).data == b": keep-alive\n\n"
+    assert (await call.read()).data == b": keep-alive\n"
+    assert (await call.read()).data == b": keep-alive\n"
     quiet.set()
     rest = await drained(call)
     assert rest[-1].endswith(b"data: [DONE]\n\n")
