@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import struct
 from binascii import crc32
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from botocore.model import ServiceModel
-from botocore.validate import ParamValidator
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.openai_json import encode_text
@@ -130,85 +127,3 @@ def fold(chunks: Iterable[pb.ChatCompletionChunk]) -> pb.ChatCompletion:
         message.content.add(text=text)
     whole.extra_json = encode_text(dict(sorted(extra.items()))) if extra else ""
     return whole
-
-
-# Validation
-
-
-def service_model(path: Path) -> ServiceModel:
-    return ServiceModel(json.loads(path.read_bytes()))
-
-
-def violations(model: ServiceModel, operation: str, model_id: str, sent: dict[str, Any]) -> list[str]:
-    """What botocore, and the shapes' own limits, have against a request."""
-    shape = model.operation_model(operation).input_shape
-    assert shape is not None
-    params = {"modelId": model_id, **sent}
-    report = ParamValidator().validate(params, shape)
-    found = [report.generate_report()] if report.has_errors() else []
-    return found + list(_limits(shape, params, "")) + list(_rules(sent))
-
-
-def _limits(shape: Any, value: Any, path: str) -> Iterator[str]:
-    """Patterns, enums, upper bounds and unions, which botocore leaves to the service."""
-    if getattr(shape, "is_document_type", False):
-        return
-    meta = shape.metadata
-    if shape.type_name == "structure":
-        known = shape.members
-        if getattr(shape, "is_tagged_union", False) and len(value) != 1:
-            yield f"{path}: {len(value)} members in a union"
-        for name, item in value.items():
-            if name in known:
-                yield from _limits(known[name], item, f"{path}.{name}")
-    elif shape.type_name == "list":
-        if "max" in meta and len(value) > meta["max"]:
-            yield f"{path}: {len(value)} items"
-        for index, item in enumerate(value):
-            yield from _limits(shape.member, item, f"{path}[{index}]")
-    elif shape.type_name == "map":
-        for key, item in value.items():
-            yield from _limits(shape.key, key, f"{path}.{key}")
-            yield from _limits(shape.value, item, f"{path}.{key}")
-    elif shape.type_name == "string":
-        if shape.enum and value not in shape.enum:
-            yield f"{path}: {value!r} is not one of {shape.enum}"
-        if "max" in meta and len(value) > meta["max"]:
-            yield f"{path}: too long"
-        if "pattern" in meta and not re.fullmatch(meta["pattern"], value):
-            yield f"{path}: {value!r} does not match {meta['pattern']}"
-    elif "max" in meta and shape.type_name in ("integer", "float") and value > meta["max"]:
-        yield f"{path}: {value} is more than {meta['max']}"
-
-
-def _rules(sent: dict[str, Any]) -> Iterator[str]:
-    """What the service checks beyond the shapes."""
-    messages = sent["messages"]
-    roles = [message["role"] for message in messages]
-    if roles != [("user", "assistant")[i % 2] for i in range(len(roles))]:
-        yield f"roles do not alternate: {roles}"
-    names: list[str] = []
-    for index, message in enumerate(messages):
-        content = message["content"]
-        kinds = [kind for block in content for kind in block]
-        if not content:
-            yield f"messages[{index}] is empty"
-        if any(not block["text"].strip() for block in content if "text" in block):
-            yield f"messages[{index}] has blank text"
-        if "document" in kinds and "text" not in kinds:
-            yield f"messages[{index}] has a document and no text"
-        others = [kind for kind in kinds if kind != "cachePoint"]
-        if "toolResult" in others[others.count("toolResult") :]:
-            yield f"messages[{index}] has results after other content"
-        if {"toolUse", "toolResult"} & set(kinds) and "toolConfig" not in sent:
-            yield "toolConfig is missing"
-        inner = [b for block in content if "toolResult" in block for b in block["toolResult"]["content"]]
-        names += [block["document"]["name"] for block in [*content, *inner] if "document" in block]
-    if len(names) != len({name.lower() for name in names}):
-        yield f"document names are not unique: {names}"
-    for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9\-()\[\]]+( [A-Za-z0-9\-()\[\]]+)*", name):
-            yield f"bad document name {name!r}"
-    for tool in sent.get("toolConfig", {}).get("tools", []):
-        if "toolSpec" in tool and tool["toolSpec"]["inputSchema"]["json"].get("type") != "object":
-            yield "an inputSchema is no object's"

@@ -34,8 +34,8 @@ from tests.dialects.bedrock_help import (
     fold,
     frame,
     stream,
-    violations,
 )
+from tests.support import specs
 
 GOLDEN = Path(__file__).parents[1] / "golden/bedrock"
 REQUESTS = [json.loads(path.read_text()) for path in sorted(GOLDEN.glob("request_*.json"))]
@@ -78,7 +78,7 @@ def test_golden_requests(golden: dict[str, Any], model: ServiceModel) -> None:
     sent = body(parse(json.dumps(golden["request"]).encode()).request, golden["model"])
     assert sent == golden["body"]
     for operation in ("Converse", "ConverseStream"):
-        assert violations(model, operation, golden["model"], sent) == []
+        assert specs.converse(model, operation, golden["model"], sent) == []
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_turns(messages: list[Any], turns: list[str], model: ServiceModel) -> No
     sent = body(parsed({"messages": messages}))
     found = [f"{m['role']}: {' '.join(block['text'] for block in m['content'])}" for m in sent["messages"]]
     assert found == turns
-    assert violations(model, "Converse", HAIKU, sent) == []
+    assert specs.converse(model, "Converse", HAIKU, sent) == []
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ def test_what_a_family_is_told(
     sent = body(ask(**fields), model_id)
     assert sent.get("additionalModelRequestFields") == extra
     assert {name: sent.get(name) for name in rest} == rest
-    assert violations(model, "Converse", model_id, sent) == []
+    assert specs.converse(model, "Converse", model_id, sent) == []
 
 
 def test_unsupported_by_the_family() -> None:

@@ -27,12 +27,11 @@ from tests.dialects.bedrock_help import (
     event,
     exception,
     fold,
-    service_model,
     stream,
-    violations,
 )
 from tests.recordings.readings import converse as reading
 from tests.recordings.readings import converse_stream as assembled
+from tests.support import specs
 
 RECORDINGS = SHARED / "recordings"
 OPENAI_DIALECT = (
@@ -45,7 +44,7 @@ pytestmark = pytest.mark.skipif(not RECORDINGS.is_dir(), reason="no ../shared/re
 
 @pytest.fixture(scope="module")
 def model() -> ServiceModel:
-    return service_model(SHARED / "specs/bedrock-runtime-service-2.json")
+    return specs.bedrock_service()
 
 
 def recordings(*names: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -255,7 +254,7 @@ def test_recorded_converse_requests_come_out_as_they_were(model: ServiceModel) -
             exceptions[f"OpenAI has no word for {error}"] += 1
             continue
         sent = body(parse(json.dumps(request).encode()).request, model_id)
-        assert violations(model, "Converse", model_id, sent) == [], name
+        assert specs.converse(model, "Converse", model_id, sent) == [], name
         # Ours keeps to the documented alphabet.
         expected = json.loads(json.dumps(recorded).replace('"name": "sample_2"', '"name": "sample 2"'))
         if not expected.get("system"):
@@ -273,7 +272,7 @@ def test_recorded_converse_requests_come_out_as_they_were(model: ServiceModel) -
 
 
 def violations_but_names(model: ServiceModel, model_id: str, sent: dict[str, Any]) -> list[str]:
-    return [v for v in violations(model, "Converse", model_id, sent) if "sample_2" not in v]
+    return [v for v in specs.converse(model, "Converse", model_id, sent) if "sample_2" not in v]
 
 
 #: What cannot be said, by the field at fault and why; how often it was recorded.
@@ -306,7 +305,7 @@ def test_recorded_openai_requests_are_good_converse_requests(
             faults[re.sub(r"\d+", "", error.param or "")] += 1
             continue
         operation = "ConverseStream" if parsed.stream else "Converse"
-        assert violations(model, operation, model_id, sent) == [], name
+        assert specs.converse(model, operation, model_id, sent) == [], name
         found += 1
     print(model_id, "good:", found, "exceptions:", dict(faults))
     assert faults == {param: count for (param, _), count in exceptions.items()}
