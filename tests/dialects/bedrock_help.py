@@ -12,8 +12,6 @@ from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json import encode_text
-from server.chat.openai_json.fields import decode
 from server.config.model import ProviderSettings, Timeouts
 from server.dialects.base import Endpoint
 from server.dialects.bedrock.dialect import BedrockTranslator
@@ -92,38 +90,3 @@ def stream(
         assert call.index in (seen or {0}) or call.index == max(seen) + 1
         seen.add(call.index)
     return chunks, decoder.native_finish_reason
-
-
-def fold(chunks: Iterable[pb.ChatCompletionChunk]) -> pb.ChatCompletion:
-    """What a client has at the end of a stream."""
-    whole = pb.ChatCompletion()
-    choice = whole.choices.add()
-    message = choice.message
-    text = ""
-    extra: dict[str, Any] = {}
-    for chunk in chunks:
-        if chunk.HasField("usage"):
-            whole.usage.CopyFrom(chunk.usage)
-        if chunk.HasField("service_tier"):
-            whole.service_tier = chunk.service_tier
-        if chunk.extra_json:
-            extra |= decode(chunk.extra_json)
-        for piece in chunk.choices:
-            delta = piece.delta
-            message.role = message.role or delta.role
-            text += delta.content
-            if delta.HasField("reasoning_content"):
-                message.reasoning_content += delta.reasoning_content
-            message.reasoning_details.extend(delta.reasoning_details)
-            message.annotations.extend(delta.annotations)
-            for call in delta.tool_calls:
-                if call.index == len(message.tool_calls):
-                    message.tool_calls.add(id=call.id, extra_json=call.extra_json)
-                function = message.tool_calls[call.index].function
-                function.name += call.function.name
-                function.arguments += call.function.arguments
-            choice.finish_reason = choice.finish_reason or piece.finish_reason
-    if text:
-        message.content.add(text=text)
-    whole.extra_json = encode_text(dict(sorted(extra.items()))) if extra else ""
-    return whole

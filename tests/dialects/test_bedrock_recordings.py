@@ -26,12 +26,12 @@ from tests.dialects.bedrock_help import (
     cut,
     event,
     exception,
-    fold,
     stream,
 )
 from tests.recordings.readings import converse as reading
 from tests.recordings.readings import converse_stream as assembled
 from tests.support import specs
+from tests.support.fold import fold_messages
 
 RECORDINGS = SHARED / "recordings"
 OPENAI_DIALECT = (
@@ -112,7 +112,7 @@ def test_streams() -> None:
             pieces = cut(data, (random.randrange(len(data)) for _ in range(random.randrange(200))))
             assert stream(pieces) == whole, name
         assert stream([data[i : i + 1] for i in range(len(data))]) == whole, name
-        folded = fold(whole[0])
+        folded = fold_messages(whole[0])
         assert ours(folded, whole[1]) == read, name
         unary, _ = TRANSLATOR.completion(json.dumps(answer).encode(), pb.ChatCompletionRequest())
         for completion in (folded, unary):  # white space in arguments is the provider's

@@ -13,9 +13,10 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
 from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
-from tests.dialects.gemini_help import ROOT, SHARED, TRANSLATOR, cut, endpoint, fold, sse, stream, whole
+from tests.dialects.gemini_help import ROOT, SHARED, TRANSLATOR, cut, endpoint, sse, stream, whole
 from tests.recordings.readings import gemini, gemini_responses
 from tests.support import specs
+from tests.support.fold import fold_messages
 
 RECORDINGS = SHARED / "recordings"
 SPEC = SHARED / "specs" / "gemini-discovery.json"
@@ -81,7 +82,7 @@ def test_recorded_answers() -> None:
         data = text.encode() if text.startswith("data:") else sse(pieces)
         for size in (1, 20, 400):
             chunks = stream(cut(data, (torn.randrange(len(data)) for _ in range(len(data) // size + 1))))
-            answer = fold(chunks)
+            answer = fold_messages(chunks)
             assert shown(answer, expected["native"]) == expected, path.name
         if len(pieces) == 1:
             assert answer == whole(pieces[0]), path.name
@@ -119,7 +120,7 @@ def test_recorded_turns_come_back() -> None:
         parts = [part for piece in pieces for part in piece["candidates"][0]["content"]["parts"]]
         if any("inlineData" in part for part in parts):  # speech, which Gemini does not take back
             continue
-        message = openai_json.dump_completion(fold(stream([sse(pieces)])))["choices"][0]["message"]
+        message = openai_json.dump_completion(fold_messages(stream([sse(pieces)])))["choices"][0]["message"]
         body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}, message]}
         request = openai_json.parse(json.dumps(body).encode()).request
         sent = TRANSLATOR.request(request, endpoint("gemini-2.5-flash", "vertex"), stream=False)
