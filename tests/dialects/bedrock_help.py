@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
-from binascii import crc32
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -44,27 +42,6 @@ def body(request: pb.ChatCompletionRequest, model: str = HAIKU, **settings: Any)
 
 
 # Streams
-
-
-def frame(headers: dict[str, str], payload: bytes) -> bytes:
-    """One frame, built after the specification."""
-    head = b"".join(
-        bytes([len(name)]) + name.encode() + b"\x07" + struct.pack("!H", len(value)) + value.encode()
-        for name, value in headers.items()
-    )
-    prelude = struct.pack("!II", 16 + len(head) + len(payload), len(head))
-    message = prelude + struct.pack("!I", crc32(prelude)) + head + payload
-    return message + struct.pack("!I", crc32(message))
-
-
-def event(type_: str, payload: Any) -> bytes:
-    headers = {":event-type": type_, ":content-type": "application/json", ":message-type": "event"}
-    return frame(headers, json.dumps(payload, ensure_ascii=False).encode())
-
-
-def exception(type_: str, payload: Any) -> bytes:
-    headers = {":exception-type": type_, ":content-type": "application/json", ":message-type": "exception"}
-    return frame(headers, json.dumps(payload).encode())
 
 
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:

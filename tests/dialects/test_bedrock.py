@@ -29,13 +29,13 @@ from tests.dialects.bedrock_help import (
     body,
     cut,
     endpoint,
-    event,
-    exception,
-    frame,
     stream,
 )
 from tests.support import specs
 from tests.support.fold import fold_messages
+from tests.support.streams import frame
+from tests.support.streams import frame_of_event as event
+from tests.support.streams import frame_of_exception as exception
 
 GOLDEN = Path(__file__).parents[1] / "golden/bedrock"
 REQUESTS = [json.loads(path.read_text()) for path in sorted(GOLDEN.glob("request_*.json"))]

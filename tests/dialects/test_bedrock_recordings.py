@@ -24,14 +24,14 @@ from tests.dialects.bedrock_help import (
     TRANSLATOR,
     body,
     cut,
-    event,
-    exception,
     stream,
 )
 from tests.recordings.readings import converse as reading
 from tests.recordings.readings import converse_stream as assembled
 from tests.support import specs
 from tests.support.fold import fold_messages
+from tests.support.streams import frame_of_event as event
+from tests.support.streams import frame_of_exception as exception
 
 RECORDINGS = SHARED / "recordings"
 OPENAI_DIALECT = (

@@ -42,12 +42,28 @@ def anthropic(body: dict[str, Any]) -> Violations:
     return _listed(openapi("anthropic-messages.json", "CreateMessageParams"), body)
 
 
+@cache
+def _message() -> jsonschema.protocols.Validator:
+    """Anthropic's answer; what is required of it is what the newest version gives, so nothing is here."""
+
+    def relaxed(node: Any) -> Any:
+        if isinstance(node, list):
+            return [relaxed(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        optional = {key: relaxed(value) for key, value in node.items()}
+        return optional | ({"required": ["type"]} if "type" in node.get("properties", ()) else {"required": []})
+
+    schema = relaxed(openapi("anthropic-messages.json", "Message").schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
 # Gemini: Google's discovery document
 
 
 @cache
-def gemini_request() -> jsonschema.protocols.Validator:
-    """GenerateContentRequest as JSON Schema; unlike Google's description it refuses fields it does not know."""
+def _discovery(schema: str) -> jsonschema.protocols.Validator:
+    """One schema of Google's as JSON Schema; unlike Google's description it refuses fields it does not know."""
     schemas = json.loads((needs.specs() / "gemini-discovery.json").read_bytes())["schemas"]
 
     def convert(node: Any) -> Any:
@@ -63,13 +79,13 @@ def gemini_request() -> jsonschema.protocols.Validator:
             out["items"] = convert(node["items"])
         return out
 
-    root = {"$ref": "#/$defs/GenerateContentRequest", "$defs": {name: convert(s) for name, s in schemas.items()}}
+    root = {"$ref": f"#/$defs/{schema}", "$defs": {name: convert(s) for name, s in schemas.items()}}
     return jsonschema.Draft202012Validator(root)
 
 
 def gemini(body: dict[str, Any]) -> Violations:
     """A request to :generateContent."""
-    return _listed(gemini_request(), body) + list(_gemini_rules(body["contents"]))
+    return _listed(_discovery("GenerateContentRequest"), body) + list(_gemini_rules(body["contents"]))
 
 
 def _gemini_rules(contents: list[dict[str, Any]]) -> Iterator[str]:
@@ -181,10 +197,25 @@ def bedrock(body: dict[str, Any]) -> Violations:
     return [found for name in ("Converse", "ConverseStream") for found in converse(model, name, "m", body)]
 
 
+def _converse_answer(body: dict[str, Any]) -> Violations:
+    shape = bedrock_service().operation_model("Converse").output_shape
+    assert shape is not None
+    report = ParamValidator().validate(body, shape)
+    return [report.generate_report()] if report.has_errors() else list(_limits(shape, body, ""))
+
+
 #: By dialect: what its provider's description has against a request's body.
 VIOLATIONS: Mapping[str, Callable[[dict[str, Any]], Violations]] = {
     "openai": openai,
     "anthropic": anthropic,
     "gemini": gemini,
     "bedrock": bedrock,
+}
+
+#: By dialect: what its provider's description has against an answer's body.
+ANSWER_VIOLATIONS: Mapping[str, Callable[[dict[str, Any]], Violations]] = {
+    "openai": lambda body: _listed(openapi("openai-chat.json", "CreateChatCompletionResponse"), body),
+    "anthropic": lambda body: _listed(_message(), body),
+    "gemini": lambda body: _listed(_discovery("GenerateContentResponse"), body),
+    "bedrock": _converse_answer,
 }
