@@ -18,7 +18,9 @@ from server.config import model as configuration
 from server.config.load import load
 from server.config.model import Config
 from server.config.yaml import ConfigError
-from server.routing.catalog import Catalog, default_config
+from server.routing.catalog import Catalog
+from server.vendors.ambient import default_config
+from server.vendors.registry import VENDORS
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -157,7 +159,7 @@ def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not catalog.models():
         sys.stderr.write(f"lmchat: {NO_MODELS}\n")
         return 1
-    uses_local = any(provider.type == "local" for provider in config.providers.values())
+    uses_local = any(VENDORS[provider.type].embedded for provider in config.providers.values())
     return asyncio.run(
         up(
             UpOptions(

@@ -17,7 +17,6 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat import openai_json
 from server.chat.request import ChatRequest, ProtoRequest, copy
 from server.chat.usage import add_usage
-from server.dialects.anthropic import models as anthropic_models
 from server.dialects.base import Endpoint
 from server.errors import LmchatError, ProviderError
 from server.routing.attempts import Attempts, Success
@@ -51,12 +50,6 @@ def wanted(request: ChatRequest) -> bool:
     )
 
 
-def prefills(endpoint: Endpoint) -> bool:
-    """Whether the endpoint goes on with an assistant turn that comes last."""
-    known = endpoint.dialect != "anthropic" or anthropic_models.of(endpoint.model).prefill
-    return endpoint.vendor.prefill and known
-
-
 def continued(request: ChatRequest, endpoint: Endpoint, said: str, tokens: int) -> ChatRequest:
     """`request` for going on after `said`, which were at least so many `tokens` of what it allows.
 
@@ -64,7 +57,7 @@ def continued(request: ChatRequest, endpoint: Endpoint, said: str, tokens: int) 
     """
     out = copy(request.to_proto())
     out.messages.add(role=pb.ROLE_ASSISTANT).content.add(text=said.rstrip())
-    if not prefills(endpoint):
+    if not endpoint.prefills:
         out.messages.add(role=pb.ROLE_USER).content.add(text=INSTRUCTION)
     elif endpoint.vendor.prefill_body:
         body: dict[str, Any] = openai_json.decode_json(out.extra_body_json or "{}")

@@ -12,12 +12,11 @@ import httpx
 
 from server.chat.completion import Completion
 from server.chat.request import ChatRequest
-from server.dialects.base import Endpoint, HttpRequest, Translator
+from server.dialects.base import Authenticator, Endpoint, HttpRequest, Translator
 from server.dialects.errors import invalid_response
 from server.errors import InvalidRequest, ProviderError, Reason
 from server.upstream.body import read_body, timeout_error, transport_error
 from server.upstream.stream import UpstreamStream
-from server.vendors.credentials.base import Authenticator
 from server.wire.deadlines import Deadlines
 from server.wire.exchange import Response
 

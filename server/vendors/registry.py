@@ -1,9 +1,9 @@
-"""The vendors: one row each, with what sets it apart from its dialect's plain form.
+"""The vendors: one row each, with the account's settings and what differs from the dialect's plain form.
 
-A new vendor of the OpenAI dialect is a row here and nothing else. Base URLs of
-that dialect hold the version (`/v1`), as the vendors' own pages give them, since
-`/chat/completions` is all that is added; those of the other dialects are bare
-origins. A quirk stands here only with the vendor's page, or the recording, that
+A new vendor of the OpenAI dialect is a row here and nothing else; see dialects/ADDING.md.
+Base URLs of that dialect hold the version (`/v1`), as the vendors' own pages give them,
+since `/chat/completions` is all that is added; those of the other dialects are bare
+origins. A quirk is listed only with the vendor's page, or the recording, that
 shows it; what is not known to be refused is sent.
 
 In `drops`, `n` means that a call gives one choice, `tools` that there are none,
@@ -16,24 +16,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.dialects.base import Vendor
-
-#: Where a provider has not been given a setting its vendor cannot do without: vendor type -> setting ->
-#: the environment variables it usually comes from.
-REQUIRED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "azure": {"base_url": ("AZURE_OPENAI_ENDPOINT",)},
-    "vertex": {"project": ("GOOGLE_CLOUD_PROJECT",), "location": ("GOOGLE_CLOUD_LOCATION",)},
-    "bedrock": {"region": ("AWS_REGION", "AWS_DEFAULT_REGION")},
-    "local": {"base_url": ("LMCHAT_LOCAL_MODEL_URL",)},
-}
-
-#: Vertex AI's locations that are not regions have hosts of their own.
-#: https://cloud.google.com/vertex-ai/generative-ai/docs/learn/locations
-VERTEX_ORIGINS: Mapping[str, str] = {
-    "global": "https://aiplatform.googleapis.com",
-    "us": "https://aiplatform.us.rep.googleapis.com",
-    "eu": "https://aiplatform.eu.rep.googleapis.com",
-}
+from server.dialects.base import EmbeddedModel, Vendor
+from server.dialects.openai.platform import OpenAIPlatform
+from server.vendors import azure, vertex
+from server.vendors.credentials.kinds import AWS, ENTRA, GOOGLE
 
 _TEXT = frozenset({"text"})
 _IMAGES = frozenset({"text", "image"})
@@ -45,14 +31,14 @@ _NEWER_LIMIT = "max_completion_tokens"
 
 _LOGPROBS = frozenset({"logprobs", "top_logprobs"})
 _PENALTIES = frozenset({"presence_penalty", "frequency_penalty"})
-#: Fields of OpenAI's own service that mean nothing elsewhere.
+#: Fields that only OpenAI's own service has.
 _PLATFORM = frozenset({"store", "prediction", "verbosity", "modalities", "audio", "web_search_options"})
-#: What marks a request for its sender, and for which queue.
+#: Labels of a request, and its queue.
 _LABELS = frozenset({"user", "metadata", "service_tier"})
-#: What no other dialect has a word for.
+#: Fields that only the OpenAI dialect has.
 _FOREIGN = frozenset({"logit_bias", "prediction", "verbosity"})
 
-#: llama.cpp goes on with a last assistant turn by itself, but a model that thinks would begin with that: a 400.
+#: llama.cpp continues a last assistant turn by itself, but a model that thinks would begin with thinking: a 400.
 #: https://github.com/ggml-org/llama.cpp/tree/master/tools/server
 _LLAMA_PREFILL: Mapping[str, Any] = {
     "prefill": True,
@@ -62,7 +48,7 @@ _LLAMA_PREFILL: Mapping[str, Any] = {
 
 def _compatible(type_: str, base_url: str = "", *env: str, **quirks: Any) -> Vendor:
     """A server of the OpenAI dialect that is not OpenAI: the older names, which they all know."""
-    plain = {"token_limit": "max_tokens", "developer_role": False}
+    plain = {"dialect": "openai", "token_limit": "max_tokens", "developer_role": False}
     return Vendor(type=type_, base_url=base_url, env=env, **{**plain, **quirks})
 
 
@@ -96,6 +82,9 @@ _BEDROCK = Vendor(
     dialect="bedrock",
     base_url="https://bedrock-runtime.{region}.amazonaws.com",
     env=("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID"),
+    required={"region": ("AWS_REGION", "AWS_DEFAULT_REGION")},
+    credentials=AWS,
+    ambient_credentials={},
     # https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
     drops=_FOREIGN
     | _PENALTIES
@@ -110,7 +99,7 @@ _BEDROCK = Vendor(
 #: OpenAI dialect is also what `type: openai` with a base URL elsewhere means; it sends the token limit under
 #: the caller's name, since some servers know only `max_tokens` and some models only `max_completion_tokens`.
 PLAIN: Mapping[str, Vendor] = {
-    "openai": _compatible("openai", token_limit=""),
+    "openai": _compatible("openai", token_limit="", foreign_signatures=True),
     "anthropic": _ANTHROPIC,
     "gemini": _GEMINI,
     "bedrock": _BEDROCK,
@@ -119,7 +108,10 @@ PLAIN: Mapping[str, Vendor] = {
 _ROWS = (
     Vendor(
         type="openai",
+        dialect="openai",
         base_url="https://api.openai.com/v1",
+        own_urls=r"https://([a-z]+\.)?api\.openai\.com(/.*)?",
+        elsewhere=PLAIN["openai"],
         env=("OPENAI_API_KEY",),
         # Reasoning models refuse `max_tokens`, and all others know the newer name too.
         # https://platform.openai.com/docs/api-reference/chat/create
@@ -127,8 +119,12 @@ _ROWS = (
     ),
     Vendor(
         type="azure",
+        dialect="openai",
+        platforms={"openai": azure.OPENAI},
         auth="api-key",
         env=("AZURE_OPENAI_API_KEY", "AZURE_API_KEY"),
+        required={"base_url": ("AZURE_OPENAI_ENDPOINT",)},
+        credentials=ENTRA,
         # The token limit goes under the caller's name: behind a deployment may be a reasoning model, which
         # refuses `max_tokens`, or Mistral's, which refuse `max_completion_tokens`. `system` is read as
         # `developer` where the model has that role.
@@ -137,19 +133,35 @@ _ROWS = (
     ),
     _ANTHROPIC,
     _GEMINI,
-    # The plain row of Gemini's dialect, or Anthropic's for Claude, with this one's address and credentials.
+    # The plain row of Gemini's dialect, or Anthropic's for Claude, with this one's URLs and credentials. The
+    # header is that of express mode, the only one with API keys.
+    # https://cloud.google.com/vertex-ai/generative-ai/docs/start/express-mode/overview
     Vendor(
         type="vertex",
         dialect="gemini",
-        base_url="https://{location}-aiplatform.googleapis.com",
+        model_dialects={"claude-": "anthropic"},
+        base_url=vertex.REGION_URL,
+        location_urls=vertex.LOCATION_URLS,
+        platforms={"gemini": vertex.GEMINI, "anthropic": vertex.ANTHROPIC},
+        auth="x-goog-api-key",
         env=("GOOGLE_APPLICATION_CREDENTIALS",),
+        required={"project": ("GOOGLE_CLOUD_PROJECT",), "location": ("GOOGLE_CLOUD_LOCATION",)},
+        credentials=GOOGLE,
+        ambient_credentials={"adc": True},
         drops=_GEMINI.drops | {"store"},
         max_stop=_GEMINI.max_stop,
     ),
     _BEDROCK,
-    # The embedded model, a small one: steadier when cool, and it never learned to call tools.
+    # The embedded model, a small one: steadier at a low temperature, and not trained to call tools.
     _compatible(
-        "local", modalities=_TEXT, drops=frozenset({"tools"}), defaults={"temperature": 0.2}, **_LLAMA_PREFILL
+        "local",
+        required={"base_url": ("LMCHAT_LOCAL_MODEL_URL",)},
+        # As many tokens as launcher/local_model.py gives each request.
+        embedded=EmbeddedModel(id="local/smollm2", model="smollm2", context_length=4096),
+        modalities=_TEXT,
+        drops=frozenset({"tools"}),
+        defaults={"temperature": 0.2},
+        **_LLAMA_PREFILL,
     ),
     # A 400 for logprobs, logit_bias and n; penalties, metadata and store do nothing.
     # https://console.groq.com/docs/openai  https://console.groq.com/docs/api-reference
@@ -161,7 +173,7 @@ _ROWS = (
         token_limit=_NEWER_LIMIT,
         modalities=_IMAGES,
     ),
-    # A 422 for any field it does not know: `seed` is its `random_seed`; streams carry usage unasked.
+    # A 422 for any field it does not know: `seed` is its `random_seed`; streams carry usage without being told to.
     # https://docs.mistral.ai/api/
     _compatible(
         "mistral",
@@ -271,11 +283,12 @@ _ROWS = (
     _compatible("novita", "https://api.novita.ai/openai/v1", "NOVITA_API_KEY"),
     # https://docs.tokenfactory.nebius.com/
     _compatible("nebius", "https://api.tokenfactory.nebius.com/v1", "NEBIUS_API_KEY"),
-    # Servers of one's own, at the port they listen on by default; none is part of the default catalogue.
+    # Self-hosted servers, at the port they listen on by default; none is part of the default catalogue.
     # It knows images as data only, not by URL. https://docs.ollama.com/api/openai-compatibility
     _compatible(
         "ollama",
         "http://localhost:11434/v1",
+        platforms={"openai": OpenAIPlatform(bytes_only=frozenset({"image_url"}))},
         drops=frozenset({"tool_choice", "logit_bias", "user", "n"}),
         modalities=_IMAGES,
     ),

@@ -33,6 +33,7 @@ from server.api.metrics import Operations
 from server.api.models import Models
 from server.api.rest import Rest
 from server.config.model import Config
+from server.dialects.base import Dialect
 from server.dialects.registry import DIALECTS
 from server.media.fetcher import Fetcher
 from server.routing.catalog import Catalog
@@ -69,7 +70,7 @@ class Worker:
     """One gRPC server with everything it serves. `start`, then `drain` and `stop`.
 
     `transport` connects to providers. `shared_stats` is shared with the other workers of the machine; by
-    default statistics are the worker's own.
+    default statistics are the worker's own. `dialects` are those that `catalog` was built with.
     """
 
     def __init__(
@@ -80,18 +81,19 @@ class Worker:
         *,
         shared_stats: SharedStats | None = None,
         default_grace: float = DRAIN_GRACE,
+        dialects: Mapping[str, Dialect] = DIALECTS,
     ) -> None:
         self._transport = transport
         self._grace = default_grace
         vendors = {e.provider.key: (e.provider, e.vendor) for m in catalog.models() for e in m.endpoints}
         upstream = Upstream(
             transport,
-            {name: dialect.translator for name, dialect in DIALECTS.items()},
+            {name: dialect.translator for name, dialect in dialects.items()},
             {key: authenticator(provider, vendor, transport) for key, (provider, vendor) in vendors.items()},
         )
         ids = Ids(lambda: f"chatcmpl-{uuid.uuid4().hex}", time.time, time.monotonic, random.random)
         self._fetcher = Fetcher(config.fetch)
-        caller = Emulation(upstream, self._fetcher)
+        caller = Emulation(upstream, self._fetcher, dialects)
         self._stats = EndpointStats(
             config.circuit, shared_stats or SharedStats.private(time.monotonic), _schedule_flush
         )

@@ -11,17 +11,14 @@ from typing import Any
 from lmchat.v1 import chat_pb2 as pb
 
 from server.config.model import ProviderSettings, Timeouts
-from server.dialects.base import Endpoint, Vendor
+from server.dialects.base import Endpoint
 from server.dialects.gemini.dialect import GeminiTranslator
+from server.vendors.registry import VENDORS
 from tests.support.typed import TypedTranslator
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
 TRANSLATOR = TypedTranslator(GeminiTranslator())
-VENDORS = {
-    "gemini": Vendor(type="gemini", dialect="gemini", auth="x-goog-api-key", max_stop=5),
-    "vertex": Vendor(type="vertex", dialect="gemini", max_stop=5),
-}
 
 
 def endpoint(

@@ -16,7 +16,7 @@ from server.errors import ProviderError
 from tests.support.typed import TypedTranslator
 
 TRANSLATOR = TypedTranslator(OpenAITranslator())
-PLAIN = Vendor(type="openai")
+PLAIN = Vendor(type="openai", dialect="openai")
 DONE = b"data: [DONE]\n\n"
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lmchat.v1 import chat_pb2 as pb
+from msgspec.structs import replace
 
 from server.chat import openai_json
 from server.config.model import ProviderSettings, Timeouts
@@ -21,8 +22,9 @@ from server.dialects.anthropic import models as anthropic_models
 from server.dialects.anthropic import schema as anthropic_schema
 from server.dialects.anthropic.dialect import AnthropicTranslator
 from server.dialects.anthropic.request import EXTRA_BODY
-from server.dialects.base import Endpoint, HttpRequest, Vendor
+from server.dialects.base import Endpoint, HttpRequest
 from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
+from server.vendors.registry import PLAIN, VENDORS
 from tests.recordings.readings import anthropic_stream
 from tests.support import specs
 from tests.support.fold import fold_messages
@@ -50,7 +52,7 @@ def endpoint(
         name="e",
         model=model,
         public_model="public",
-        vendor=Vendor(type=type_, dialect="anthropic", max_stop=64),
+        vendor=replace(VENDORS[type_].in_dialect(PLAIN["anthropic"]), max_stop=64),
         provider=ProviderSettings(key="k", type=type_, project="proj", **settings),
         dialect="anthropic",
         base_url=base_url,

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
+from server.dialects.base import platform_of
 from server.dialects.gemini.contents import native_uri
-from server.dialects.gemini.dialect import EXTRA_BODY, url
+from server.dialects.gemini.platform import DEFAULT_PLATFORM
+from server.dialects.gemini.request import EXTRA_BODY
 from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from tests.dialects.gemini_help import ROOT, TRANSLATOR, cut, endpoint, sse, stream, whole
 from tests.support.fold import fold_messages
@@ -96,8 +98,9 @@ def test_keys_of_schemas_keep_their_order() -> None:
     ],
 )  # fmt: skip
 def test_url(where: Any, expected: str) -> None:
-    assert url(where, stream=False) == expected + "generateContent"
-    assert url(where, stream=True) == expected + "streamGenerateContent?alt=sse"
+    platform = platform_of(where, DEFAULT_PLATFORM)
+    assert platform.url(where, stream=False) == expected + "generateContent"
+    assert platform.url(where, stream=True) == expected + "streamGenerateContent?alt=sse"
 
 
 def test_headers() -> None:

@@ -18,8 +18,9 @@ from server.chat import openai_json
 from server.chat.completion import JsonCompletion
 from server.chat.openai_json.response import dump_usage
 from server.chat.request import JsonRequest, read
+from server.dialects.base import platform_of
 from server.dialects.openai import response
-from server.dialects.openai.dialect import url
+from server.dialects.openai.platform import DEFAULT_PLATFORM
 from server.errors import Reason
 from server.upstream.ports import has_content
 from server.vendors.registry import VENDORS
@@ -157,7 +158,7 @@ def test_azures_urls() -> None:
     for found in exchanges("azure"):
         base, deployment, _ = re.split(r"/openai/deployments/([^/]+)/|/(?=chat/)", found.url, maxsplit=1)
         where = endpoint(VENDORS["azure"], base, model=deployment or "")
-        made = url(where)
+        made = platform_of(where, DEFAULT_PLATFORM).url(where, stream=False)
         assert made == found.url if "?" in found.url else made.startswith(found.url + "?api-version=20")
         seen.add(bool(deployment))
     assert seen == {True, False}

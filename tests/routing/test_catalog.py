@@ -21,12 +21,13 @@ from server.config.model import (
     Timeouts,
 )
 from server.config.yaml import ConfigError
-from server.dialects.base import Endpoint, Vendor
-from server.dialects.registry import DIALECTS, Dialect
+from server.dialects.base import Dialect, Endpoint, Vendor
+from server.dialects.registry import DIALECTS
 from server.errors import LmchatError, Reason
 from server.routing import catalog as module
 from server.routing.capabilities import FEATURES
-from server.routing.catalog import LOCAL_MODEL, Catalog, default_config
+from server.routing.catalog import Catalog
+from server.vendors.ambient import default_config
 from server.vendors.registry import VENDORS
 
 KEY = Secret("k")
@@ -172,7 +173,7 @@ def test_endpoint_names() -> None:
 
 
 def test_wildcards_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_REMEMBERED", 4)
+    monkeypatch.setattr(module, "MAX_CACHED_WILDCARDS", 4)
     catalog = Catalog(config({"openai/*": [settings("*")]}), {})
     first = catalog.resolve("openai/0")
     assert catalog.resolve("openai/0") is first
@@ -181,7 +182,7 @@ def test_wildcards_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch)
     again = catalog.resolve("openai/0")
     assert again is not first
     assert again == first
-    assert catalog._find.cache_info().currsize == 4
+    assert catalog._cached.cache_info().currsize == 4
 
 
 def test_ten_thousand_models() -> None:
@@ -235,6 +236,7 @@ def test_an_endpoint_has_what_was_configured() -> None:
         features=found.features,
         emulates=frozenset({"n"}),
         extra_body=None,
+        foreign_formats=frozenset({"anthropic", "bedrock", "gemini", "google"}),
         context_length=1000,
         max_output_tokens=100,
     )
@@ -326,7 +328,9 @@ def test_addresses_and_dialects(
 def test_claude_on_vertex_is_anthropic_with_googles_credentials() -> None:
     provider = ProviderSettings(key="v", type="vertex", project="p", location="l", credentials={"adc": True})
     endpoint = only(provider, "claude-opus-4-5")
-    assert (endpoint.vendor.type, endpoint.vendor.auth) == ("vertex", "bearer")
+    assert (endpoint.vendor.type, endpoint.vendor.auth) == ("vertex", "x-goog-api-key")
+    assert (endpoint.vendor.credentials, endpoint.prefills) == (VENDORS["vertex"].credentials, True)
+    assert endpoint.emulates >= {"image_url", "file_url"}  # it fetches no URLs
     assert endpoint.drops >= VENDORS["anthropic"].drops - {"n"}
     assert endpoint.extra_body == DIALECTS["anthropic"].extra_body
 
@@ -384,7 +388,10 @@ def test_dialects_add_what_their_translators_know() -> None:
     provider = ProviderSettings(key="b", type="bedrock", region="r")
     dialects = {
         "bedrock": Dialect(
-            DIALECTS["bedrock"].translator, frozenset({"top_k"}), lambda model: frozenset({f"not-{model}"})
+            name="bedrock",
+            translator=DIALECTS["bedrock"].translator,
+            extra_body=frozenset({"top_k"}),
+            drops=lambda model: frozenset({f"not-{model}"}),
         )
     }
     catalog = Catalog(config({"b/*": [settings("*", "b")]}, provider), {}, dialects)
@@ -488,13 +495,13 @@ def test_the_default_configuration_takes_what_the_environment_has() -> None:
     assert made.keys == (Key(name="env", key=Secret("door")),)
     catalog = Catalog(made, environ)
     assert {model.id for model in catalog.models()} == {
-        LOCAL_MODEL,
+        "local/smollm2",
         "groq/*",
         "gemini/*",
         "bedrock/*",
         "vertex/*",
     }
-    assert catalog.default_model == LOCAL_MODEL
+    assert catalog.default_model == "local/smollm2"
     assert made.providers["groq"].api_key == Secret("g")
     assert made.providers["gemini"].api_key == Secret("q")
     for key, credentials in (("bedrock", {}), ("vertex", {"adc": True})):

@@ -9,11 +9,11 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
 from server.chat.request import ProtoRequest, read
-from server.config.model import ProviderSettings, Timeouts
+from server.config.model import Config, EndpointSettings, ModelSettings, ProviderSettings, Secret, Timeouts
 from server.dialects.base import Endpoint
 from server.errors import LmchatError, ProviderError, Reason
 from server.routing import resume
-from server.vendors.registry import PLAIN, VENDORS
+from server.routing.catalog import Catalog
 from tests.routing.router_rig import (
     DONE,
     FOR_EVER,
@@ -45,17 +45,13 @@ def asked(routing: dict[str, Any] | None = None, **fields: Any) -> pb.ChatComple
 
 
 def endpoint(vendor: str = "openai", model: str = "up", dialect: str = "") -> Endpoint:
-    row = PLAIN[dialect] if dialect else VENDORS[vendor]
-    return Endpoint(
-        name="a",
-        model=model,
-        public_model="m",
-        vendor=row,
-        provider=ProviderSettings(key="a", type=vendor),
-        dialect=row.dialect,
-        base_url="https://a.test",
-        timeouts=Timeouts(),
+    """The endpoint of a catalogue that has no other."""
+    provider = ProviderSettings(
+        key="a", type=vendor, api_key=Secret("k"), base_url="https://a.test", region="r", project="p", location="l"
     )
+    settings = EndpointSettings(name="a", provider="a", model=model, dialect=dialect)
+    config = Config(providers={"a": provider}, models={"m": ModelSettings(id="m", endpoints=(settings,))})
+    return Catalog(config, {}).resolve("m").endpoints[0]
 
 
 def said(chunks: list[pb.ChatCompletionChunk]) -> str:
@@ -210,7 +206,7 @@ def test_wanted(fields: dict[str, Any], expected: bool) -> None:
     ],
 )
 def test_prefills(where: Endpoint, expected: bool) -> None:
-    assert resume.prefills(where) is expected
+    assert where.prefills is expected
 
 
 def test_a_prefill_comes_last() -> None:

@@ -14,9 +14,8 @@ import httpx
 import pytest
 
 from server.config.model import ProviderSettings, Secret
-from server.dialects.base import HttpRequest, Vendor
+from server.dialects.base import Authenticator, HttpRequest, Vendor
 from server.errors import ProviderError, Reason
-from server.vendors.credentials.base import Authenticator
 from server.vendors.credentials.select import authenticator
 from server.vendors.registry import VENDORS
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from server.config.load import load
 from server.config.model import ProviderSettings, Secret
@@ -16,17 +15,17 @@ from server.config.yaml import ConfigError
 from server.errors import ProviderError
 from server.vendors.credentials import lease as credentials_lease
 from server.vendors.credentials.lease import (
-    HASTE,
-    MARGIN,
-    PAUSE,
-    REREAD,
+    MIN_REFRESH_INTERVAL,
+    RENEWAL_MARGIN,
+    REREAD_INTERVAL,
+    RETRY_INTERVAL,
     Lease,
     Leased,
     LeasedHeaders,
     NoCredentials,
-    why,
+    summarize,
 )
-from server.vendors.credentials.select import StaticHeaders, mistake
+from server.vendors.credentials.select import StaticHeaders, credentials_error
 from server.vendors.registry import PLAIN, VENDORS
 from tests.vendors.credentials_help import REQUEST, START, Clock, make, provider, refused
 
@@ -64,7 +63,7 @@ async def test_what_never_ends(settings: ProviderSettings, headers: dict[str, st
     [("vertex", "anthropic", "x-goog-api-key"), ("azure", "anthropic", "api-key")],
 )
 async def test_another_dialect_has_its_vendors_credentials(type_: str, dialect: str, header: str) -> None:
-    vendor = replace(PLAIN[dialect], type=type_, auth=VENDORS[type_].auth)  # as the catalogue makes it
+    vendor = VENDORS[type_].in_dialect(PLAIN[dialect])
     assert await make(provider(type_, SECRET), vendor=vendor).headers(REQUEST) == {header: SECRET}
 
 
@@ -105,8 +104,8 @@ _VERTEX = "vertex takes one of: adc; service_account_file; access_token"
         (provider("groq", access_token=SECRET), "groq takes an api_key and nothing else"),
     ],
 )
-def test_mistakes(settings: ProviderSettings, message: str) -> None:
-    assert mistake(settings, VENDORS[settings.type]) == message
+def test_errors_of_settings(settings: ProviderSettings, message: str) -> None:
+    assert credentials_error(settings, VENDORS[settings.type]) == message
     with pytest.raises(ConfigError) as raised:
         make(settings)
     assert str(raised.value) == f"providers.my-{settings.type}.credentials: {message}"
@@ -128,7 +127,7 @@ providers:
 models: {m: {endpoints: [{provider: a, model: x}]}}
 """)
     providers = load(file, {}).providers
-    assert [mistake(settings, VENDORS[settings.type]) for settings in providers.values()] == [""] * 9
+    assert [credentials_error(settings, VENDORS[settings.type]) for settings in providers.values()] == [""] * 9
     for settings in providers.values():
         assert Secret("s") in settings.credentials.values() or "s" not in settings.credentials.values()
 
@@ -221,7 +220,7 @@ async def test_a_failed_renewal_fails_each_of_its_hundred_calls(leased: Leased[s
 
 async def test_renewed_ahead_and_without_waiting(leased: Leased[str], source: Source, clock: Clock) -> None:
     assert await leased.get() == f"{SECRET}-1"
-    clock.now = START + 3600 - MARGIN - 1
+    clock.now = START + 3600 - RENEWAL_MARGIN - 1
     assert await leased.get() == f"{SECRET}-1"
     await settle()
     assert source.calls == 1
@@ -241,19 +240,19 @@ async def test_a_failed_renewal_leaves_what_is_held_until_it_ends(
 ) -> None:
     await leased.get()
     source.outcome = OSError(2, "No such file", "/run/sa.json")
-    clock.now = START + 3600 - MARGIN
+    clock.now = START + 3600 - RENEWAL_MARGIN
     tries = 0
     while clock.now < START + 3600:
         assert await leased.get() == f"{SECRET}-1"
         await settle()
         tries += 1
         assert source.calls == 1 + tries
-        clock.now += PAUSE - 1
+        clock.now += MIN_REFRESH_INTERVAL - 1
         assert await leased.get() == f"{SECRET}-1"
         await settle()
         assert source.calls == 1 + tries
         clock.now += 1
-    assert tries == MARGIN // PAUSE
+    assert tries == RENEWAL_MARGIN // MIN_REFRESH_INTERVAL
     error = await failed(leased)
     assert error.raw == "FileNotFoundError: [Errno 2] No such file: '/run/sa.json'"
     assert (
@@ -265,7 +264,7 @@ async def test_a_failed_renewal_leaves_what_is_held_until_it_ends(
     await failed(leased)  # at once, from memory
     assert source.calls == calls
     source.outcome = 3600.0
-    clock.now += HASTE
+    clock.now += RETRY_INTERVAL
     assert await leased.get() == f"{SECRET}-{calls + 1}"
 
 
@@ -274,7 +273,7 @@ async def test_what_ends_between_two_renewals_is_renewed_at_its_end(
 ) -> None:
     await leased.get()
     source.outcome = NoCredentials("not today")
-    clock.now = START + 3600 - HASTE - 1
+    clock.now = START + 3600 - RETRY_INTERVAL - 1
     await leased.get()
     await settle()
     source.outcome = 3600.0
@@ -297,7 +296,7 @@ async def test_a_caller_who_leaves_does_not_take_the_renewal_along(leased: Lease
 async def test_a_renewal_that_takes_too_long_goes_on(
     leased: Leased[str], source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(credentials_lease, "PATIENCE", 0)
+    monkeypatch.setattr(credentials_lease, "WAIT_TIMEOUT", 0)
     source.gate.clear()
     for _ in range(3):
         assert (await failed(leased)).raw == "getting credentials takes too long"
@@ -318,7 +317,7 @@ async def test_short_leases_are_not_renewed_at_every_call(
 ) -> None:
     source.outcome = 60.0
     await leased.get()
-    for seconds, calls in ((PAUSE - 1, 1), (1, 2), (PAUSE - 1, 2), (1, 3)):
+    for seconds, calls in ((MIN_REFRESH_INTERVAL - 1, 1), (1, 2), (MIN_REFRESH_INTERVAL - 1, 2), (1, 3)):
         clock.now += seconds
         await leased.get()
         await settle()
@@ -330,7 +329,7 @@ async def test_credentials_without_an_end_are_read_again(
 ) -> None:
     source.outcome = None
     await leased.get()
-    clock.now += REREAD - 1
+    clock.now += REREAD_INTERVAL - 1
     await leased.get()
     await settle()
     assert source.calls == 1
@@ -339,7 +338,7 @@ async def test_credentials_without_an_end_are_read_again(
     await settle()
     assert (source.calls, await leased.get()) == (2, f"{SECRET}-2")
     source.outcome = NoCredentials("the file is gone")
-    clock.now += 10 * REREAD
+    clock.now += 10 * REREAD_INTERVAL
     await leased.get()
     await settle()
     assert (source.calls, await leased.get()) == (3, f"{SECRET}-2")
@@ -357,7 +356,7 @@ async def test_credentials_without_an_end_are_read_again(
     ],
 )  # fmt: skip
 def test_errors_for_logs(error: Exception, line: str) -> None:
-    assert why(error) == line
+    assert summarize(error) == line
 
 
 async def test_nothing_shows_the_secret(

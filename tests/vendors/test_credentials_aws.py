@@ -25,11 +25,10 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
-from server.dialects.base import HttpRequest
+from server.dialects.base import Authenticator, HttpRequest
 from server.vendors.credentials import aws as credentials_aws
 from server.vendors.credentials.aws import BedrockAuthenticator, fetch, sign
-from server.vendors.credentials.base import Authenticator
-from server.vendors.credentials.lease import HASTE, MARGIN, REREAD, Lease, Leased
+from server.vendors.credentials.lease import RENEWAL_MARGIN, REREAD_INTERVAL, RETRY_INTERVAL, Lease, Leased
 from server.wire.transport import Transport
 from tests.vendors.credentials_help import (
     REQUEST,
@@ -293,7 +292,7 @@ async def test_keys_in_the_environment(here: AWS, clock: Clock, monkeypatch: pyt
     made = make(provider("bedrock"), clock=clock)
     assert await used(made) == (ID, "")
     monkeypatch.setenv("AWS_SESSION_TOKEN", SESSION)
-    clock.now += REREAD
+    clock.now += REREAD_INTERVAL
     await used(made)
     await renewed(made)
     assert await used(made) == (ID, SESSION)
@@ -405,7 +404,7 @@ async def renewed(made: Authenticator) -> None:
 async def test_renewed_ahead_of_the_end_and_kept_until_it(instance: AWS, clock: Clock) -> None:
     made = make(provider("bedrock"), clock=clock)
     await used(made)
-    clock.now = START + 3600 - MARGIN
+    clock.now = START + 3600 - RENEWAL_MARGIN
     instance.fails = 500, "down"
     assert await used(made) == (f"{ROLE_ID}1", SESSION)
     await renewed(made)
@@ -415,7 +414,7 @@ async def test_renewed_ahead_of_the_end_and_kept_until_it(instance: AWS, clock: 
     clock.now = START + 3600
     assert (await refused(made)).raw.startswith("AWS's usual chain has none")
     instance.fails = None  # and what comes now names the same end
-    clock.now += HASTE
+    clock.now += RETRY_INTERVAL
     assert (await refused(made)).raw.startswith("those that came have expired already")
 
 

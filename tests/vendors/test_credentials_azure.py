@@ -10,8 +10,8 @@ from urllib.parse import parse_qsl
 import httpx
 import pytest
 
-from server.vendors.credentials.base import Authenticator
-from server.vendors.credentials.lease import HASTE, MARGIN
+from server.dialects.base import Authenticator
+from server.vendors.credentials.lease import RENEWAL_MARGIN, RETRY_INTERVAL
 from tests.vendors.credentials_help import REQUEST, START, Clock, make, provider, refused
 from tests.vendors.test_credentials import settle
 
@@ -75,7 +75,7 @@ async def test_renewed_ahead_of_its_end(made: Authenticator, entra: Entra, clock
     entra.answer["expires_in"] = lifetime
     await made.headers(REQUEST)
     entra.answer = {**entra.answer, "access_token": f"{TOKEN}-2"}
-    clock.now = START + 3599 - MARGIN - 1
+    clock.now = START + 3599 - RENEWAL_MARGIN - 1
     await made.headers(REQUEST)
     assert len(entra.seen) == 1
     clock.now += 1
@@ -116,7 +116,7 @@ async def test_it_recovers(made: Authenticator, entra: Entra, clock: Clock) -> N
     await refused(made)
     assert len(entra.seen) == 1
     entra.broken = None
-    clock.now += HASTE
+    clock.now += RETRY_INTERVAL
     assert await made.headers(REQUEST) == {"authorization": f"Bearer {TOKEN}-1"}
 
 

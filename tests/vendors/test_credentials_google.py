@@ -19,11 +19,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import _helpers
 from google.oauth2 import credentials as authorized_user
-from msgspec.structs import replace
 
-from server.vendors.credentials.base import Authenticator
-from server.vendors.credentials.lease import HASTE, MARGIN, Leased
-from server.vendors.registry import PLAIN
+from server.dialects.base import Authenticator
+from server.vendors.credentials.lease import RENEWAL_MARGIN, RETRY_INTERVAL, Leased
+from server.vendors.registry import PLAIN, VENDORS
 from tests.vendors.credentials_help import REQUEST, Clock, Loopback, Reply, Seen, loopback, make, provider, refused
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -216,7 +215,7 @@ async def test_the_default_may_be_the_metadata_server(here: Google, clock: Clock
 
 
 async def test_claude_on_vertex_has_the_same(here: Google, key_file: Path, clock: Clock) -> None:
-    vendor = replace(PLAIN["anthropic"], type="vertex", auth="bearer")  # as the catalogue makes it
+    vendor = VENDORS["vertex"].in_dialect(PLAIN["anthropic"])
     made = make(provider("vertex", service_account_file=str(key_file)), vendor=vendor, clock=clock)
     assert await made.headers(REQUEST) == bearer(1)
 
@@ -236,11 +235,11 @@ async def test_renewed_ahead_of_its_end(
 ) -> None:
     made = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
     await made.headers(REQUEST)
-    clock.now += 3599 - MARGIN - 1
+    clock.now += 3599 - RENEWAL_MARGIN - 1
     await made.headers(REQUEST)
     assert here.tokens == 1
     clock.now += 1
-    monkeypatch.setattr(_helpers, "utcnow", lambda: NOW + timedelta(seconds=3599 - MARGIN))
+    monkeypatch.setattr(_helpers, "utcnow", lambda: NOW + timedelta(seconds=3599 - RENEWAL_MARGIN))
     assert await made.headers(REQUEST) == bearer(1)
     await renewed(made)
     assert await made.headers(REQUEST) == bearer(2)
@@ -266,13 +265,13 @@ async def test_the_file_may_be_replaced(
     made = make(provider("vertex", service_account_file=str(linked)), clock=clock)
     assert (await refused(made)).raw == f"FileNotFoundError: [Errno 2] No such file or directory: '{linked}'"
     os.symlink(broken, linked)
-    clock.now += HASTE
+    clock.now += RETRY_INTERVAL
     error = await refused(made)
     assert error.raw.startswith(("ValueError: ", "MalformedError: "))
     assert private_key.splitlines()[1] not in error.raw
     os.unlink(linked)
     os.symlink(key_file, linked)
-    clock.now += HASTE
+    clock.now += RETRY_INTERVAL
     assert await made.headers(REQUEST) == bearer(1)
 
 

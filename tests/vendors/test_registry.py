@@ -14,7 +14,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.config.model import ProviderSettings
 from server.dialects.base import Vendor
-from server.vendors.registry import PLAIN, REQUIRED, VENDORS, VERTEX_ORIGINS
+from server.vendors.registry import PLAIN, VENDORS
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "recordings"
 
@@ -29,7 +29,6 @@ def test_types() -> None:
     assert all(type_ == vendor.type for type_, vendor in VENDORS.items())
     assert set(PLAIN) == {vendor.dialect for vendor in VENDORS.values()}
     assert all(dialect == vendor.dialect for dialect, vendor in PLAIN.items())
-    assert set(REQUIRED) <= set(VENDORS)
 
 
 @pytest.mark.parametrize("vendor", ROWS)
@@ -51,13 +50,13 @@ def test_a_row_is_well_formed(vendor: Vendor) -> None:
 @pytest.mark.parametrize("vendor", ROWS)
 def test_a_base_url_is_there_or_asked_for(vendor: Vendor) -> None:
     if not vendor.base_url:
-        assert "base_url" in REQUIRED[vendor.type]
+        assert "base_url" in vendor.required
         return
     url = urlsplit(vendor.base_url)
     assert (url.scheme, url.hostname) == ("http", "localhost") or url.scheme == "https"
     assert not vendor.base_url.endswith("/")
     for setting in re.findall(r"{(\w+)}", vendor.base_url):
-        assert setting in REQUIRED[vendor.type]
+        assert setting in vendor.required
     if vendor.dialect != "openai":
         assert not url.path
 
@@ -68,8 +67,9 @@ def test_servers_of_ones_own_are_in_no_default_catalogue(vendor: Vendor) -> None
 
 
 def test_what_is_required_is_a_setting_with_variables() -> None:
-    for settings in REQUIRED.values():
-        for name, variables in settings.items():
+    assert any(vendor.required for vendor in VENDORS.values())
+    for vendor in VENDORS.values():
+        for name, variables in vendor.required.items():
             assert name in ProviderSettings.__struct_fields__
             assert variables
 
@@ -97,11 +97,11 @@ def test_the_embedded_model() -> None:
     local = VENDORS["local"]
     assert local.base_url == ""
     assert local.defaults == {"temperature": 0.2}
-    assert REQUIRED["local"] == {"base_url": ("LMCHAT_LOCAL_MODEL_URL",)}
+    assert local.required == {"base_url": ("LMCHAT_LOCAL_MODEL_URL",)}
 
 
 def test_vertex_origins() -> None:
-    assert all(urlsplit(origin).scheme == "https" for origin in VERTEX_ORIGINS.values())
+    assert all(urlsplit(url).scheme == "https" for url in VENDORS["vertex"].location_urls.values())
 
 
 # Recorded traffic

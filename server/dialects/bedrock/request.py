@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
@@ -16,14 +15,14 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat.openai_json.fields import at, decode, encode_text, kind
 from server.dialects import reasoning
 from server.dialects.anthropic import schema as anthropic_schema
-from server.dialects.base import Endpoint, HttpRequest
+from server.dialects.base import Endpoint, HttpRequest, platform_of
 from server.dialects.bedrock.messages import Conversation, cache_point, extra_fields, tool_name
 from server.dialects.bedrock.models import Family, additional_fields, family, grammar
+from server.dialects.bedrock.platform import DEFAULT_PLATFORM
 from server.errors import InvalidRequest, unsupported
 
 _encode = msgspec.json.Encoder().encode
 
-_ORIGIN = "https://bedrock-runtime.{region}.amazonaws.com"
 _ACCEPT = {True: "application/vnd.amazon.eventstream", False: "application/json"}
 
 #: Converse's own fields that callers may send, with their types.
@@ -47,12 +46,16 @@ _NO_TOOLS = {"text": "Answer in text. Do not call any tool."}
 
 
 def http_request(request: pb.ChatCompletionRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
-    """`POST /model/{id}/converse` or `/converse-stream`; the id is percent-encoded once, `:` and `/` included."""
-    origin = (endpoint.base_url or _ORIGIN).replace("{region}", endpoint.provider.region).rstrip("/")
-    url = f"{origin}/model/{quote(endpoint.model, safe='')}/converse" + ("-stream" if stream else "")
-    headers = {"content-type": "application/json", "accept": _ACCEPT[stream], **endpoint.provider.headers}
+    """A POST to the platform's URL, unsigned."""
+    platform = platform_of(endpoint, DEFAULT_PLATFORM)
+    headers = {
+        "content-type": "application/json",
+        "accept": _ACCEPT[stream],
+        **platform.headers,
+        **endpoint.provider.headers,
+    }
     try:
-        return HttpRequest(url, headers, _encode(converse(request, endpoint)))
+        return HttpRequest(platform.url(endpoint, stream=stream), headers, _encode(converse(request, endpoint)))
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"A field of JSON text does not hold JSON: {error}") from None
     except RecursionError:

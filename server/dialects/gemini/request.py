@@ -16,6 +16,7 @@ from server.dialects import reasoning
 from server.dialects.base import Endpoint
 from server.dialects.gemini import schema as gemini_schema
 from server.dialects.gemini.contents import Contents, json_object
+from server.dialects.gemini.platform import GeminiPlatform
 from server.errors import InvalidRequest, unsupported
 
 #: Request field -> field of generationConfig.
@@ -86,22 +87,20 @@ _OLD = re.compile(r"gemini-[012]|gemma|learnlm")
 _OLDER = re.compile(r"gemini-([01]|2\.0)|gemma|learnlm")
 
 
-def body(request: pb.ChatCompletionRequest, endpoint: Endpoint) -> dict[str, Any]:
+def body(request: pb.ChatCompletionRequest, endpoint: Endpoint, platform: GeminiPlatform) -> dict[str, Any]:
     """The request's JSON. Raises InvalidRequest for what Gemini cannot do."""
     model = endpoint.model.rpartition("/")[2]
-    vertex = endpoint.vendor.type == "vertex"
-    contents = Contents(old=bool(_OLD.match(model)), ids=not vertex)
+    contents = Contents(old=bool(_OLD.match(model)), ids=platform.call_ids)
     contents.add_all(request)
     out: dict[str, Any] = {"contents": contents.contents}
     if contents.system:
         out["systemInstruction"] = {"parts": contents.system}
-    _add_tools(out, request, validated=not vertex and not _OLDER.match(model))
+    _add_tools(out, request, validated=platform.validated_calls and not _OLDER.match(model))
     config = out["generationConfig"] = _generation_config(request, endpoint, model)
-    if not vertex:
-        if request.HasField("store"):
-            out["store"] = request.store
-        if request.service_tier in TIERS:
-            out["serviceTier"] = TIERS[request.service_tier]
+    if platform.store and request.HasField("store"):
+        out["store"] = request.store
+    if not platform.tier_header and request.service_tier in TIERS:
+        out["serviceTier"] = TIERS[request.service_tier]
     for name, value in _extra_body(request).items():
         (config if _NATIVE[name] else out)[name] = value
     if not config:

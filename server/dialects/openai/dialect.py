@@ -1,7 +1,7 @@
 """The OpenAI dialect: api.openai.com, Azure and everything that speaks the same JSON.
 
-Requests and answers go through `openai_json`; what stands here is where vendors
-stray from it. https://platform.openai.com/docs/api-reference/chat
+Requests and answers go through `openai_json`; here is what vendors do differently. Where
+the dialect is served is in platform.py. https://platform.openai.com/docs/api-reference/chat
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ import msgspec
 from server.chat.completion import Completion, JsonCompletion, ProtoCompletion
 from server.chat.request import ChatRequest
 from server.dialects import errors as failures
-from server.dialects.base import Endpoint, HttpRequest, Vendor
+from server.dialects.base import Endpoint, HttpRequest, Vendor, platform_of
 from server.dialects.openai import response
+from server.dialects.openai.platform import DEFAULT_PLATFORM
 from server.dialects.openai.stream import OpenAIDecoder
 from server.errors import InvalidRequest, ProviderError
-from server.vendors.registry import PLAIN
 
 _encode = msgspec.json.Encoder().encode
-
-#: Under these words the other dialects have what they signed sent back to them.
-_OTHERS = frozenset({"anthropic", "bedrock", "gemini", "google"})
 
 
 class OpenAITranslator:
@@ -32,10 +29,8 @@ class OpenAITranslator:
     def request(self, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
         """`POST .../chat/completions`."""
         out = request.to_openai()
-        if (
-            request.extended and endpoint.vendor != PLAIN["openai"]
-        ):  # which may be Google's, or a gateway such as this
-            _forget_others(out["messages"])
+        if request.extended and endpoint.foreign_formats:
+            _drop_signatures(out["messages"], endpoint.foreign_formats)
         return _post(out, endpoint, stream=stream)
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
@@ -66,40 +61,28 @@ def _post(out: dict[str, Any], endpoint: Endpoint, *, stream: bool) -> HttpReque
         out.pop("stream_options", None)  # only allowed on streams
     accept = "text/event-stream" if stream else "application/json"
     _apply_quirks(out, endpoint.vendor)
-    headers = {"content-type": "application/json", "accept": accept, **endpoint.provider.headers}
-    return HttpRequest(url(endpoint), headers, _encode(out))
+    platform = platform_of(endpoint, DEFAULT_PLATFORM)
+    headers = {
+        "content-type": "application/json",
+        "accept": accept,
+        **platform.headers,
+        **endpoint.provider.headers,
+    }
+    return HttpRequest(platform.url(endpoint, stream=stream), headers, _encode(out))
 
 
-def url(endpoint: Endpoint) -> str:
-    """Azure puts a deployment in the path and a version in the query; its `/openai/v1` and all others do not.
-
-    Its `/models` takes a version only.
-    https://learn.microsoft.com/azure/ai-foundry/openai/reference
-    https://learn.microsoft.com/rest/api/aifoundry/modelinference/
-    """
-    base = endpoint.base_url.rstrip("/")
-    version = endpoint.provider.api_version
-    if endpoint.vendor.type == "azure":
-        if base.endswith("/models"):
-            version = version or "2024-05-01-preview"
-        elif not base.endswith("/v1"):
-            base = f"{base.removesuffix('/openai')}/openai/deployments/{endpoint.model}"
-            version = version or "2024-10-21"
-    return f"{base}/chat/completions" + (f"?api-version={version}" if version else "")
-
-
-def _forget_others(messages: list[dict[str, Any]]) -> None:
-    """Take out the signatures of other dialects: no vendor reads them, and some refuse fields they do not know."""
+def _drop_signatures(messages: list[dict[str, Any]], formats: frozenset[str]) -> None:
+    """Remove the signatures of other dialects: no vendor reads them, and some refuse fields they do not know."""
     for message in messages:
         details = message.get("reasoning_details")
         if isinstance(details, list):
-            message["reasoning_details"] = [d for d in details if d.get("format") not in _OTHERS]
+            message["reasoning_details"] = [d for d in details if d.get("format") not in formats]
             if not message["reasoning_details"]:
                 del message["reasoning_details"]
         for call in message.get("tool_calls", ()):
             extra = call.get("extra_content")
             if isinstance(extra, dict):
-                call["extra_content"] = {name: value for name, value in extra.items() if name not in _OTHERS}
+                call["extra_content"] = {name: value for name, value in extra.items() if name not in formats}
                 if not call["extra_content"]:
                     del call["extra_content"]
 

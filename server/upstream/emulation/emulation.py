@@ -10,38 +10,18 @@ provider calls it takes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.completion import Completion
-from server.chat.openai_json import decode_json
 from server.chat.request import ChatRequest
-from server.dialects.anthropic import models as anthropic_models
-from server.dialects.anthropic import schema as anthropic_schema
-from server.dialects.base import Endpoint
-from server.dialects.bedrock import models as bedrock_models
+from server.dialects.base import Dialect, Endpoint
+from server.dialects.registry import DIALECTS
 from server.upstream.emulation.choices import Choices
 from server.upstream.emulation.media_urls import Fetch, FetchingStream, inlined, remote_parts
 from server.upstream.emulation.structured import Structured
 from server.upstream.ports import Caller, Stream
-
-
-def _anthropic_schema(model: str, schema_json: str) -> bool:
-    if not schema_json or not anthropic_models.of(model).structured:
-        return False
-    try:
-        anthropic_schema.strict(decode_json(schema_json))
-    except anthropic_schema.InexpressibleError:
-        return False
-    return True
-
-
-#: By model and JSON Schema: what a dialect's own structured outputs can follow, where it is not all or nothing.
-NATIVE_SCHEMAS: Mapping[str, Callable[[str, str], bool]] = {
-    "anthropic": _anthropic_schema,
-    "bedrock": bedrock_models.native_json_schema,
-}
 
 _STRUCTURED = frozenset({"json_object", "json_schema"})
 
@@ -49,16 +29,17 @@ _STRUCTURED = frozenset({"json_object", "json_schema"})
 class Emulation:
     """A Caller that adds to `upstream` what endpoints lack; `fetch` gets what must be sent as bytes."""
 
-    def __init__(self, upstream: Caller, fetch: Fetch) -> None:
+    def __init__(self, upstream: Caller, fetch: Fetch, dialects: Mapping[str, Dialect] = DIALECTS) -> None:
         self._upstream = upstream
         self._structured = Structured(upstream)
         self._choices = Choices(upstream)
         self._structured_choices = Choices(self._structured)
         self._fetch = fetch
+        self._dialects = dialects
 
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
         """The whole answer, within `limit` seconds. Raises ProviderError, or InvalidRequest."""
-        remote = remote_parts(endpoint, request)
+        remote = remote_parts(endpoint, request, self._dialects[endpoint.dialect].native_url)
         if remote:
             now = asyncio.get_running_loop().time
             deadline = now() + limit
@@ -69,7 +50,7 @@ class Emulation:
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> Stream:
         """A streamed answer, not yet opened. This or its opening raises InvalidRequest."""
         caller = self._caller(endpoint, request)
-        remote = remote_parts(endpoint, request)
+        remote = remote_parts(endpoint, request, self._dialects[endpoint.dialect].native_url)
         if not remote:
             return caller.stream(endpoint, request)
         return FetchingStream(caller, endpoint, request, remote, self._fetch)
@@ -79,15 +60,13 @@ class Emulation:
         needs = request.needs & endpoint.emulates
         if not needs:
             return self._upstream
-        structured = bool(needs & _STRUCTURED) and not _follows(endpoint, request.to_proto().response_format)
+        structured = bool(needs & _STRUCTURED) and not self._follows(endpoint, request.to_proto().response_format)
         if "n" in needs and request.choices > endpoint.native_n:
             return self._structured_choices if structured else self._choices
         return self._structured if structured else self._upstream
 
-
-def _follows(endpoint: Endpoint, format_: pb.ResponseFormat) -> bool:
-    """Whether the provider can do natively what the endpoint mostly does by emulation."""
-    native = NATIVE_SCHEMAS.get(endpoint.dialect)
-    if native is None or not format_.HasField("json_schema"):
-        return False
-    return native(endpoint.model, format_.json_schema.schema_json)
+    def _follows(self, endpoint: Endpoint, format_: pb.ResponseFormat) -> bool:
+        """Whether the provider can do natively what the endpoint mostly does by emulation."""
+        if not format_.HasField("json_schema"):
+            return False
+        return self._dialects[endpoint.dialect].native_schema(endpoint.model, format_.json_schema.schema_json)

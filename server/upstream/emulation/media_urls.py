@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -13,7 +13,6 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.request import ChatRequest, ProtoRequest, copy
 from server.dialects.base import Endpoint
-from server.dialects.gemini import contents as gemini_contents
 from server.errors import InvalidRequest, Reason
 from server.upstream.ports import Caller, Chunks, Stream, gather
 
@@ -22,8 +21,6 @@ Fetch = Callable[[str], Awaitable[tuple[str, bytes]]]
 
 #: Features of an endpoint that mean: it takes no URL here.
 BY_URL = frozenset({"image_url", "file_url"})
-#: URLs that a dialect's provider can fetch and nobody else.
-_NATIVE_URLS: Mapping[str, Callable[[str], bool]] = {"gemini": gemini_contents.native_uri}
 _MEDIA = frozenset({"image", "file"})
 
 #: URLs fetched for one request, and how many at the same time.
@@ -47,12 +44,11 @@ class RemotePart(NamedTuple):
         return f"messages[{self.message}].content[{self.part}].{self.field}"
 
 
-def remote_parts(endpoint: Endpoint, request: ChatRequest) -> list[RemotePart]:
-    """The parts whose URLs the endpoint cannot take."""
+def remote_parts(endpoint: Endpoint, request: ChatRequest, native_url: Callable[[str], bool]) -> list[RemotePart]:
+    """The parts whose URLs the endpoint cannot take; `native_url`: see `base.Dialect`."""
     if not endpoint.emulates & BY_URL or not request.needs & _MEDIA:
         return []
-    native = _NATIVE_URLS.get(endpoint.dialect)
-    return [part for part in _urls(endpoint, request.to_proto()) if not (native and native(part.url))]
+    return [part for part in _urls(endpoint, request.to_proto()) if not native_url(part.url)]
 
 
 def _urls(endpoint: Endpoint, request: pb.ChatCompletionRequest) -> Iterator[RemotePart]:

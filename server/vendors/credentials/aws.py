@@ -24,7 +24,7 @@ from botocore.tokens import ScopedEnvTokenProvider
 
 from server.config.model import ProviderSettings
 from server.dialects.base import HttpRequest
-from server.vendors.credentials.lease import Lease, Leased, NoCredentials, revealed
+from server.vendors.credentials.lease import Lease, Leased, NoCredentials, plaintext
 
 # In debugging it logs what AWS's token service answers, keys included; for information, where it found some, time
 # and again; and it warns of failures with a traceback, which credentials_lease.py does in a line.
@@ -69,13 +69,13 @@ def authenticator(provider: ProviderSettings, clock: Callable[[], float]) -> Bed
     given = provider.credentials
     if "access_key_id" in given:
         names = ("access_key_id", "secret_access_key", "session_token")
-        held = ReadOnlyCredentials(*(revealed(given.get(name)) for name in names))
+        held = ReadOnlyCredentials(*(plaintext(given.get(name)) for name in names))
 
         async def keys() -> Keys:
             return held
 
         return BedrockAuthenticator(keys, provider.region, clock)
-    profile = revealed(given.get("profile")) or None
+    profile = plaintext(given.get("profile")) or None
 
     async def renew() -> Lease[Keys]:
         return await asyncio.to_thread(fetch, profile, provider.region)

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 
 from server.config.model import ProviderSettings
-from server.vendors.credentials.lease import Lease, Leased, LeasedHeaders, NoCredentials, revealed
+from server.vendors.credentials.lease import Lease, Leased, LeasedHeaders, NoCredentials, plaintext
 
 TOKEN_URL = "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token"  # noqa: S105
 SCOPE = "https://cognitiveservices.azure.com/.default"
@@ -28,7 +28,7 @@ def authenticator(
 ) -> LeasedHeaders:
     """For `tenant_id`, `client_id` and `client_secret`."""
     given = provider.credentials
-    tenant, client, secret = (revealed(given[name]) for name in ("tenant_id", "client_id", "client_secret"))
+    tenant, client, secret = (plaintext(given[name]) for name in ("tenant_id", "client_id", "client_secret"))
 
     async def renew() -> Lease[Mapping[str, str]]:
         return await token(transport, tenant, client, secret, clock)

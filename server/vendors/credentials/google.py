@@ -20,7 +20,7 @@ from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
 from server.config.model import ProviderSettings
-from server.vendors.credentials.lease import Lease, Leased, LeasedHeaders, revealed
+from server.vendors.credentials.lease import Lease, Leased, LeasedHeaders, plaintext
 
 # In debugging it logs requests, signed assertions included.
 logging.getLogger("google.auth").setLevel(logging.INFO)
@@ -33,7 +33,7 @@ _LIMIT = 10.0
 
 def authenticator(provider: ProviderSettings, clock: Callable[[], float]) -> LeasedHeaders:
     """For `service_account_file`, or else the application default credentials."""
-    path = revealed(provider.credentials.get("service_account_file")) or None
+    path = plaintext(provider.credentials.get("service_account_file")) or None
 
     async def renew() -> Lease[Mapping[str, str]]:
         return await asyncio.to_thread(fetch, path)

@@ -24,15 +24,15 @@ log = logging.getLogger("lmchat.credentials")
 
 #: Seconds before the end at which renewal begins: where a metadata server hands out the same credentials again
 #: and again, it has newer ones by then.
-MARGIN = 300.0
+RENEWAL_MARGIN = 300.0
 #: Seconds after which credentials that name no end are read again: the file they are from may have changed.
-REREAD = 300.0
+REREAD_INTERVAL = 300.0
 #: Seconds between two renewals at the least.
-PAUSE = 10.0
+MIN_REFRESH_INTERVAL = 10.0
 #: The same, where the last one failed and calls have nothing to go by.
-HASTE = 2.0
+RETRY_INTERVAL = 2.0
 #: Seconds a call waits for a renewal; that one goes on, for those that come later.
-PATIENCE = 20.0
+WAIT_TIMEOUT = 20.0
 
 #: What may be a token. The libraries' messages have none; this is for what others put in them.
 _TOKEN = re.compile(r"[A-Za-z0-9+=_~-]{40,}")
@@ -84,7 +84,7 @@ class Leased(Generic[T]):
         task = self._task
         if task is not None:
             # Not awaited itself: a caller who leaves does not take the renewal along.
-            await asyncio.wait((task,), timeout=PATIENCE)
+            await asyncio.wait((task,), timeout=WAIT_TIMEOUT)
             if (lease := self._held()) is not None:
                 return lease.value
         raise ProviderError(
@@ -105,16 +105,20 @@ class Leased(Generic[T]):
             if not lease.holds(now):
                 raise NoCredentials("those that came have expired already; is this machine's clock right?")
         except Exception as error:  # the libraries raise whatever befell them
-            self._failure = why(error)
+            self._failure = summarize(error)
             now, held = self._clock(), self._held()
-            self._due = now + HASTE
+            self._due = now + RETRY_INTERVAL
             if held is not None:
-                self._due = min(now + PAUSE, max(self._due, held.expires or math.inf))
+                self._due = min(now + MIN_REFRESH_INTERVAL, max(self._due, held.expires or math.inf))
             kept = "those held are used while they last" if held else "calls fail"
             log.warning("provider %s: no new credentials, %s: %s", self._name, kept, self._failure)
         else:
             self._lease = lease
-            self._due = now + REREAD if lease.expires is None else max(lease.expires - MARGIN, now + PAUSE)
+            self._due = (
+                now + REREAD_INTERVAL
+                if lease.expires is None
+                else max(lease.expires - RENEWAL_MARGIN, now + MIN_REFRESH_INTERVAL)
+            )
         finally:
             self._task = None
 
@@ -133,7 +137,7 @@ class LeasedHeaders:
         return f"LeasedHeaders({self._leased!r})"
 
 
-def why(error: BaseException) -> str:
+def summarize(error: BaseException) -> str:
     """An error in one line for logs, of bounded length, without what may be a token."""
     # google-auth puts the message first and then, perhaps, the whole answer of a token endpoint.
     whole = isinstance(error, OSError) or len(error.args) < 2
@@ -142,6 +146,6 @@ def why(error: BaseException) -> str:
     return f"{kind}{_TOKEN.sub('***', text)[:500]}"
 
 
-def revealed(value: str | bool | Secret | None) -> str:
+def plaintext(value: str | bool | Secret | None) -> str:
     """A setting as text; empty where there is none."""
     return value.reveal() if isinstance(value, Secret) else str(value or "")

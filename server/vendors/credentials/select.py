@@ -1,8 +1,8 @@
-"""Credentials: what turns a provider's settings into the headers of a call.
+"""From a provider's settings to the authenticator of its calls.
 
-Chooses only. What ends is renewed by credentials_lease.py; how it is got is in
-credentials_google.py, credentials_aws.py and credentials_azure.py. None of them
-reads the environment: google-auth and botocore do, as the vendors document it.
+What each vendor accepts is in kinds.py. Credentials that expire are renewed by lease.py; google.py, aws.py and
+azure.py fetch them. None of these modules reads the environment: google-auth and botocore do, as the vendors
+document it.
 """
 
 from __future__ import annotations
@@ -14,21 +14,11 @@ import httpx
 
 from server.config.model import ProviderSettings, Secret
 from server.config.yaml import ConfigError, Problem
-from server.dialects.base import HttpRequest, Vendor
-from server.vendors.credentials.base import Authenticator
-from server.vendors.credentials.lease import revealed
+from server.dialects.base import Authenticator, HttpRequest, Vendor
+from server.vendors.credentials.lease import plaintext
 
-#: Vendor type -> what its `credentials` may hold: one of these sets of names, or nothing.
-_KINDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "azure": (("tenant_id", "client_id", "client_secret"), ("access_token",)),
-    "vertex": (("adc",), ("service_account_file",), ("access_token",)),
-    "bedrock": (
-        ("profile",),
-        ("access_key_id", "secret_access_key"),
-        ("access_key_id", "secret_access_key", "session_token"),
-        ("bearer_token",),
-    ),
-}
+#: Names in `credentials` whose value is a ready token.
+_TOKENS = ("access_token", "bearer_token")
 
 
 class StaticHeaders:
@@ -51,58 +41,42 @@ def authenticator(
     transport: httpx.AsyncBaseTransport,
     clock: Callable[[], float] = time.time,
 ) -> Authenticator:
-    """What `provider` needs. Nothing is fetched or read before the first call.
+    """The authenticator for `provider`. Nothing is fetched or read before the first call.
 
-    `transport` is the way to Entra ID; `clock` gives seconds since the epoch.
-    Raises ConfigError for what `mistake` finds.
+    `transport` sends token requests; `clock` gives seconds since the epoch. An
+    API key comes first, then a token, then what the vendor's row makes of the
+    settings; without any of these nothing is sent. Raises ConfigError where
+    `credentials_error` finds one.
     """
-    if wrong := mistake(provider, vendor):
-        raise ConfigError([Problem("", 0, f"providers.{provider.key}.credentials", wrong)])
-    given = provider.credentials
+    if error := credentials_error(provider, vendor):
+        raise ConfigError([Problem("", 0, f"providers.{provider.key}.credentials", error)])
     if provider.api_key is not None:
-        return _with_key(provider.api_key, vendor)
-    for name in ("access_token", "bearer_token"):
-        if name in given:
-            return StaticHeaders({"authorization": f"Bearer {revealed(given[name])}"})
-    # Loaded where wanted: each library takes half a second and its share of memory.
-    if vendor.type == "vertex" and (given or not provider.base_url):
-        from server.vendors.credentials import google as credentials_google
-
-        return credentials_google.authenticator(provider, clock)
-    if vendor.type == "bedrock":
-        from server.vendors.credentials import aws as credentials_aws
-
-        return credentials_aws.authenticator(provider, clock)
-    if vendor.type == "azure" and given:
-        from server.vendors.credentials import azure as credentials_azure
-
-        return credentials_azure.authenticator(provider, transport, clock)
-    return StaticHeaders({})
+        return _api_key_headers(provider.api_key, vendor)
+    for name in _TOKENS:
+        if name in provider.credentials:
+            return _bearer(plaintext(provider.credentials[name]))
+    renewed = vendor.credentials.authenticator(provider, transport, clock) if vendor.credentials else None
+    return renewed or StaticHeaders({})
 
 
-def mistake(provider: ProviderSettings, vendor: Vendor) -> str:
-    """What is wrong with a provider's `credentials`, for its operator; empty where nothing is.
-
-    Without any, and without an API key, `bedrock` uses AWS's usual chain and
-    `vertex` Google's default credentials, unless its base URL is one's own;
-    others send nothing.
-    """
-    given = set(provider.credentials)
-    if not given:
+def credentials_error(provider: ProviderSettings, vendor: Vendor) -> str:
+    """What is wrong with a provider's `credentials`, for the operator; empty where nothing is."""
+    names = set(provider.credentials)
+    if not names:
         return ""
     if provider.api_key is not None:
         return "there is an api_key too; one of them is enough"
-    kinds = _KINDS.get(vendor.type)
-    if kinds is None:
+    if vendor.credentials is None:
         return f"{vendor.type} takes an api_key and nothing else"
-    if any(given == set(names) for names in kinds):
+    accepted = vendor.credentials.accepted
+    if any(names == set(kind) for kind in accepted):
         return ""
-    return f"{vendor.type} takes one of: {'; '.join(' + '.join(names) for names in kinds)}"
+    return f"{vendor.type} takes one of: {'; '.join(' + '.join(kind) for kind in accepted)}"
 
 
-def _with_key(key: Secret, vendor: Vendor) -> StaticHeaders:
-    # Vertex AI in express mode. https://cloud.google.com/vertex-ai/generative-ai/docs/start/express-mode/overview
-    header = "x-goog-api-key" if vendor.type == "vertex" else vendor.auth
-    if header == "bearer":
-        return StaticHeaders({"authorization": f"Bearer {key.reveal()}"})
-    return StaticHeaders({header: key.reveal()})
+def _api_key_headers(key: Secret, vendor: Vendor) -> StaticHeaders:
+    return _bearer(key.reveal()) if vendor.auth == "bearer" else StaticHeaders({vendor.auth: key.reveal()})
+
+
+def _bearer(token: str) -> StaticHeaders:
+    return StaticHeaders({"authorization": f"Bearer {token}"})

@@ -1,0 +1,145 @@
+"""Settings in, endpoints out: the configuration, the vendors' rows and the dialects put together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from server.config.model import Config, EndpointSettings, ModelSettings, ProviderSettings
+from server.config.yaml import Problem, suggest
+from server.dialects.base import Dialect, Endpoint, Vendor
+from server.vendors.ambient import first_set
+from server.vendors.credentials.select import credentials_error
+
+#: A user and password in it would show in logs.
+_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
+
+#: Request fields without which an endpoint is unfit for requests that depend on them, and the features (see
+#: capabilities.FEATURES) that go with each. Leaving these out would change what the answer is.
+_FEATURE_FIELDS: Mapping[str, frozenset[str]] = {
+    "tools": frozenset({"tools", "other_tools"}),
+    "n": frozenset({"n"}),
+    "response_format": frozenset({"json_object", "json_schema"}),
+    "modalities": frozenset({"audio_output"}),
+}
+#: Features that the gateway can add to any endpoint; see upstream/emulation.
+_EMULABLE = frozenset({"json_object", "json_schema", "n"})
+#: The fields of _FEATURE_FIELDS that are left out nonetheless when the request does not depend on them.
+_DROPPED_FEATURE_FIELDS = frozenset({"modalities"})
+
+
+class EndpointBuilder:
+    """Makes the endpoints of one configuration.
+
+    Parameters as for Catalog. `problems` has every mistake in the providers' settings, and those in the models
+    that `listed` was called with; while there are any, endpoints are incomplete.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        dialects: Mapping[str, Dialect],
+        vendors: Mapping[str, Vendor],
+        plain: Mapping[str, Vendor],
+    ) -> None:
+        self._config = config
+        self._dialects = dialects
+        self._plain = {name: row for name, row in plain.items() if name in dialects}
+        self.problems: list[Problem] = []
+        formats = frozenset[str]().union(*(dialect.signature_formats for dialect in dialects.values()))
+        self._foreign_formats = {name: formats - dialect.signature_formats for name, dialect in dialects.items()}
+        self._providers: dict[str, tuple[Vendor, ProviderSettings, str]] = {}
+        for key, provider in config.providers.items():
+            vendor = vendors.get(provider.type)
+            if vendor is None:
+                hint = suggest(provider.type, vendors)
+                self._report(f"providers.{key}.type", f'no type "{provider.type}"{hint}')
+            else:
+                self._providers[key] = self._provider(vendor, provider, environ)
+
+    def listed(self, model: ModelSettings) -> tuple[Endpoint, ...]:
+        """A model's endpoints as they are listed: a wildcard with its stars in place."""
+        endpoints = []
+        for index, settings in enumerate(model.endpoints):
+            field = f"models.{model.id}.endpoints[{index}].dialect"
+            if settings.dialect and settings.dialect not in self._plain:
+                hint = suggest(settings.dialect, self._plain)
+                self._report(field, f'no dialect "{settings.dialect}"{hint}')
+            elif settings.provider in self._providers:
+                endpoints.append(self._endpoint(settings, model, model.id, "*"))
+        return tuple(endpoints)
+
+    def resolved(self, model: ModelSettings, id_: str, star: str) -> tuple[Endpoint, ...]:
+        """The endpoints of the wildcard `model` for the id `id_`, in which `star` replaces the star."""
+        return tuple(self._endpoint(settings, model, id_, star) for settings in model.endpoints)
+
+    def _report(self, field: str, message: str) -> None:
+        self.problems.append(self._config.problem(field, message))
+
+    def _provider(
+        self, vendor: Vendor, provider: ProviderSettings, environ: Mapping[str, str]
+    ) -> tuple[Vendor, ProviderSettings, str]:
+        """The vendor's row, the settings with what the environment adds, and the base URL."""
+        field = f"providers.{provider.key}"
+        own_server = bool(provider.base_url)
+        for name, variables in vendor.required.items():
+            value = getattr(provider, name) or first_set(variables, environ)
+            provider = msgspec.structs.replace(provider, **{name: value})
+            if not value:
+                self._report(f"{field}.{name}", f"missing; {vendor.type} needs it, here or as {variables[0]}")
+        url = provider.base_url or vendor.url_for(region=provider.region, location=provider.location)
+        if url and not _URL.fullmatch(url):
+            self._report(f"{field}.base_url", "expected a URL such as https://host/v1, without credentials")
+        vendor = vendor.at(url)
+        keyless = provider.api_key is None and not provider.headers and not provider.credentials
+        if keyless and not own_server and vendor.env and not vendor.required:
+            self._report(f"{field}.api_key", f"missing; write ${{{vendor.env[0]}}}")
+        if error := credentials_error(provider, vendor):
+            self._report(f"{field}.credentials", error)
+        return vendor, provider, url
+
+    def _endpoint(self, settings: EndpointSettings, model: ModelSettings, id_: str, star: str) -> Endpoint:
+        vendor, provider, base_url = self._providers[settings.provider]
+        upstream = settings.model.replace("*", star)
+        name = settings.dialect or vendor.dialect_for(upstream)
+        if name != vendor.dialect:
+            vendor = vendor.in_dialect(self._plain[name])
+        dialect = self._dialects[name]
+        dropped = vendor.drops | settings.drops | dialect.drops(upstream)
+        native = _native_features(vendor, dialect, dropped)
+        added = _EMULABLE - native
+        platform = vendor.platforms.get(name, dialect.platform)
+        return Endpoint(
+            name=settings.name,
+            model=upstream,
+            public_model=id_,
+            vendor=vendor,
+            provider=provider,
+            dialect=name,
+            base_url=base_url,
+            timeouts=settings.timeouts,
+            weight=settings.weight,
+            price=settings.price,
+            drops=dropped - (_FEATURE_FIELDS.keys() - _DROPPED_FEATURE_FIELDS),
+            features=native | added,
+            emulates=added | dialect.emulates | platform.bytes_only,
+            extra_body=dialect.extra_body,
+            prefills=vendor.prefill and dialect.prefills(upstream),
+            foreign_formats=frozenset() if vendor.foreign_signatures else self._foreign_formats[name],
+            context_length=model.context_length,
+            max_output_tokens=model.max_output_tokens,
+        )
+
+
+def _native_features(vendor: Vendor, dialect: Dialect, dropped: frozenset[str]) -> frozenset[str]:
+    """The features of capabilities.FEATURES that the endpoint has without emulation."""
+    features = {"tools", "other_tools", "n", "audio_output", *vendor.response_formats, *vendor.modalities}
+    features.discard("text")
+    if dialect.other_parts and len(vendor.modalities) > 1:
+        features.add("other_parts")
+    for field in dropped & _FEATURE_FIELDS.keys():
+        features -= _FEATURE_FIELDS[field]
+    return frozenset(features)
