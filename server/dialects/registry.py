@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from server.dialects.anthropic import models as anthropic_models
 from server.dialects.anthropic import request as anthropic_request
 from server.dialects.anthropic.dialect import AnthropicTranslator
 from server.dialects.base import Translator
@@ -43,6 +44,7 @@ DIALECTS: Mapping[str, Dialect] = {
     "anthropic": Dialect(
         AnthropicTranslator(),
         anthropic_request.EXTRA_BODY,
+        anthropic_models.drops,
         emulates={"": _SCHEMA, "vertex": _SCHEMA | _URLS},
     ),
     "gemini": Dialect(GeminiTranslator(), gemini.EXTRA_BODY, emulates={"": frozenset({"image_url"})}),
