@@ -234,7 +234,7 @@ def test_an_endpoint_has_what_was_configured() -> None:
         price=Price(input=1, output=2),
         drops=(VENDORS["groq"].drops - {"n"}) | {"seed"},
         features=found.features,
-        emulates=frozenset({"n"}),
+        emulates=frozenset({"n", "json_schema"}),
         extra_body=None,
         foreign_formats=frozenset({"anthropic", "bedrock", "gemini", "google"}),
         context_length=1000,
