@@ -17,7 +17,7 @@ from pathlib import Path
 from server.config import model as configuration
 from server.config.load import load
 from server.config.model import Config
-from server.config.yaml import ConfigError
+from server.config.problems import ConfigError
 from server.routing.catalog import Catalog, default_config
 
 DEFAULT_URL = "http://127.0.0.1:8080"

@@ -15,7 +15,7 @@ from itertools import islice
 import msgspec
 
 from server.config.model import Config, EndpointSettings, ModelSettings, ProviderSettings, Secret, environment_keys
-from server.config.yaml import ConfigError, Problem, suggest
+from server.config.problems import ConfigError, Problem, suggest
 from server.dialects.base import Endpoint, Vendor
 from server.dialects.registry import DIALECTS, Dialect
 from server.errors import LmchatError, Reason

@@ -20,7 +20,7 @@ from server.config.model import (
     Secret,
     Timeouts,
 )
-from server.config.yaml import ConfigError
+from server.config.problems import ConfigError
 from server.dialects.base import Endpoint, Vendor
 from server.dialects.registry import DIALECTS, Dialect
 from server.errors import LmchatError, Reason
