@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from server.config.model import Config, EndpointSettings, ModelSettings, ProviderSettings
-from server.config.yaml import Problem, suggest
+from server.config.problems import Problem, suggest
 from server.dialects.base import Dialect, Endpoint, Vendor
 from server.vendors.ambient import first_set
 from server.vendors.credentials.select import credentials_error

@@ -20,7 +20,7 @@ from server.config.model import (
     Secret,
     Timeouts,
 )
-from server.config.yaml import ConfigError
+from server.config.problems import ConfigError
 from server.dialects.base import Dialect, Endpoint, Vendor
 from server.dialects.registry import DIALECTS
 from server.errors import LmchatError, Reason
