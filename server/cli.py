@@ -1,6 +1,6 @@
 """The `lmchat` command: `up`, `serve`, `check`, `chat`, `models`.
 
-Exit codes: 0 done, 1 a mistake or a failure that one line on stderr explains,
+Exit codes: 0 success, 1 a failure that one line on stderr explains,
 2 wrong usage, 130 interrupted.
 """
 
@@ -68,14 +68,14 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     up.add_argument(
         "--workers", type=_positive, default=os.cpu_count() or 1, metavar="N", help="default: the cores"
     )
-    up.add_argument("--no-local-model", action="store_true", help="do without the embedded model")
+    up.add_argument("--no-local-model", action="store_true", help="run without the embedded model")
     up.set_defaults(run=_up)
 
     serve = commands.add_parser("serve", parents=[config], help="run one worker, gRPC only")
     serve.add_argument("--listen", required=True, metavar="ADDR", help="host:port or unix:path")
     serve.add_argument(
         "--shared-stats", type=Path, metavar="FILE",
-        help="where the workers of a machine share circuits and figures; made if need be",
+        help="file through which the workers of a machine share circuits and statistics; created if missing",
     )  # fmt: skip
     serve.set_defaults(run=_serve)
 
@@ -150,7 +150,7 @@ NO_MODELS = (
 def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from server.launcher.up import UpOptions, up
 
-    # Checked here, so that a mistake is one line and not a worker's death. The
+    # Checked here, so that a mistake is one line and not a worker's exit. The
     # embedded model's address is not known yet.
     assumed = {"LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1/v1", **environ}
     if options.no_local_model and "LMCHAT_LOCAL_MODEL_URL" not in environ:
@@ -186,7 +186,7 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         for endpoint in model.endpoints:
             where = f"{endpoint.name}: {endpoint.model} at {endpoint.base_url} ({endpoint.dialect})"
             sys.stdout.write(f"    {where}\n")
-    keys = ", ".join(key.name for key in config.keys) or "none; `up` makes one"
+    keys = ", ".join(key.name for key in config.keys) or "none; `up` generates one"
     sys.stdout.write(f"{len(catalog.models())} models, {len(config.providers)} providers, keys: {keys}\n")
     return 0
 
@@ -204,8 +204,8 @@ def _models(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _key(options: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    """The caller's key: LMCHAT_API_KEY, else the one that `up` made."""
+    """The caller's key: LMCHAT_API_KEY, else the one that `up` generated."""
     if environ.get("LMCHAT_API_KEY"):
         return environ["LMCHAT_API_KEY"]
-    made: Path = options.state_dir / "api-key"
-    return made.read_text().strip() if made.exists() else ""
+    path: Path = options.state_dir / "api-key"
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""

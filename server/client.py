@@ -39,7 +39,7 @@ async def _list(channel: grpc.aio.Channel, metadata: Metadata) -> list[model_pb2
 
 
 async def models(url: str, key: str) -> int:
-    """Print every model with its endpoints."""
+    """Print every model with its endpoints. The exit code."""
     async with _channel(url) as channel:
         try:
             found = await _list(channel, _metadata(key))
@@ -52,7 +52,7 @@ async def models(url: str, key: str) -> int:
 
 
 async def chat(url: str, key: str, model: str, system: str, prompt: str | None) -> int:
-    """Answer `prompt`, or hold a conversation until the end of input."""
+    """Print the completion of `prompt`, or hold a conversation until the end of input. The exit code."""
     async with _channel(url) as channel:
         try:
             if not model:
@@ -86,13 +86,13 @@ async def _converse(channel: grpc.aio.Channel, metadata: Metadata, request: pb.C
 async def _turn(
     channel: grpc.aio.Channel, metadata: Metadata, request: pb.ChatCompletionRequest, prompt: str
 ) -> None:
-    """Ask, print the answer as it comes, and add both to the conversation."""
+    """Send `prompt`, print the completion as it comes, and add both to the conversation."""
     request.messages.add(role=pb.ROLE_USER).content.add(text=prompt)
-    answer = ""
+    completion = ""
     async for chunk in chat_grpc.ChatCompletionsStub(channel).StreamChatCompletion(request, metadata=metadata):
         for choice in chunk.choices:
-            answer += choice.delta.content
+            completion += choice.delta.content
             sys.stdout.write(choice.delta.content)
             sys.stdout.flush()
     sys.stdout.write("\n")
-    request.messages.add(role=pb.ROLE_ASSISTANT).content.add(text=answer)
+    request.messages.add(role=pb.ROLE_ASSISTANT).content.add(text=completion)

@@ -1,4 +1,4 @@
-"""What every call has: a request id, a key that was checked, a time budget, and errors in the caller's form."""
+"""What every RPC has: a request id, a checked API key, a time limit, and errors in the caller's form."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 log = logging.getLogger("lmchat.rpc")
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
 
 
 class KeyRing:
-    """The API keys callers may use. Holds their digests only: how long a look-up takes tells nothing of a key."""
+    """The API keys callers may use, as digests, so that the time of a look-up tells nothing about a key."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
         self._names = {_digest(key.key.reveal()): key.name for key in keys}
@@ -47,11 +47,11 @@ class KeyRing:
 
 
 class Call:
-    """One RPC; `async with` checks the key and turns whatever is raised into the caller's error.
+    """One RPC; `async with` checks the key and turns every exception into the caller's error.
 
-    `request_id` is the caller's if it is sane, else new. `started` is of the
-    gateway's monotonic clock. `debug` is what the header `x-lmchat-debug` asks
-    for, topics with commas between: the same as `lmchat.debug` in a request.
+    `request_id` is the caller's if it is well-formed, else new. `started` is of the
+    gateway's monotonic clock. `debug` has the topics of the header `x-lmchat-debug`,
+    separated by commas: the same as `lmchat.debug` in a request.
     """
 
     __slots__ = ("_clock", "_keys", "authorization", "context", "debug", "request_id", "started")
@@ -62,14 +62,14 @@ class Call:
         self.context = context
         self.started = clock()
         metadata = context.invocation_metadata() or ()
-        headers: dict[str, Any] = dict(metadata)  # of those that come twice, the last
+        headers: dict[str, Any] = dict(metadata)  # of repeated ones, the last
         self.authorization = _key(headers)
         request_id = str(headers.get("x-request-id", ""))
-        self.request_id = request_id if _SANE_ID(request_id) else f"req_{uuid.uuid4().hex}"
+        self.request_id = request_id if _REQUEST_ID(request_id) else f"req_{uuid.uuid4().hex}"
         self.debug: list[str] = []
         if "x-lmchat-debug" in headers:  # a list, which may come in several lines
-            told = [str(value) for name, value in metadata if name == "x-lmchat-debug"]
-            self.debug = " ".join(told).replace(",", " ").split()
+            values = [str(value) for name, value in metadata if name == "x-lmchat-debug"]
+            self.debug = " ".join(values).replace(",", " ").split()
 
     def authenticate(self) -> None:
         """Raise LmchatError unless the caller has a key."""
@@ -81,7 +81,7 @@ class Call:
 
     @property
     def timeout(self) -> float | None:
-        """Seconds the caller still gives; None for no limit."""
+        """Seconds until the caller's deadline; None where it has none."""
         return self.context.time_remaining()
 
     def elapsed(self) -> float:
@@ -89,7 +89,7 @@ class Call:
         return self._clock() - self.started
 
     def explain(self, error: BaseException) -> LmchatError:
-        """What the caller is told of `error`; a fault of ours is logged and masked."""
+        """The caller's error for `error`; a fault of the gateway is logged, and its text masked."""
         if isinstance(error, LmchatError):
             raw = getattr(error, "raw", "")
             if raw:
@@ -106,7 +106,7 @@ class Call:
         return self
 
     async def begin(self) -> None:
-        """Send an answer's headers. Not before it is sure: an error after them reaches REST without its body."""
+        """Send the headers, once the answer is certain: after them, REST callers get an error without its body."""
         await self.context.send_initial_metadata((("x-request-id", self.request_id),))
 
     async def __aexit__(
@@ -123,16 +123,16 @@ class Call:
 
 
 Calls = Callable[[Context], Call]
-"""Makes a call of what gRPC knows of one; its key is not checked yet."""
+"""Makes the Call of a servicer context; its key is not checked yet."""
 
 
 def _digest(key: str) -> bytes:
-    # BLAKE2: Python's own, where SHA-256 is OpenSSL's, whose way to its code costs more than the hash.
+    # BLAKE2 is Python's own; to call SHA-256 in OpenSSL costs more than the hash itself.
     return hashlib.blake2s(key.encode()).digest()
 
 
 def _key(headers: Mapping[str, Any]) -> str | None:
-    """The caller's API key, as OpenAI's SDKs send it, or else as Azure's and Anthropic's do."""
+    """The caller's API key: a bearer token as OpenAI's SDKs send it, else as Anthropic's and Azure's do."""
     scheme, _, token = str(headers.get("authorization", "")).partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()

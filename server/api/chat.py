@@ -1,4 +1,4 @@
-"""The typed door: `lmchat.v1.ChatCompletions`."""
+"""The gRPC servicer of `lmchat.v1.ChatCompletions`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.routing.router import Router
 
 
 class ChatCompletions(chat_grpc.ChatCompletionsServicer):
-    """Both calls take the caller's deadline and cancellation to the provider."""
+    """The caller's deadline and cancellation reach the provider in both methods."""
 
     def __init__(self, calls: Calls, router: Router) -> None:
         self._calls = calls

@@ -1,4 +1,4 @@
-"""The operators' door: `lmchat.v1.Operations`, over REST `GET /metrics`."""
+"""The servicer of `lmchat.v1.Operations`, over REST `GET /metrics`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LABELS = ("provider", "endpoint", "model")
 
 
 class Operations(operations_grpc.OperationsServicer):
-    """Metrics are made when they are asked for; a call pays nothing for them but its count in EndpointStats."""
+    """Metrics are computed when they are scraped; calls only count in EndpointStats."""
 
     def __init__(self, calls: Calls, stats: EndpointStats) -> None:
         self._calls = calls
@@ -30,7 +30,7 @@ class Operations(operations_grpc.OperationsServicer):
     async def GetMetrics(self, request: pb.GetMetricsRequest, context: Context) -> HttpBody:
         """Prometheus's text format."""
         async with self._calls(context) as call:
-            # Thousands of endpoints take long enough to be felt by calls under way.
+            # Thousands of endpoints would hold the event loop.
             text = await asyncio.to_thread(generate_latest, self._registry)
             await call.begin()
             return HttpBody(content_type=CONTENT_TYPE_LATEST, data=text)

@@ -1,4 +1,4 @@
-"""The catalogue's door: `lmchat.v1.Models`, over REST `GET /api/v1/models`."""
+"""The servicer of `lmchat.v1.Models`, over REST `GET /api/v1/models`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The REST door: OpenAI's JSON and server-sent events over HttpBody, behind Envoy.
+"""The REST servicer: OpenAI's JSON and server-sent events over HttpBody, behind Envoy.
 
-Nothing may escape the handler: before the first message an exception's text
-would become the body of a 500, after it the stream would end as if complete.
+No exception may leave a handler: before the first message its text would become
+the body of a 500, after it the stream would end as if complete.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from lmchat.v1 import rest_pb2_grpc
 from server import errors
 from server.api.call import Call, Calls, Context
 from server.api.sse import DONE, SseWriter, error_event
+from server.api.status_text import Headers, status_text
 from server.chat import openai_json
 from server.chat.openai_json import EventWriter
 from server.chat.request import ChatRequest, read
@@ -34,7 +35,7 @@ class _Reply(msgspec.Struct, frozen=True):
     """A whole answer, or `error` and its body; `headers` are for REST."""
 
     body: HttpBody
-    headers: tuple[tuple[str, str], ...]
+    headers: Headers
     error: LmchatError | None = None
 
 
@@ -69,7 +70,7 @@ class Rest(rest_pb2_grpc.RestServicer):
             _set_code(context, reply.error)
 
     async def CreateUnaryChatCompletion(self, request: HttpBody, context: Context) -> HttpBody:
-        """One JSON object, an error too; the headers are in the status text, see `_details`."""
+        """One JSON object, an error too; the headers are in the status text."""
         call = self._calls(context)
         try:
             parsed = _parse(call, request)
@@ -78,7 +79,7 @@ class Rest(rest_pb2_grpc.RestServicer):
             reply = await self._complete(call, parsed)
         except Exception as error:
             reply = _failure(call, call.explain(error))
-        context.set_details(_details(reply))
+        context.set_details(status_text(reply.headers, None if reply.error is None else reply.error.status.grpc))
         return reply.body
 
     async def _complete(self, call: Call, request: ChatRequest) -> _Reply:
@@ -121,16 +122,16 @@ def _check_content_type(content_type: str) -> None:
         )
 
 
-def _headers(call: Call, report: Report, upstream_seconds: float) -> tuple[tuple[str, str], ...]:
+def _headers(call: Call, report: Report, upstream_seconds: float) -> Headers:
     overhead = max(0.0, call.elapsed() - upstream_seconds) * 1000
-    headers: tuple[tuple[str, str], ...] = (
+    headers: Headers = (
         ("x-request-id", call.request_id),
         ("x-lmchat-provider", report.provider),
         ("x-lmchat-tries", str(report.tries)),
         ("x-lmchat-overhead-ms", f"{overhead:.1f}"),
     )
     if report.dropped_params:
-        # Callers name these fields: whatever they wrote, it must be one line of ASCII, and not a long one.
+        # Callers chose these names: a header value must be one line of ASCII, and of bounded length.
         headers += (("x-lmchat-dropped-params", _UNPRINTABLE("?", ",".join(report.dropped_params))[:1000]),)
     return headers
 
@@ -144,16 +145,6 @@ def _failure(call: Call, error: LmchatError) -> _Reply:
         headers.append(("retry-after", str(max(1, math.ceil(error.retry_after or 0)))))
     data = _encode(errors.body(error, call.request_id))
     return _Reply(HttpBody(content_type=_JSON, data=data), tuple(headers), error)
-
-
-def _details(reply: _Reply) -> str:
-    """The headers of a unary reply, a line each, as the text of its status.
-
-    Envoy makes the reply's headers of it. gRPC would send metadata as a message of its own, which costs a
-    tenth of the whole call, and a status other than OK without the body; hence `grpc-status` among the lines.
-    """
-    lines = "\n".join(map(": ".join, reply.headers))
-    return lines if reply.error is None else f"{lines}\ngrpc-status: {reply.error.status.grpc.value[0]}"
 
 
 def _set_code(context: Context, error: LmchatError) -> None:

@@ -15,7 +15,8 @@ from server.errors import LmchatError
 
 _encode = msgspec.json.Encoder().encode
 _SSE = "text/event-stream"
-_KEEP_ALIVE = b": keep-alive\n\n"
+#: A line end and no blank line: that would dispatch an event, which some clients take for an empty one.
+_KEEP_ALIVE = b": keep-alive\n"
 DONE = b"data: [DONE]\n\n"
 
 

@@ -1,4 +1,4 @@
-"""Checks a typed request, which no JSON codec has seen, to the rules of the REST door."""
+"""Checks a typed request by the rules that OpenAI's JSON is parsed by."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.openai_json.bounds import INTEGERS, MAX_STOP, NUMBERS
 from server.chat.openai_json.fields import at, decode, kind
+from server.chat.openai_json.request import check_logprobs
 from server.errors import InvalidRequest
 
 
@@ -26,6 +27,7 @@ def validate(request: pb.ChatCompletionRequest) -> None:
     for token, bias in request.logit_bias.items():
         if not -100 <= bias <= 100:
             raise InvalidRequest(f"Must be between -100 and 100, got {bias:g}.", f"logit_bias.{token}")
+    check_logprobs(request)
     if len(request.stop) > MAX_STOP:
         raise InvalidRequest(f"At most {MAX_STOP} sequences, got {len(request.stop)}.", "stop")
     routing = request.lmchat.routing

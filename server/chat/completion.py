@@ -26,6 +26,9 @@ def completion_id(provider_id: str) -> str:
 class Report(Protocol):
     """How an answer came to be: what an answer's `lmchat` says. msgspec encodes it as REST has it."""
 
+    #: The model by which the provider says it answered.
+    native_model: str
+
     def to_proto(self) -> pb.RoutingReport:
         """The message of the contract."""
         ...
@@ -34,10 +37,12 @@ class Report(Protocol):
 class Completion(ABC):
     """A whole answer, and the provider's own word for why its first choice ended."""
 
-    __slots__ = ("native_finish_reason",)
+    __slots__ = ("dropped", "native_finish_reason")
 
     def __init__(self, native_finish_reason: str) -> None:
         self.native_finish_reason = native_finish_reason
+        #: Paths of parameters that were left out on the way to the provider.
+        self.dropped: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -46,7 +51,10 @@ class Completion(ABC):
 
     @abstractmethod
     def stamp(self, *, id: str, created: int, model: str, report: Report) -> None:
-        """Set what is the gateway's. `id` and `created` (Unix seconds) stand in where the provider gave none."""
+        """Set what is the gateway's; the provider's own model name goes into the report.
+
+        `id` and `created` (Unix seconds) stand in where the provider gave none.
+        """
 
     @abstractmethod
     def to_proto(self) -> pb.ChatCompletion:
@@ -89,6 +97,7 @@ class JsonCompletion(Completion):
         fields = self._fields
         fields.id = fields.id or id
         fields.created = fields.created or created
+        report.native_model = fields.model
         fields.model = model
         fields.lmchat = report
         self._proto = None
@@ -122,6 +131,7 @@ class ProtoCompletion(Completion):
         message = self._message
         message.id = message.id or id
         message.created = message.created or created
+        report.native_model = message.model
         message.model = model
         message.lmchat.CopyFrom(report.to_proto())
 

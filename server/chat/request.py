@@ -69,6 +69,11 @@ class ChatRequest(ABC):
         """Whether messages may have fields beyond OpenAI's, such as another dialect's signatures."""
 
     @property
+    def requires_parameters(self) -> bool:
+        """Whether the caller wants no endpoint that would leave a parameter out."""
+        return self.options is not None and self.options.routing.require_parameters
+
+    @property
     def needs(self) -> frozenset[str]:
         """What the answer depends on: `tools`, `other_tools`, `json_object`, `json_schema`, `image`, `audio`,
         `file`, `other_parts`, `n`, `audio_output`."""

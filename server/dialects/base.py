@@ -246,6 +246,8 @@ class HttpRequest(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
     method: str = "POST"
+    #: Paths of parameters that this translation left out, beyond what the endpoint drops, e.g. `messages[0].name`.
+    dropped: tuple[str, ...] = ()
 
 
 class Authenticator(Protocol):

@@ -1,8 +1,8 @@
-"""What Envoy reads on this machine: its own copy of envoy.yaml, and the file that names the workers.
+"""The files that Envoy reads: a copy of envoy.yaml for this machine, and the list of workers.
 
 Text in, text out; only `write` touches the disk. Starting and watching Envoy is
-the supervisor's work. Nothing here adds behaviour to the edge: that is all in
-envoy.yaml, and this module only says where things are.
+the supervisor's work. Envoy's behaviour is all in envoy.yaml; this module only
+sets addresses and paths.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _SOCKET_PATH_LIMIT = 107
 
 
 def bootstrap(template: str, *, host: str, port: int, admin: Path, descriptor: Path, endpoints: Path) -> str:
-    """The text of envoy.yaml with this machine's places in it.
+    """The text of envoy.yaml with this machine's addresses and paths.
 
     `host` (an IP address, or `localhost`) and `port` are the listener's, `admin`
     is the admin interface's unix socket, `descriptor` the transcoder's
-    descriptor set, `endpoints` the file that names the workers; its directory is
-    the one Envoy watches. Envoy resolves relative paths against its own
-    directory, so give absolute ones; `endpoints` must exist when it starts.
+    descriptor set, `endpoints` the list of workers, whose directory Envoy watches.
+    Paths must be absolute, since Envoy resolves relative ones against its own
+    directory; `endpoints` must exist when it starts.
 
-    Raises ValueError when the template is not YAML, lacks one of these places,
+    Raises ValueError when the template is not YAML, lacks one of these fields,
     or an address is not one Envoy takes.
     """
     try:
@@ -54,7 +54,7 @@ def bootstrap(template: str, *, host: str, port: int, admin: Path, descriptor: P
 
 
 def endpoints(workers: Sequence[str]) -> str:
-    """The text of the file that names the workers, in Envoy's form; none is fine, then every call is a 503.
+    """The text of the list of workers, in Envoy's format. Without workers every call is a 503.
 
     Each worker is `unix:/path` or `host:port`, as gRPC writes addresses, where
     host is an IP address (`[::1]:50051` for IPv6) or `localhost`: Envoy looks up
@@ -70,7 +70,7 @@ def endpoints(workers: Sequence[str]) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace `path` in one step, so that Envoy reads either the old text or the new one.
+    """Replace `path` atomically, so that Envoy reads either the old text or the new one.
 
     A rename is also the only change that Envoy's watch reports. Makes the
     directory where it is missing. One writer at a time.

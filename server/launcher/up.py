@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import signal
 import socket
 import sys
@@ -19,16 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-import grpc
-import httpx
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from server.launcher import envoy as edge
-from server.launcher import resources
+from server.launcher import envoy, resources
 from server.launcher.preflight import UpFailed, bracketed, prepare
+from server.launcher.readiness import grpc_serving, http_ok
 from server.launcher.supervisor import Child, ChildFailed, Launch, Log
+from server.launcher.welcome import reachable, welcome
 
 WORKER_GRACE = 40.0
 """Seconds a worker has to drain. It takes up to 33 by itself."""
@@ -39,13 +35,10 @@ GRACE = 5.0
 READY_TIMEOUT = 60.0
 """Seconds from the last child being ready to /readyz saying so."""
 
-POLL = 0.05
-"""Seconds between two looks at whether something is ready."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
-    """What `up` is to run. `environ` is the children's environment; `state_dir` holds the key it makes."""
+    """What to run. `environ` is the children's environment; `state_dir` keeps the generated key."""
 
     config: Path | None
     host: str
@@ -66,7 +59,7 @@ async def up(options: UpOptions, *, out: TextIO, err: TextIO) -> int:
     """
     log = Log(err)
     try:
-        envoy, key = prepare(
+        binary, key = prepare(
             host=options.host,
             port=options.port,
             state_dir=options.state_dir,
@@ -76,7 +69,7 @@ async def up(options: UpOptions, *, out: TextIO, err: TextIO) -> int:
         )
         # Short: a unix socket's path has room for about 100 bytes.
         with tempfile.TemporaryDirectory(prefix="lmchat-", ignore_cleanup_errors=True) as runtime:
-            gateway = Gateway(options, envoy=envoy, key=key, runtime=Path(runtime), log=log)
+            gateway = Gateway(options, envoy_binary=binary, key=key, runtime=Path(runtime), log=log)
             return await _run(gateway, log, out)
     except UpFailed as failed:
         log.line("lmchat", str(failed))
@@ -88,10 +81,10 @@ async def up(options: UpOptions, *, out: TextIO, err: TextIO) -> int:
 class Gateway:
     """The children, and what they need to find each other. Raises UpFailed where Envoy cannot be set up."""
 
-    def __init__(self, options: UpOptions, *, envoy: str, key: str | None, runtime: Path, log: Log) -> None:
+    def __init__(self, options: UpOptions, *, envoy_binary: str, key: str | None, runtime: Path, log: Log) -> None:
         self.url = f"http://{bracketed(options.host)}:{options.port}"
         self._options = options
-        self._envoy_binary = envoy
+        self._envoy_binary = envoy_binary
         self._key = key
         self._runtime = runtime
         self._log = log
@@ -105,12 +98,12 @@ class Gateway:
         if options.local_model:
             port = _free_port()
             self._environ["LMCHAT_LOCAL_MODEL_URL"] = f"http://127.0.0.1:{port}/v1"
-            self._models = [Child("local-model", partial(self._local_model, port), log, grace=GRACE)]
+            self._models = [Child("local-model", partial(self._launch_model, port), log, grace=GRACE)]
         self._workers = [
-            Child(f"worker-{i}", partial(self._worker, i), log, grace=WORKER_GRACE, changed=self._announce)
+            Child(f"worker-{i}", partial(self._launch_worker, i), log, grace=WORKER_GRACE, changed=self._announce)
             for i in range(1, options.workers + 1)
         ]
-        self._edges = [Child("envoy", self._envoy, log, grace=GRACE)]
+        self._envoy = Child("envoy", self._launch_envoy, log, grace=GRACE)
         self._announce()
         self._write_bootstrap()
 
@@ -124,23 +117,23 @@ class Gateway:
             raise failed.exceptions[0] from None
         try:
             async with asyncio.timeout(READY_TIMEOUT):
-                await _get(f"{_reachable(self.url)}/readyz")
+                await http_ok(f"{reachable(self.url)}/readyz")
         except TimeoutError:
             raise ChildFailed(f"{self.url}/readyz did not become 200 in {READY_TIMEOUT:g} s") from None
 
     async def roll(self) -> None:
-        """Replace the workers, one at a time. Stops at the first that fails; what ran before it goes on."""
+        """Replace the workers, one at a time. Stops at the first that fails, whose predecessor keeps running."""
         for worker in self._workers:
             try:
                 await worker.replace(self._seen)
             except ChildFailed as failed:
-                self._log.line("lmchat", f"rolling restart given up, the old workers go on: {failed}")
+                self._log.line("lmchat", f"rolling restart given up, the old workers keep running: {failed}")
                 return
         self._log.line("lmchat", "rolling restart done")
 
     async def stop(self) -> None:
-        """Drain the workers, then end Envoy, then the model: nobody goes before those who need him."""
-        for children in (self._workers, self._edges, self._models):
+        """Drain the workers, then end Envoy, then the model: nothing ends before what depends on it."""
+        for children in (self._workers, [self._envoy], self._models):
             await asyncio.gather(*(child.stop() for child in children))
 
     def kill(self) -> None:
@@ -149,72 +142,34 @@ class Gateway:
             child.kill()
 
     def welcome(self) -> str:
-        """What to show when ready: the address, the key, and three calls to paste."""
-        if self._key:
-            key, python_key, imports = self._key, f'"{self._key}"', ""
-            notes = f"API key: {key}\nIt is kept in {self._options.state_dir / 'api-key'}.\n"
-        else:
-            key, python_key, imports = "$LMCHAT_API_KEY", 'os.environ["LMCHAT_API_KEY"]', "import os\n"
-            notes = "Set LMCHAT_API_KEY to one of the configured keys to paste these calls.\n"
-        model = "local/smollm2"
-        if not self._options.local_model:
-            model = "MODEL"
-            notes += "Put one of `lmchat models` for MODEL.\n"
-        beside = Path(sys.executable).with_name("lmchat")
-        lmchat = shlex.quote(str(beside)) if beside.exists() else "lmchat"
-        url = _reachable(self.url)
-        return f"""\
-lmchat ready on {self.url}
-
-{notes}
-With curl (add "stream": true and -N to see it come):
-
-curl {url}/api/v1/chat/completions \\
-  -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
-  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
-
-With the OpenAI SDK, in Python:
-
-{imports}from openai import OpenAI
-client = OpenAI(base_url="{url}/api/v1", api_key={python_key})
-messages = [{{"role": "user", "content": "What is the capital of France?"}}]
-print(client.chat.completions.create(model="{model}", messages=messages).choices[0].message.content)
-
-Over gRPC:
-
-LMCHAT_API_KEY="{key}" {lmchat} chat --url {url} -m {model} "What is the capital of France?"
-"""
+        """The text to print when callers are served."""
+        key_file = self._options.state_dir / "api-key"
+        return welcome(self.url, key=self._key, key_file=key_file, local_model=self._options.local_model)
 
     def _children(self) -> list[Child]:
-        return [*self._models, *self._workers, *self._edges]
+        return [*self._models, *self._workers, self._envoy]
 
-    def _local_model(self, port: int, _: int) -> Launch:
+    def _launch_model(self, port: int, _: int) -> Launch:
         return Launch(
             argv=(*_PYTHON, "server.launcher.local_model", "--port", str(port)),
             env=self._environ,
-            ready=partial(_get, f"http://127.0.0.1:{port}/health"),
+            ready=partial(http_ok, f"http://127.0.0.1:{port}/health"),
         )
 
-    def _worker(self, number: int, launch: int) -> Launch:
+    def _launch_worker(self, number: int, launch: int) -> Launch:
         address = f"unix:{self._runtime}/{number}-{launch}.sock"
         config = () if self._options.config is None else ("--config", str(self._options.config))
         return Launch(
             argv=(
-                *_PYTHON,
-                "server",
-                "serve",
-                "--listen",
-                address,
-                "--shared-stats",
-                str(self._runtime / "shared-stats"),
-                *config,
+                *(*_PYTHON, "server", "serve", "--listen", address),
+                *("--shared-stats", str(self._runtime / "shared-stats"), *config),
             ),
             env=self._environ,
-            ready=partial(_serving, address),
+            ready=partial(grpc_serving, address),
             address=address,
         )
 
-    def _envoy(self, _: int) -> Launch:
+    def _launch_envoy(self, _: int) -> Launch:
         # A worker costs two to three times the CPU that Envoy does for the same calls.
         threads = max(1, self._options.workers // 2)
         return Launch(
@@ -224,26 +179,26 @@ LMCHAT_API_KEY="{key}" {lmchat} chat --url {url} -m {model} "What is the capital
                 *("--disable-hot-restart", "--log-level", "warn", "--file-flush-interval-msec", "1000"),
             ),
             env=self._environ,
-            ready=partial(_get, "http://admin/ready", socket_path=self._admin),
+            ready=partial(http_ok, "http://admin/ready", socket_path=self._admin),
         )
 
     async def _seen(self, worker: Launch) -> None:
-        """Until Envoy sends calls to this worker."""
+        """Returns once Envoy sends calls to this worker."""
         healthy = f"::{worker.address.removeprefix('unix:')}::health_flags::healthy\n"
-        await _get("http://admin/clusters", socket_path=self._admin, containing=healthy)
+        await http_ok("http://admin/clusters", socket_path=self._admin, containing=healthy)
 
     def _announce(self) -> None:
-        """Tell Envoy which workers there are."""
+        """Write the list of workers that Envoy watches."""
         addresses = [launch.address for worker in self._workers for launch in worker.serving]
         try:
-            edge.write(self._endpoints, edge.endpoints(addresses))
+            envoy.write(self._endpoints, envoy.endpoints(addresses))
         except OSError as error:
             self._log.line("lmchat", f"cannot tell Envoy about the workers: {error}")
 
     def _write_bootstrap(self) -> None:
         options = self._options
         try:
-            text = edge.bootstrap(
+            text = envoy.bootstrap(
                 resources.envoy_template().read_text(encoding="utf-8"),
                 host=options.host,
                 port=options.port,
@@ -253,10 +208,10 @@ LMCHAT_API_KEY="{key}" {lmchat} chat --url {url} -m {model} "What is the capital
             )
         except (OSError, ValueError) as error:
             raise UpFailed(str(error)) from None
-        edge.write(self._runtime / "envoy.yaml", text)
+        envoy.write(self._runtime / "envoy.yaml", text)
 
 
-# -P: a folder named `server` where `up` was started must not pass for ours.
+# -P: a folder named `server` in the working directory must not be imported.
 _PYTHON = (sys.executable, "-P", "-m")
 
 
@@ -291,7 +246,7 @@ async def _run(gateway: Gateway, log: Log, out: TextIO) -> int:
 
 
 async def _serve(gateway: Gateway, hangups: asyncio.Event, out: TextIO) -> None:
-    """Start, say so, and replace the workers whenever asked to. Raises ChildFailed."""
+    """Start, print the welcome, and replace the workers at each SIGHUP. Raises ChildFailed."""
     await gateway.start()
     out.write(gateway.welcome())
     out.flush()
@@ -303,14 +258,14 @@ async def _serve(gateway: Gateway, hangups: asyncio.Event, out: TextIO) -> None:
 
 @contextmanager
 def _signals() -> Iterator[tuple[asyncio.Queue[int], asyncio.Event]]:
-    """The signals that end `up`, in order, and whether a SIGHUP asks for new workers."""
+    """The signals that end `up`, in order, and an event that SIGHUP sets for new workers."""
     loop = asyncio.get_running_loop()
     ends: asyncio.Queue[int] = asyncio.Queue()
     hangups = asyncio.Event()
     in_terminal = _in_terminal()
 
     def hangup() -> None:
-        # The terminal's window was closed: that signal too is SIGHUP, and means the end.
+        # Closing a terminal sends SIGHUP too, and means the end.
         if in_terminal and not _in_terminal():
             ends.put_nowait(signal.SIGHUP)
         else:
@@ -334,44 +289,9 @@ def _in_terminal() -> bool:
     return True
 
 
-async def _serving(address: str) -> None:
-    """Until the worker at `address` says SERVING."""
-    backoff = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")]
-    async with grpc.aio.insecure_channel(address, options=backoff) as channel:
-        health: Any = health_pb2_grpc.HealthStub(channel)
-        while True:
-            try:
-                reply = await health.Check(health_pb2.HealthCheckRequest(), timeout=2.0)
-                if reply.status == health_pb2.HealthCheckResponse.SERVING:
-                    return
-            except grpc.aio.AioRpcError:
-                pass
-            await asyncio.sleep(POLL)
-
-
-async def _get(url: str, *, socket_path: Path | None = None, containing: str = "") -> None:
-    """Until GET `url` is 200 and its text has `containing` in it."""
-    request = httpx.Request("GET", url, extensions={"timeout": httpx.Timeout(2.0).as_dict()})
-    async with httpx.AsyncHTTPTransport(uds=str(socket_path) if socket_path else None) as transport:
-        while True:
-            try:
-                response = await transport.handle_async_request(request)
-                text = (await response.aread()).decode(errors="replace")
-                if response.status_code == 200 and containing in text:
-                    return
-            except httpx.TransportError:
-                pass
-            await asyncio.sleep(POLL)
-
-
 def _free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """A port of 127.0.0.1 that is free at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _reachable(url: str) -> str:
-    """The same, for callers on this machine."""
-    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")

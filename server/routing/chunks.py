@@ -20,6 +20,8 @@ class StreamFinisher:
         self._created = created
         #: The public id of the model, for the chunks from here on.
         self.model = model
+        #: The model by which the provider says it answers; of a resumed stream the first.
+        self.native_model = ""
         self._include_usage = include_usage
         self._begun = False
         self._seen: set[int] = set()
@@ -66,6 +68,7 @@ class StreamFinisher:
             self._begun = True
             self._id = chunk.id or self._id
             self._created = chunk.created or self._created
+            self.native_model = chunk.model
         chunk.id = self._id
         chunk.created = self._created
         chunk.model = self.model

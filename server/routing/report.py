@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
@@ -10,6 +10,20 @@ from lmchat.v1 import chat_pb2 as pb
 from server.errors import AttemptRecord, SkippedRecord
 from server.routing.attempts import Success
 from server.routing.plan import Plan
+
+
+class Answer(Protocol):
+    """What a report needs of a completion, or of a stream that has begun."""
+
+    @property
+    def native_finish_reason(self) -> str:
+        """The provider's own word; empty until a stream has ended."""
+        ...
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Paths of parameters that the translation left out."""
+        ...
 
 
 class Report(msgspec.Struct, omit_defaults=True):
@@ -22,12 +36,14 @@ class Report(msgspec.Struct, omit_defaults=True):
     attempts: list[AttemptRecord] | None = None
     skipped: list[SkippedRecord] | None = None
     resumed: bool = False
+    native_model: str = ""
 
     @classmethod
-    def of(cls, plan: Plan, success: Success[Any], native_finish_reason: str) -> Report:
+    def of(cls, plan: Plan, success: Success[Any], answer: Answer) -> Report:
         """Of an answer, or of a stream that has begun. Attempts are listed after a fallback or for debugging."""
         candidate, attempts = success.candidate, success.attempts
-        report = cls(candidate.endpoint.name, len(attempts), [*candidate.dropped], native_finish_reason)
+        dropped = [*candidate.dropped, *answer.dropped]
+        report = cls(candidate.endpoint.name, len(attempts), dropped, answer.native_finish_reason)
         if plan.debug or len(attempts) > 1:
             report.attempts = attempts
         if plan.debug:
@@ -40,7 +56,9 @@ class Report(msgspec.Struct, omit_defaults=True):
         self.tries = len(success.attempts)
         self.attempts = success.attempts
         self.resumed = True
-        self.dropped_params += [name for name in success.candidate.dropped if name not in self.dropped_params]
+        stream, _ = success.result
+        dropped = (*success.candidate.dropped, *stream.dropped)
+        self.dropped_params += [name for name in dropped if name not in self.dropped_params]
 
     def to_proto(self) -> pb.RoutingReport:
         """The message of the contract."""
@@ -50,6 +68,7 @@ class Report(msgspec.Struct, omit_defaults=True):
             dropped_params=self.dropped_params,
             native_finish_reason=self.native_finish_reason,
             resumed=self.resumed,
+            native_model=self.native_model,
         )
         for a in self.attempts or ():
             report.attempts.add(provider=a.provider, model=a.model, status=a.status, reason=a.reason, ms=a.ms)

@@ -70,7 +70,7 @@ class Router:
             routing_plan, self._deadline(routing_plan, timeout), call, tokens=_completion_tokens
         )
         completion = success.result
-        report = Report.of(routing_plan, success, completion.native_finish_reason)
+        report = Report.of(routing_plan, success, completion)
         completion.stamp(
             id=self._ids.new(),
             created=int(self._ids.now()),
@@ -100,7 +100,7 @@ class Router:
         return RoutedStream(
             success,
             finisher,
-            Report.of(routing_plan, success, ""),
+            Report.of(routing_plan, success, success.result[0]),
             self._stats,
             self._ids.clock,
             deadline,

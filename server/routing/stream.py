@@ -85,6 +85,7 @@ class RoutedStream:
             await self._stream.aclose()
         self._stats.stream_completed(self._success.attempt, self._tokens())
         self.report.native_finish_reason = self._stream.native_finish_reason
+        self.report.native_model = self._finisher.native_model
         last = self._finisher.end(self.report.to_proto())
         if last:
             yield last

@@ -5,11 +5,14 @@ from __future__ import annotations
 import httpx
 
 from server.errors import ProviderError, Reason
-from server.wire.exchange import Body
+from server.wire.exchange import MAX_BODY_BYTES, Body
 
 
 async def read_body(body: Body, limit: int | None = None) -> bytes:
-    """All of it, or at least its first `limit` bytes; the body is closed. Raises ProviderError."""
+    """All of it, or at least its first `limit` bytes; the body is closed.
+
+    Raises ProviderError, also for a body of more than MAX_BODY_BYTES.
+    """
     whole = body.whole()
     if whole is not None:
         return whole
@@ -21,6 +24,9 @@ async def read_body(body: Body, limit: int | None = None) -> bytes:
             size += len(piece)
             if limit is not None and size >= limit:
                 break
+            if size > MAX_BODY_BYTES:
+                too_large = f"The provider's response is larger than {MAX_BODY_BYTES} bytes."
+                raise ProviderError(Reason.UPSTREAM_INVALID_RESPONSE, too_large, http_status=200)
     except httpx.TransportError as error:
         raise transport_error(error) from None
     finally:

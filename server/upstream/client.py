@@ -14,10 +14,10 @@ from server.chat.completion import Completion
 from server.chat.request import ChatRequest
 from server.dialects.base import Authenticator, Endpoint, HttpRequest, Translator
 from server.dialects.errors import invalid_response
-from server.errors import ProviderError
+from server.errors import InvalidRequest, ProviderError, Reason
 from server.upstream.body import read_body, timeout_error, transport_error
 from server.upstream.stream import UpstreamStream
-from server.wire.deadlines import Limits
+from server.wire.deadlines import Deadlines
 from server.wire.exchange import Response
 
 #: Bytes of an error body that are read; the rest adds nothing to its meaning.
@@ -51,24 +51,26 @@ class Upstream:
         self._sender = sender
         self._translators = translators
         self._authenticators = authenticators
-        self._limits = Limits()
+        self._deadlines = Deadlines()
 
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
         """One unary call, within `limit` seconds. Raises ProviderError, or InvalidRequest before any call."""
         translator = self._translators[endpoint.dialect]
-        call = translator.request(request, endpoint, stream=False)
+        call = _translate(translator, request, endpoint, stream=False)
         try:
-            with self._limits.after(min(limit, endpoint.timeouts.total)):
+            with self._deadlines.after(min(limit, endpoint.timeouts.total)):
                 response = await self._send(endpoint, call, translator)
                 body = await read_body(response.body)
         except TimeoutError:
             raise timeout_error("did not answer in time") from None
-        return translator.completion(body, request)
+        completion = translator.completion(body, request)
+        completion.dropped = call.dropped
+        return completion
 
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> UpstreamStream:
         """One streamed call, not yet opened. Raises InvalidRequest for what the dialect cannot say."""
         translator = self._translators[endpoint.dialect]
-        call = translator.request(request, endpoint, stream=True)
+        call = _translate(translator, request, endpoint, stream=True)
 
         async def send() -> Response:
             response = await self._send(endpoint, call, translator)
@@ -78,7 +80,10 @@ class Upstream:
                 raise invalid_response("JSON where a stream was asked for")
             return response
 
-        return UpstreamStream(send, translator.decoder(request), request.choices, endpoint.timeouts, self._limits)
+        decoder = translator.decoder(request)
+        return UpstreamStream(
+            send, decoder, request.choices, endpoint.timeouts, self._deadlines, dropped=call.dropped
+        )
 
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> Response:
         """A 2xx response whose body is unread; anything else raises."""
@@ -97,3 +102,13 @@ class Upstream:
         except ProviderError:  # the body broke off; the status says enough
             body = b""
         raise translator.error(response.status, response.texts(), body)
+
+
+def _translate(translator: Translator, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
+    """The provider's request. Raises InvalidRequest, also where it would lack what the caller requires."""
+    call = translator.request(request, endpoint, stream=stream)
+    if call.dropped and request.requires_parameters:
+        raise InvalidRequest(
+            f"would drop: {', '.join(call.dropped)}", call.dropped[0], reason=Reason.UNSUPPORTED_FEATURE
+        )
+    return call

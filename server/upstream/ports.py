@@ -26,6 +26,11 @@ class Stream(Protocol):
         """The provider's own word for why it ended; empty until then."""
         ...
 
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Paths of parameters that were left out on the way to the provider; known once it is open."""
+        ...
+
     async def open(self, limit: float) -> Chunks:
         """All chunks up to and with the first content, within `limit` seconds. Raises ProviderError."""
         ...

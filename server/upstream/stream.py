@@ -16,7 +16,7 @@ from server.dialects.base import StreamDecoder
 from server.errors import ProviderError, StreamTruncated
 from server.upstream.body import timeout_error, transport_error
 from server.upstream.ports import Chunks, has_content
-from server.wire.deadlines import Limits
+from server.wire.deadlines import Deadlines
 from server.wire.exchange import Body, Response
 
 #: Seconds to wait for what a provider may still send (usage, its end mark) after the last finish_reason.
@@ -32,13 +32,16 @@ class UpstreamStream:
         decoder: StreamDecoder,
         choices: int,
         timeouts: Timeouts,
-        limits: Limits,
+        deadlines: Deadlines,
+        *,
+        dropped: tuple[str, ...] = (),
     ) -> None:
+        self.dropped = dropped
         self._send: Callable[[], Awaitable[Response]] | None = send
         self._decoder = decoder
         self._wanted = choices
         self._timeouts = timeouts
-        self._limits = limits
+        self._deadlines = deadlines
         self._body: Body | None = None
         self._seen: set[int] = set()
         self._finished: set[int] = set()
@@ -59,7 +62,7 @@ class UpstreamStream:
             raise RuntimeError("opened twice")
         held: Chunks = []
         try:
-            with self._limits.after(min(limit, self._timeouts.first_token)):
+            with self._deadlines.after(min(limit, self._timeouts.first_token)):
                 response = await send()
                 del send
                 self._body = response.body
@@ -81,7 +84,7 @@ class UpstreamStream:
         while not self._ended:
             complete = len(self._seen) >= self._wanted and self._finished >= self._seen
             try:
-                with self._limits.until(min(now() + (min(idle, TAIL_TIMEOUT) if complete else idle), deadline)):
+                with self._deadlines.until(min(now() + (min(idle, TAIL_TIMEOUT) if complete else idle), deadline)):
                     chunks = await self._read()
             except (TimeoutError, ProviderError) as error:
                 if complete:  # the answer is whole; how the connection ends adds nothing

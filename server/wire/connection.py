@@ -1,122 +1,162 @@
-"""aiohttp's end of a connection to a provider, with llhttp as its parser, by way of httptools.
+"""The client's end of one HTTP/1.1 connection: an asyncio protocol around llhttp, by way of httptools.
 
-aiohttp's own reader (a queue of messages, a multidict, a stream with timers)
-costs more than the rest of a small call. One parser serves all answers of a
-connection.
+One parser serves all responses of a connection. The state says what the next bytes mean:
+
+    State         meaning                                          next state, and what leads to it
+    IDLE          a request may be sent; bytes would be unasked    HEADERS or HEADERS_ONLY: listen();
+                                                                   MUST_CLOSE: unasked bytes, end of input
+    HEADERS       the headers of a final response are awaited      BODY: they are complete
+    HEADERS_ONLY  the same, where no body follows: HEAD, CONNECT   MUST_CLOSE: they are complete
+    BODY          the body of the response is awaited              IDLE: its end; MUST_CLOSE: its end, where the
+                                                                   server closes or has sent more than the response
+    MUST_CLOSE    no further request may be sent                   CLOSED
+    CLOSED        the socket is closed, or about to be             none
+
+From every state, a violation of the protocol leads to MUST_CLOSE, and drop() or the loss of the socket to CLOSED.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from enum import Enum, auto
+from typing import Protocol, cast
 
 import httptools
 import httpx
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
 
-#: Bytes of headers, and of trailers. Providers send some 2,000.
-_MOST_HEADERS = 2**17
+#: Bytes of headers, and of trailers. Providers send about 2,000.
+MAX_HEADER_BYTES = 128 * 1024
 
 Headers = list[tuple[bytes, bytes]]
-"""As they were sent."""
+"""Names and values as the server sent them."""
+
+
+class State(Enum):
+    """See the table at the head of the module."""
+
+    IDLE = auto()
+    HEADERS = auto()
+    HEADERS_ONLY = auto()
+    BODY = auto()
+    MUST_CLOSE = auto()
+    CLOSED = auto()
+
+
+_HEADERS = frozenset({State.HEADERS, State.HEADERS_ONLY})
+_COMPLETE = frozenset({State.IDLE, State.MUST_CLOSE})
 
 
 class Listener(Protocol):
-    """Whom an answer is for."""
+    """What a response is delivered to."""
 
     def begin(self, status: int, headers: Headers) -> None:
-        """An answer begins; not an interim one."""
+        """The headers of the final response; interim ones (1xx) are skipped."""
 
     def add(self, data: bytes) -> None:
-        """Some of its body; then comes `more` or `end`."""
+        """A part of the body; `more` or `end` follows."""
 
     def more(self) -> None:
-        """What one read brought has been told."""
+        """Everything one read brought has been delivered."""
 
     def end(self) -> None:
-        """The answer is complete. The connection listens to nobody now; if it is `ready`, it can serve others."""
+        """The response is complete. The connection has no listener any more; if `ready`, it can be released."""
 
     def fail(self, error: httpx.TransportError) -> None:
-        """The rest is not to be understood."""
+        """The server violates the protocol; the rest of the response is lost."""
 
     def lost(self, error: BaseException | None) -> None:
-        """The connection is closed, in order or by `error`, before the end of the answer."""
+        """The socket was closed, in order or by `error`, before the end of the response."""
 
 
-class Receiver(ResponseHandler):
-    """Has one listener at a time. Whoever has it drops it in the end, or releases it if it is `ready`."""
+class Connection(asyncio.Protocol):
+    """One connection, with one listener at a time. Its user drops it in the end, or releases it if it is `ready`.
+
+    `loop` is the running event loop.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
         self.loop = loop
-        self._connection: Connection | None = None
-        self._done: Callable[[Receiver], None] | None = None
+        self.transport: asyncio.Transport | None = None
+        #: Done when the socket is closed.
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self._state = State.IDLE
+        self._pool: Callable[[Connection], None] | None = None
         self._listener: Listener | None = None
-        self._llhttp: httptools.HttpResponseParser | None = _parser(self)
-        #: Whether anything came that was not asked for, or after which nothing can.
-        self._spoilt = False
+        self._parser: httptools.HttpResponseParser | None = _parser(self)
         self._headers: Headers = []
-        self._room = _MOST_HEADERS
-        self._bodiless = False
-        self._begun = False
-        self._complete = False
+        self._header_bytes_left = MAX_HEADER_BYTES
+        self._writable: asyncio.Future[None] | None = None  # None while the write buffer has room
 
-    def lend(self, connection: Connection, done: Callable[[Receiver], None]) -> None:
-        """It is the end of `connection`, which lives as long; `done` gets it when it is released."""
-        self._connection = connection
-        self._done = done
+    def lend(self, pool: Callable[[Connection], None]) -> None:
+        """`pool` gets the connection when it is released."""
+        self._pool = pool
 
     def listen(self, listener: Listener, *, bodiless: bool) -> None:
-        """The next answer is for `listener`. `bodiless`: what its headers say of a body is not meant."""
+        """Deliver the next response to `listener`. `bodiless`: no body follows, whatever its headers say."""
         self._listener = listener
         self._headers = []
-        self._room = _MOST_HEADERS
-        self._bodiless = bodiless
-        self._begun = self._complete = False
+        self._header_bytes_left = MAX_HEADER_BYTES
+        self._state = State.HEADERS_ONLY if bodiless else State.HEADERS
 
     def ready(self) -> bool:
-        """Whether it can serve a call."""
-        return not self._spoilt and self.transport is not None and not self.transport.is_closing()
+        """Whether a request can be sent."""
+        return self._state is State.IDLE and self.transport is not None and not self.transport.is_closing()
 
     def release(self) -> None:
-        """Leave it to other calls."""
-        if self._done is not None:
-            self._done(self)
+        """Return the connection to its pool."""
+        if self._pool is not None:
+            self._pool(self)
 
     def drop(self) -> None:
-        """Close the connection: what is still underway goes nowhere."""
-        self._listener = self._done = self._llhttp = None  # the last would keep it until the next collection
-        self._spoilt = True
-        self.abort()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        """Close the socket at once, without waiting for what is in flight."""
+        self._listener = self._pool = self._parser = None  # the parser refers back: a cycle, which this breaks
+        self._state = State.CLOSED
+        if self.transport is not None:
+            self.transport.abort()
+            self.transport = None
 
-    # What the socket says
+    def detach(self) -> asyncio.Transport | None:
+        """Give up the transport, to which another protocol is attached; None where the socket is closed."""
+        transport, self.transport = self.transport, None
+        self.drop()
+        return transport
+
+    async def drain(self) -> None:
+        """Wait until the write buffer has room. Raises ConnectionResetError when the socket is closed."""
+        if self._writable is not None:
+            await self._writable
+        if self.transport is None:
+            raise ConnectionResetError("the connection is closed")
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is connected."""
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came. Without a listener it is a proxy that answers, or a server that speaks unasked."""
-        listener, parser = self._listener, self._llhttp
+        """The socket has read `data`."""
+        listener, parser = self._listener, self._parser
         if listener is None or parser is None:
-            self._spoilt = True
-            super().data_received(data)
+            if self._state is State.IDLE:
+                self._state = State.MUST_CLOSE
             return
         failure = ""
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            failure = "The server wants to go on in another protocol."
+            failure = "The server switches to another protocol."
         except httptools.HttpParserError as error:
             failure = str(error) or type(error).__name__
-        if not self._begun:
-            self._room -= len(data)
-        if self._room < 0:
-            failure = "The headers are too large."
-        if failure:
-            self._spoilt = True
-        if self._complete:
+        if self._state in _HEADERS:
+            self._header_bytes_left -= len(data)
+        if self._header_bytes_left < 0:
+            failure = f"The headers are too large: more than {MAX_HEADER_BYTES} bytes."
+        complete = self._state in _COMPLETE
+        if failure and self._state is not State.CLOSED:
+            self._state = State.MUST_CLOSE
+        if complete:
             self._listener = None
             listener.end()
         elif failure:
@@ -125,62 +165,71 @@ class Receiver(ResponseHandler):
             listener.more()
 
     def eof_received(self) -> None:
-        """Nothing more comes; the socket is about to be closed."""
-        self._spoilt = True
-        super().eof_received()
+        """The server sends nothing more; the socket closes next."""
+        if self._state is State.IDLE:
+            self._state = State.MUST_CLOSE
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The socket is closed."""
-        self._spoilt = True
+        self._state = State.CLOSED
+        self.transport = None
+        self.resume_writing()
+        if not self.closed.done():
+            self.closed.set_result(None)
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.lost(exc)
-        super().connection_lost(exc)
 
-    # What the parser says
+    def pause_writing(self) -> None:
+        """The write buffer is full."""
+        self._writable = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        """The write buffer has room again."""
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    # httptools' callbacks
 
     def on_message_begin(self) -> None:
-        """An answer begins. After one that is complete, nobody asked for it."""
-        if self._complete:
-            self._spoilt = True
+        """A response begins; after a complete one, an unasked one."""
+        if self._state is State.IDLE:
+            self._state = State.MUST_CLOSE
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which is passed over."""
-        if not self._begun:
-            self._headers.append((name, value))
+        """A header, or a trailer, which is skipped."""
+        if self._state is State.BODY:
+            self._header_bytes_left -= len(name) + len(value)
         else:
-            self._room -= len(name) + len(value)
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Those of an answer, or of a `100 Continue` before it."""
-        if self._listener is None or self._llhttp is None or self._begun:
+        """The headers of a response, interim or final."""
+        if self._listener is None or self._parser is None or self._state not in _HEADERS:
             return
-        status = self._llhttp.get_status_code()
-        if status < 200:
-            self._headers = []
-            return
-        self._begun = True
+        status = self._parser.get_status_code()
         headers, self._headers = self._headers, []
+        if status < 200:
+            return
+        # The parser would wait for the body of a bodiless response, and is of no use after it.
+        self._state = State.BODY if self._state is State.HEADERS else State.MUST_CLOSE
         self._listener.begin(status, headers)
-        if self._bodiless:  # the parser would wait for a body
-            self._complete = self._spoilt = True
 
     def on_body(self, data: bytes) -> None:
-        """Some of the body."""
-        if self._listener is not None and not self._complete:
+        """A part of the body."""
+        if self._listener is not None and self._state is State.BODY:
             self._listener.add(data)
 
     def on_message_complete(self) -> None:
-        """The end of an answer."""
-        if self._llhttp is not None and self._begun and not self._complete:
-            self._complete = True
-            if not self._llhttp.should_keep_alive():
-                self._spoilt = True
+        """The end of a response, interim or final."""
+        if self._parser is not None and self._state is State.BODY:
+            self._state = State.IDLE if self._parser.should_keep_alive() else State.MUST_CLOSE
 
 
-def _parser(receiver: Receiver) -> httptools.HttpResponseParser:
-    """As strict as aiohttp's."""
-    parser = httptools.HttpResponseParser(receiver)
+def _parser(connection: Connection) -> httptools.HttpResponseParser:
+    """A parser that accepts the header values, line ends and chunk sizes that servers get wrong in practice."""
+    parser = httptools.HttpResponseParser(connection)
     parser.set_dangerous_leniencies(
         lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
     )

@@ -1,9 +1,9 @@
-"""asyncio.timeout for limits that seldom run out, at a third of its cost.
+"""asyncio.timeout for deadlines that are seldom reached, at a third of its cost.
 
-Nearly every limit of a call to a provider is minutes away when the call is over,
-and to make and cancel one of the loop's timers costs as much as to parse the
-answer. So a limit gets a timer when its time has nearly come; until then it is
-one of a set that is looked through once a second.
+Nearly every deadline of a call to a provider is minutes away when the call is
+over, and making and cancelling one of the loop's timers costs as much as parsing
+the response. So a deadline gets a timer only when it is near; until then it is in
+a set that is looked through once a second.
 """
 
 from __future__ import annotations
@@ -11,57 +11,60 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-#: Seconds between two looks, and how near a limit is that has a timer: more than that, so that none is missed.
-_TICK, _NEAR = 1.0, 2.0
+#: Seconds between two looks at the distant deadlines.
+_SWEEP_INTERVAL = 1.0
+#: Seconds from which on a deadline has a timer: more than _SWEEP_INTERVAL, so that none is missed.
+_TIMER_RANGE = 2.0
 
 
-class Limits:
-    """Makes limits; for use on one event loop."""
+class Deadlines:
+    """Makes deadlines; for use on one event loop."""
 
     def __init__(self) -> None:
-        #: Limits that have no timer yet.
-        self.far: set[Limit] = set()
-        self._ticks = False
+        #: Deadlines that have no timer yet.
+        self.distant: set[Deadline] = set()
+        self._sweeping = False
 
-    def until(self, when: float) -> Limit:
-        """`with` it, what takes longer than the loop's time `when` is cancelled, and raises TimeoutError."""
-        return Limit(self, asyncio.get_running_loop(), when)
+    def until(self, when: float) -> Deadline:
+        """A context manager that cancels its body at the loop's time `when`, and then raises TimeoutError."""
+        return Deadline(self, asyncio.get_running_loop(), when)
 
-    def after(self, seconds: float) -> Limit:
+    def after(self, seconds: float) -> Deadline:
         """The same for a time from now."""
         loop = asyncio.get_running_loop()
-        return Limit(self, loop, loop.time() + seconds)
+        return Deadline(self, loop, loop.time() + seconds)
 
-    def tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look through `far`, now and then."""
-        if not self._ticks:
-            self._ticks = True
-            loop.call_later(_TICK, self._look, loop)
+    def add(self, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
+        """Give `deadline` a timer when it is near."""
+        self.distant.add(deadline)
+        if not self._sweeping:
+            self._sweeping = True
+            loop.call_later(_SWEEP_INTERVAL, self._sweep, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        near = loop.time() + _NEAR
-        for limit in [limit for limit in self.far if limit.when <= near]:
-            self.far.remove(limit)
-            limit.arm()
-        self._ticks = False
-        if self.far:
-            self.tick(loop)
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        near = loop.time() + _TIMER_RANGE
+        for deadline in [deadline for deadline in self.distant if deadline.when <= near]:
+            self.distant.remove(deadline)
+            deadline.arm()
+        self._sweeping = bool(self.distant)
+        if self._sweeping:
+            loop.call_later(_SWEEP_INTERVAL, self._sweep, loop)
 
 
-class Limit:
-    """See `Limits.until`. As asyncio.Timeout does, it tells its own cancelling of the task from others'."""
+class Deadline:
+    """See `Deadlines.until`. Like asyncio.Timeout, it tells its own cancelling of the task from others'."""
 
-    __slots__ = ("_cancelling", "_expired", "_limits", "_loop", "_task", "_timer", "when")
+    __slots__ = ("_cancelling", "_deadlines", "_expired", "_loop", "_task", "_timer", "when")
 
-    def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop, when: float) -> None:
-        self._limits = limits
+    def __init__(self, deadlines: Deadlines, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        self._deadlines = deadlines
         self._loop = loop
         self.when = when
         self._timer: asyncio.TimerHandle | None = None
         self._expired = False
 
     def arm(self) -> None:
-        """Have the loop see to it."""
+        """Set a timer of the loop."""
         self._timer = self._loop.call_at(self.when, self._expire)
 
     def _expire(self) -> None:
@@ -71,20 +74,19 @@ class Limit:
     def __enter__(self) -> None:
         task = asyncio.current_task(self._loop)
         if task is None:
-            raise RuntimeError("a limit needs a task")
+            raise RuntimeError("a deadline needs a task")
         self._task = task
         self._cancelling = task.cancelling()
-        if self.when <= self._loop.time() + _NEAR:
+        if self.when <= self._loop.time() + _TIMER_RANGE:
             self.arm()
         else:
-            self._limits.far.add(self)
-            self._limits.tick(self._loop)
+            self._deadlines.add(self, self._loop)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._timer is None:
-            self._limits.far.discard(self)
+            self._deadlines.distant.discard(self)
             return
         self._timer.cancel()
         if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""Compression taken off a body, as its bytes come."""
+"""Incremental decompression of response bodies: gzip and deflate."""
 
 from __future__ import annotations
 
@@ -7,43 +7,49 @@ from collections.abc import Iterator
 
 import httpx
 
-#: Bytes of a piece.
-_PIECE = 2**18
+#: Bytes of one decompressed piece.
+_PIECE_SIZE = 256 * 1024
+#: Decompressed bytes of one body, however it is read: deflate can expand its input a thousandfold.
+MAX_DECOMPRESSED_BYTES = 256 * 1024 * 1024
 
 
-class Inflater:
-    """Takes compression off a body."""
+class Decompressor:
+    """Decompresses one body. `encoding` is `gzip` or `deflate`."""
 
     def __init__(self, encoding: bytes) -> None:
         self._deflate = encoding == b"deflate"
         self._decoder: zlib._Decompress | None = None
+        self._left = MAX_DECOMPRESSED_BYTES
 
     @classmethod
-    def of(cls, encoding: bytes) -> Inflater | None:
-        """One for that `content-encoding`, if it is one of those we ask for."""
+    def of(cls, encoding: bytes) -> Decompressor | None:
+        """One for that `content-encoding`, if it is one that requests ask for."""
         encoding = encoding.strip().lower()
         return cls(encoding) if encoding in (b"gzip", b"x-gzip", b"deflate") else None
 
     @property
-    def done(self) -> bool:
-        """Whether what came so far, if anything did, is the whole of it."""
+    def complete(self) -> bool:
+        """Whether the bytes so far, if there were any, are a whole compressed body."""
         return self._decoder is None or self._decoder.eof
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What `data` stands for, in pieces, since it may be a thousand times as much. Raises httpx.ReadError."""
+        """`data` decompressed, in pieces. Raises httpx.ReadError: for corrupt data, or past the limit."""
         try:
             while data:
                 if self._decoder is None or self._decoder.eof:
-                    self._decoder = zlib.decompressobj(self._bits(data))
-                piece = self._decoder.decompress(data, _PIECE)
+                    self._decoder = zlib.decompressobj(self._format(data))
+                piece = self._decoder.decompress(data, _PIECE_SIZE)
+                self._left -= len(piece)
+                if self._left < 0:
+                    raise httpx.ReadError(f"The response is larger than {MAX_DECOMPRESSED_BYTES} bytes.")
                 if piece:
                     yield piece
                 data = self._decoder.unconsumed_tail or self._decoder.unused_data
         except zlib.error as error:
-            raise httpx.ReadError(f"The compressed answer cannot be read: {error}") from None
+            raise httpx.ReadError(f"The compressed response cannot be read: {error}") from None
 
-    def _bits(self, data: bytes) -> int:
-        """zlib's name of the format. Some leave out the header that `deflate` has (RFC 9110, 8.4.1.2)."""
+    def _format(self, data: bytes) -> int:
+        """zlib's number for the format. Some servers omit the header that `deflate` has (RFC 9110, 8.4.1.2)."""
         if not self._deflate:
             return 16 + zlib.MAX_WBITS
         return zlib.MAX_WBITS if data[0] & 15 == 8 else -zlib.MAX_WBITS

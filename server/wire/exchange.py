@@ -1,26 +1,40 @@
-"""One HTTP/1.1 request and its answer, on a connection that aiohttp made. Failures are httpx's."""
+"""One HTTP/1.1 request and its response on a connection. Raises httpx's errors.
+
+The state says how far the response has come:
+
+    State             meaning                                           next state, and what leads to it
+    WAITING           the response's headers are awaited                BODY or BODY_UNTIL_CLOSE: begin(); FAILED
+    BODY              a body with a length or chunks is being received  COMPLETE: end(); FAILED: fail(), lost()
+    BODY_UNTIL_CLOSE  the same, ended by the end of the connection      COMPLETE: end(), lost() in order; FAILED
+    COMPLETE          the whole response was received; parts of it      none
+                      may still have to be read
+    FAILED            the rest of the response is lost                  none
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
+from enum import Enum, auto
 from typing import Protocol, Self
 
 import httpx
 import msgspec
 
-from server.wire.connection import Headers, Receiver
-from server.wire.decompress import Inflater
+from server.wire.connection import Connection, Headers
+from server.wire.decompress import Decompressor
 
-#: Bytes handed to a connection at once; larger bodies go as fast as the provider takes them.
-_PIECE = 2**18
-#: With so many unread bytes of an answer, no more are taken from the socket.
-_MOST_UNREAD = 2**18
+#: Bytes of a response body that is read as a whole; Envoy's limit for a response to a caller is the same.
+MAX_BODY_BYTES = 64 * 1024 * 1024
+#: Bytes written to a socket at once; a larger request body is sent as fast as the provider takes it.
+_WRITE_SIZE = 256 * 1024
+#: With more unread bytes of a response than this, reading from the socket pauses.
+MAX_UNREAD_BYTES = 256 * 1024
 
 
 class Body(Protocol):
-    """A body's bytes as they come, never waiting to fill a buffer. Whoever has it closes it, read or not."""
+    """A body's bytes as they come, without waiting to fill a buffer. Its user closes it, read or not."""
 
     def __aiter__(self) -> Self:
         """Itself: it is read once."""
@@ -31,16 +45,16 @@ class Body(Protocol):
         ...
 
     def whole(self) -> bytes | None:
-        """All of it, where it has come already; else it is to be iterated."""
+        """The whole body where it has been received already; None where it has to be iterated."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of the connection, which is closed unless the whole answer has come."""
+        """Give up the connection: closes the socket unless the whole response has been received."""
         ...
 
 
 class Response(msgspec.Struct, frozen=True):
-    """An answer's status, its headers as they were sent, and its body."""
+    """A response's status, its headers as the server sent them, and its body."""
 
     status: int
     headers: Headers
@@ -51,7 +65,7 @@ class Response(msgspec.Struct, frozen=True):
         return next((_text(value) for key, value in self.headers if key.lower() == name), "")
 
     def texts(self) -> dict[str, str]:
-        """All headers, their names in lower case. Of those that come twice, the first."""
+        """All headers, their names in lower case; the first of those that come twice."""
         return {_text(name).lower(): _text(value) for name, value in reversed(self.headers)}
 
 
@@ -59,42 +73,54 @@ def _text(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
-class Exchange:
-    """`run` it once, and close it in any case; it is the body of the response that comes of it.
+class State(Enum):
+    """See the table at the head of the module."""
 
-    As soon as the whole answer has come, read or not, the connection is left to other calls, if it can serve them.
+    WAITING = auto()
+    BODY = auto()
+    BODY_UNTIL_CLOSE = auto()
+    COMPLETE = auto()
+    FAILED = auto()
+
+
+class Exchange:
+    """`run` it once and close it in any case; it is the body of the response that `run` returns.
+
+    As soon as the whole response has been received, read or not, the connection is released, if it is reusable.
     """
 
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver: Receiver | None = receiver
-        self._loop = receiver.loop
+    def __init__(self, connection: Connection) -> None:
+        self._connection: Connection | None = connection
+        self._loop = connection.loop
+        self._state = State.WAITING
         self._sending: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._error: httpx.TransportError | None = None
-        self._status = 0  # until all headers are there
+        self._error: httpx.TransportError = httpx.ReadError("The server closed the connection.")
+        self._status = 0
         self._headers: Headers = []
-        self._to_end = False  # the body ends with the connection
-        self._inflater: Inflater | None = None
-        self._inflated: Iterator[bytes] = iter(())
+        self._decompressor: Decompressor | None = None
+        self._decompressed: Iterator[bytes] = iter(())
         self._pieces: list[bytes] = []
         self._unread = 0
         self._paused = False
-        self._complete = False
 
     async def run(self, head: bytes, body: bytes) -> Response:
-        """Send, and return when the response's headers are there. The request is not kept: streams are long."""
-        receiver = self._receiver
-        if receiver is None or receiver.transport is None:
-            raise httpx.ReadError("The server closed the connection.")
-        receiver.listen(self, bodiless=head.startswith(b"HEAD "))
-        if len(body) <= _PIECE:
-            receiver.transport.write(head + body)
+        """Send a request, and return when the response's headers are there. Raises httpx.TransportError.
+
+        The request is not kept, since a stream may last for minutes.
+        """
+        connection = self._connection
+        if connection is None or connection.transport is None:
+            raise self._error
+        connection.listen(self, bodiless=head.startswith(b"HEAD "))
+        if len(body) <= _WRITE_SIZE:
+            connection.transport.write(head + body)
         else:
-            receiver.transport.write(head)
-            self._sending = asyncio.create_task(_send(receiver, body))
-        while self._error is None and not self._status:
+            connection.transport.write(head)
+            self._sending = asyncio.create_task(_send(connection, body))
+        while self._state is State.WAITING:
             await self._change()
-        if self._error is not None:
+        if self._state is State.FAILED:
             raise self._error
         headers, self._headers = self._headers, []
         return Response(self._status, headers, self)
@@ -104,30 +130,30 @@ class Exchange:
 
     async def __anext__(self) -> bytes:
         while True:
-            if self._inflater is not None:
-                piece = next(self._inflated, None)
+            if self._decompressor is not None:
+                piece = next(self._decompressed, None)
                 if piece is not None:
                     return piece
             while not self._pieces:
-                if self._complete:
-                    if self._inflater is not None and not self._inflater.done:
-                        raise httpx.ReadError("The compressed answer is not complete.")
+                if self._state is State.COMPLETE:
+                    if self._decompressor is not None and not self._decompressor.complete:
+                        raise httpx.ReadError("The compressed response is not complete.")
                     raise StopAsyncIteration
-                if self._error is not None:
+                if self._state is State.FAILED:
                     raise self._error
                 await self._change()
             data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces.clear()
             self._unread = 0
             if self._paused:
-                self._read_on(True)
-            if self._inflater is None:
+                self._pause(False)
+            if self._decompressor is None:
                 return data
-            self._inflated = self._inflater.feed(data)
+            self._decompressed = self._decompressor.feed(data)
 
     def whole(self) -> bytes | None:
-        """See `Body`. Small answers mostly come in one piece."""
-        if not self._complete or self._inflater is not None:
+        """See `Body`. Small responses mostly come in one read."""
+        if self._state is not State.COMPLETE or self._decompressor is not None:
             return None
         data = b"".join(self._pieces)
         self._pieces.clear()
@@ -138,77 +164,78 @@ class Exchange:
         self.close()
 
     def close(self) -> None:
-        """Close the connection, if it is not done with: what the provider still has to send goes nowhere."""
-        receiver, self._receiver = self._receiver, None
+        """Close the connection unless it was released: what the provider still sends is not received."""
+        connection, self._connection = self._connection, None
         if self._sending is not None:
             self._sending.cancel()
-        if receiver is not None:
-            receiver.drop()
+        if connection is not None:
+            connection.drop()
 
-    # What the receiver says
+    # Listener
 
     def begin(self, status: int, headers: Headers) -> None:
-        """See `Listener`; so for the others."""
+        """See `Listener`, as for the methods below."""
         self._status = status
         self._headers = headers
-        self._to_end = True
+        self._state = State.BODY_UNTIL_CLOSE
         for name, value in headers:
             name = name.lower()
             if name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower()):
-                self._to_end = False
+                self._state = State.BODY
             elif name == b"content-encoding":
-                self._inflater = Inflater.of(value)
+                self._decompressor = Decompressor.of(value)
 
     def add(self, data: bytes) -> None:
-        """Some of the body."""
+        """A part of the body."""
         self._pieces.append(data)
         self._unread += len(data)
 
     def more(self) -> None:
-        """There may be something to read; with too much of it, no more is taken from the socket."""
-        if self._unread > _MOST_UNREAD and not self._paused:
-            self._read_on(False)
+        """There may be something to read; with too much of it, reading from the socket pauses."""
+        if self._unread > MAX_UNREAD_BYTES and not self._paused:
+            self._pause(True)
         self._wake()
 
     def end(self) -> None:
-        """The whole answer is here; the connection can serve another call if the whole request is there."""
-        self._complete = True
-        receiver = self._receiver
-        if receiver is None or not receiver.ready() or (self._sending is not None and not self._sending.done()):
+        """The whole response is here. A connection is reusable if the whole request was sent as well."""
+        self._state = State.COMPLETE
+        connection = self._connection
+        sent = self._sending is None or self._sending.done()
+        if connection is None or not connection.ready() or not sent:
             self.close()
         else:
             if self._paused:
-                self._read_on(True)
-            self._receiver = None
-            receiver.release()
+                self._pause(False)
+            self._connection = None
+            connection.release()
         self._wake()
 
     def fail(self, error: httpx.TransportError) -> None:
-        """The rest of the answer is lost."""
-        self._error = error
+        """The rest of the response is lost."""
+        self._state, self._error = State.FAILED, error
         self.close()
         self._wake()
 
     def lost(self, error: BaseException | None) -> None:
         """The connection is closed, in order or by `error`."""
-        if self._to_end and error is None:
-            self._complete = True
-        elif self._error is None:
-            self._error = httpx.ReadError(str(error or "") or "The server closed the connection.")
+        if self._state is State.BODY_UNTIL_CLOSE and error is None:
+            self._state = State.COMPLETE
+        else:
+            self._state = State.FAILED
+            if error is not None and str(error):
+                self._error = httpx.ReadError(str(error))
         self.close()
         self._wake()
 
-    # What comes of it
-
-    def _read_on(self, on: bool) -> None:
-        """Take more from the socket, or no more for now."""
-        transport = self._receiver.transport if self._receiver is not None else None
+    def _pause(self, paused: bool) -> None:
+        """Stop or resume reading from the socket."""
+        transport = self._connection.transport if self._connection is not None else None
         if transport is not None:
-            self._paused = not on
-            (transport.resume_reading if on else transport.pause_reading)()
+            self._paused = paused
+            (transport.pause_reading if paused else transport.resume_reading)()
 
     def _change(self) -> asyncio.Future[None]:
-        """To be awaited: something has changed."""
+        """Awaits the next call of the listener."""
         self._waiter = self._loop.create_future()
         return self._waiter
 
@@ -218,12 +245,11 @@ class Exchange:
             waiter.set_result(None)
 
 
-async def _send(receiver: Receiver, body: bytes) -> None:
-    """Hand a large body over as fast as the provider takes it. A break is for who reads the answer to notice."""
+async def _send(connection: Connection, body: bytes) -> None:
+    """Send a large body as fast as the provider takes it. A lost socket is reported by the response."""
     view = memoryview(body)
     with suppress(ConnectionError):
-        for start in range(0, len(body), _PIECE):
-            await receiver._drain_helper()
-            if receiver.transport is None:
-                return
-            receiver.transport.write(view[start : start + _PIECE])
+        for start in range(0, len(body), _WRITE_SIZE):
+            await connection.drain()
+            if connection.transport is not None:
+                connection.transport.write(view[start : start + _WRITE_SIZE])

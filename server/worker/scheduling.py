@@ -1,12 +1,12 @@
-"""How the kernel shares cores among a worker's threads (Linux; elsewhere nothing happens).
+"""The scheduling policy of a worker's threads (Linux; elsewhere nothing happens).
 
-gRPC hands each step of a call on to another of its threads, and the kernel mostly
-runs a thread that wakes at once, in the place of the one that is at work: a busy
-worker is interrupted four times a call, and comes back to cold caches. Under
-SCHED_BATCH threads that wake wait their turn, for what sched(7) calls workloads
-without extra preemptions between their own tasks: 10 to 17 % more calls, with a
-fifth less CPU. But behind other programs that leave no core idle, each wait is
-some milliseconds, so this is for workers that are busy themselves.
+gRPC passes each step of a call to another of its threads, and the kernel mostly
+runs a thread that wakes at once, in the place of the running one: a busy worker is
+preempted four times a call, and resumes with cold caches. Under SCHED_BATCH threads
+that wake wait their turn, which sched(7) recommends for workloads that do not want
+extra preemptions between their own tasks: 10 to 17 % more calls, with a fifth less
+CPU. Where other programs leave no core idle, each wait takes some
+milliseconds, so the policy is applied only while the worker itself is busy.
 """
 
 from __future__ import annotations
@@ -18,52 +18,52 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-#: Seconds between two looks.
-_PERIOD = 0.1
-#: CPU seconds a second from which a worker is busy, and below which it is so no more.
-_BUSY, _IDLE = 0.4, 0.2
+#: Seconds between two samples of the CPU time.
+SAMPLE_INTERVAL = 0.1
+#: CPU seconds a second from which a worker is busy, and below which it is idle again.
+BUSY_LOAD, IDLE_LOAD = 0.4, 0.2
 
 
-class Batching:
-    """Applies a policy to the worker's threads: True for SCHED_BATCH, False for the usual one. Times are seconds.
+class BatchPolicy:
+    """Decides when `apply` is called: with True for SCHED_BATCH, with False for the default policy.
 
-    `used` is the CPU time of all threads.
+    `clock` gives seconds; `cpu_time` gives the CPU seconds of all threads.
     """
 
     def __init__(
-        self, apply: Callable[[bool], None], clock: Callable[[], float], used: Callable[[], float]
+        self, apply: Callable[[bool], None], clock: Callable[[], float], cpu_time: Callable[[], float]
     ) -> None:
         self._apply = apply
         self._clock = clock
-        self._used = used
-        self._last = clock(), used()
-        self._on = False
+        self._cpu_time = cpu_time
+        self._sample = clock(), cpu_time()
+        self._batch = False
 
-    def look(self) -> None:
-        """Whether the worker was busy since the last look decides."""
-        (since, before), self._last = self._last, (self._clock(), self._used())
-        now, used = self._last
-        busy = used - before > (now - since) * (_IDLE if self._on else _BUSY)
-        if busy != self._on:
-            self._on = busy
+    def update(self) -> None:
+        """Sample the CPU time; the load since the last sample decides."""
+        (then, used_then), self._sample = self._sample, (self._clock(), self._cpu_time())
+        now, used = self._sample
+        busy = used - used_then > (now - then) * (IDLE_LOAD if self._batch else BUSY_LOAD)
+        if busy != self._batch:
+            self._batch = busy
             self._apply(busy)
 
 
 async def batch_when_busy() -> None:
-    """Look now and then, until cancelled. An operator who gave the process a policy knows better."""
-    with suppress(OSError):  # a sandbox without such calls, or without /proc, has no use for it
+    """Update the policy until cancelled. A policy that an operator set is left alone."""
+    with suppress(OSError):  # a sandbox may forbid these calls, or have no /proc
         if sys.platform != "linux" or os.sched_getscheduler(0) != os.SCHED_OTHER:
             return
-        batching = Batching(apply, time.monotonic, time.process_time)
+        policy = BatchPolicy(apply, time.monotonic, time.process_time)
         while True:
-            await asyncio.sleep(_PERIOD)
-            batching.look()
+            await asyncio.sleep(SAMPLE_INTERVAL)
+            policy.update()
 
 
 def apply(batch: bool) -> None:
-    """Set the policy of every thread of this process; new ones have that of the thread they come from."""
+    """Set the policy of every thread of this process; a new thread inherits that of its creator."""
     if sys.platform == "linux":
-        policy, none = os.SCHED_BATCH if batch else os.SCHED_OTHER, os.sched_param(0)
+        policy, priority = os.SCHED_BATCH if batch else os.SCHED_OTHER, os.sched_param(0)
         for thread in os.listdir("/proc/self/task"):
             with suppress(ProcessLookupError):  # it has ended
-                os.sched_setscheduler(int(thread), policy, none)
+                os.sched_setscheduler(int(thread), policy, priority)

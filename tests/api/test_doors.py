@@ -23,8 +23,9 @@ from lmchat.v1 import operations_service_pb2 as operations
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.api import rest
+from server.api.status_text import status_text
 from server.config.model import Circuit
-from server.errors import LmchatError, Reason
+from server.errors import STATUS, Reason
 from server.routing.report import Report
 from server.routing.shared_stats import SharedStats
 from server.routing.stats import EndpointStats
@@ -99,7 +100,13 @@ async def test_rest_unary(gate: Gateway, up: FaultServer) -> None:
         }
     ]
     assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    assert body["lmchat"] == {"provider": "up", "tries": 1, "native_finish_reason": "stop", "dropped_params": []}
+    assert body["lmchat"] == {
+        "provider": "up",
+        "tries": 1,
+        "native_finish_reason": "stop",
+        "dropped_params": [],
+        "native_model": "up",
+    }
     assert reply.headers["x-lmchat-provider"] == "up"
     assert reply.headers["x-lmchat-tries"] == "1"
     assert float(reply.headers["x-lmchat-overhead-ms"]) < 1000
@@ -180,8 +187,8 @@ async def test_keep_alive_in_silence(gate: Gateway, up: FaultServer) -> None:
     up.script("m", pause)
     call = gate.open(ask(stream=True))
     assert b"one" in (await call.read()).data
-    assert (await call.read()).data == b": keep-alive\n\n"
-    assert (await call.read()).data == b": keep-alive\n\n"
+    assert (await call.read()).data == b": keep-alive\n"
+    assert (await call.read()).data == b": keep-alive\n"
     quiet.set()
     rest = await drained(call)
     assert rest[-1].endswith(b"data: [DONE]\n\n")
@@ -522,14 +529,10 @@ async def test_the_unary_rpc_refuses_to_stream(gate: Gateway) -> None:
 
 
 def test_headers_as_the_text_of_a_status() -> None:
-    body = HttpBody()
     headers = (("x-request-id", "1"), ("x-lmchat-provider", "a: b"))
-    assert rest._details(rest._Reply(body, headers)) == "x-request-id: 1\nx-lmchat-provider: a: b"
-    error = LmchatError(Reason.MODEL_NOT_FOUND, "No.")
-    assert (
-        rest._details(rest._Reply(body, (("x-http-status", "404"),), error))
-        == "x-http-status: 404\ngrpc-status: 5"
-    )
+    assert status_text(headers) == "x-request-id: 1\nx-lmchat-provider: a: b"
+    failed = status_text((("x-http-status", "404"),), STATUS[Reason.MODEL_NOT_FOUND].grpc)
+    assert failed == "x-http-status: 404\ngrpc-status: 5"
 
 
 async def test_legacy_functions(gate: Gateway, up: FaultServer) -> None:

@@ -64,7 +64,8 @@ FIELDS: Mapping[str, SearchStrategy[Any]] = {
     "redacted": SOME_TEXT,
     "voice": OBJECT | TEXT.filter(lambda text: not text.startswith("{")),
     "ChatCompletionRequest.model": SOME_TEXT,
-    "ChatCompletionRequest.top_logprobs": st.integers(0, 20),
+    "ChatCompletionRequest.top_logprobs": st.just(0),  # others need logprobs
+    "ResponseFormat.other_json": st.sampled_from(['{"type":"grammar","grammar":"x"}', '{"type":"regex"}']),
     "FunctionDefinition.name": SOME_TEXT,
     "ImageUrl.url": SOME_TEXT,
     "InputAudio.data": SOME_TEXT,
@@ -93,7 +94,7 @@ _ALWAYS = {
 }
 
 #: Fields of which JSON knows nothing in requests (True) or in answers (False).
-WORDLESS = {True: {"ResponseFormat.other_json"}, False: {"Message.name", "Message.tool_call_id"}}
+WORDLESS: Mapping[bool, set[str]] = {True: set(), False: {"Message.name", "Message.tool_call_id"}}
 
 
 @cache
@@ -154,9 +155,15 @@ def _answer(given: Fields) -> Fields:
     return given
 
 
+def _choice(given: Fields) -> Fields:
+    """Further fields stand beside a function only."""
+    return given if "function_name" in given else {**_whole(given), "extra_json": ""}
+
+
 _TIDY: Mapping[tuple[str, bool], Callable[[Fields], Fields]] = {
     ("Message", True): _turn,
     ("Message", False): _answer,
+    ("ToolChoice", True): _choice,
 }
 
 REQUESTS: SearchStrategy[pb.ChatCompletionRequest] = _message(pb.ChatCompletionRequest.DESCRIPTOR, True)

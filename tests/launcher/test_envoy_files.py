@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from server.launcher import envoy as edge
+from server.launcher import envoy
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = (ROOT / "envoy.yaml").read_text(encoding="utf-8")
@@ -17,20 +17,20 @@ PLACES: dict[str, Any] = {
     "port": 9000,
     "admin": Path("/state/admin.sock"),
     "descriptor": Path("/share/lmchat.pb"),
-    "endpoints": Path("/state/edge/workers.yaml"),
+    "endpoints": Path("/state/envoy/workers.yaml"),
 }
 
 
 def test_bootstrap_sets_every_place_and_nothing_else() -> None:
     before = yaml.safe_load(TEMPLATE)
-    after = yaml.safe_load(edge.bootstrap(TEMPLATE, **PLACES))
+    after = yaml.safe_load(envoy.bootstrap(TEMPLATE, **PLACES))
 
     address = after["static_resources"]["listeners"][0]["address"]["socket_address"]
     assert address == {"address": "0.0.0.0", "port_value": 9000}
     assert after["admin"]["address"] == {"pipe": {"path": "/state/admin.sock", "mode": 0o600}}
     assert _transcoder(after)["proto_descriptor"] == "/share/lmchat.pb"
     source = after["static_resources"]["clusters"][0]["eds_cluster_config"]["eds_config"]["path_config_source"]
-    assert source == {"path": "/state/edge/workers.yaml", "watched_directory": {"path": "/state/edge"}}
+    assert source == {"path": "/state/envoy/workers.yaml", "watched_directory": {"path": "/state/envoy"}}
 
     for config in (before, after):
         config["static_resources"]["listeners"][0].pop("address")
@@ -41,15 +41,15 @@ def test_bootstrap_sets_every_place_and_nothing_else() -> None:
 
 
 def test_bootstrap_of_a_bootstrap_is_the_same() -> None:
-    once = edge.bootstrap(TEMPLATE, **PLACES)
-    assert edge.bootstrap(once, **PLACES) == once
+    once = envoy.bootstrap(TEMPLATE, **PLACES)
+    assert envoy.bootstrap(once, **PLACES) == once
 
 
 @pytest.mark.parametrize(
     ("host", "written"), [("localhost", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::", "::"), ("0:0::1", "::1")]
 )
 def test_bootstrap_writes_hosts_as_addresses(host: str, written: str) -> None:
-    after = yaml.safe_load(edge.bootstrap(TEMPLATE, **PLACES | {"host": host}))
+    after = yaml.safe_load(envoy.bootstrap(TEMPLATE, **PLACES | {"host": host}))
     assert after["static_resources"]["listeners"][0]["address"]["socket_address"]["address"] == written
 
 
@@ -67,18 +67,18 @@ def test_bootstrap_writes_hosts_as_addresses(host: str, written: str) -> None:
 def test_bootstrap_names_what_the_template_lacks(lacking: str, message: str) -> None:
     template = yaml.safe_dump(_without(yaml.safe_load(TEMPLATE), lacking))
     with pytest.raises(ValueError, match=message.replace("[", r"\[").replace(".", r"\.")):
-        edge.bootstrap(template, **PLACES)
+        envoy.bootstrap(template, **PLACES)
 
 
 @pytest.mark.parametrize("template", ["", "[]", "listeners", "null"])
 def test_bootstrap_of_another_document_is_an_error(template: str) -> None:
     with pytest.raises(ValueError, match="the Envoy template lacks static_resources"):
-        edge.bootstrap(template, **PLACES)
+        envoy.bootstrap(template, **PLACES)
 
 
 def test_bootstrap_of_broken_yaml_is_an_error() -> None:
     with pytest.raises(ValueError, match="not YAML"):
-        edge.bootstrap("a: [", **PLACES)
+        envoy.bootstrap("a: [", **PLACES)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_bootstrap_of_broken_yaml_is_an_error() -> None:
 )
 def test_bootstrap_refuses_what_envoy_would(place: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        edge.bootstrap(TEMPLATE, **PLACES | {place: value})
+        envoy.bootstrap(TEMPLATE, **PLACES | {place: value})
 
 
 @pytest.mark.parametrize(
@@ -105,17 +105,17 @@ def test_bootstrap_refuses_what_envoy_would(place: str, value: object, message: 
     ],
 )
 def test_endpoints_takes_addresses_as_grpc_writes_them(worker: str, address: object) -> None:
-    assert _members(edge.endpoints([worker])) == [{"endpoint": {"address": address}}]
+    assert _members(envoy.endpoints([worker])) == [{"endpoint": {"address": address}}]
 
 
 def test_endpoints_keeps_every_worker_in_order() -> None:
     paths = [f"/run/w{i}.sock" for i in range(3)]
-    members = _members(edge.endpoints([f"unix:{path}" for path in paths]))
+    members = _members(envoy.endpoints([f"unix:{path}" for path in paths]))
     assert [member["endpoint"]["address"]["pipe"]["path"] for member in members] == paths
 
 
 def test_endpoints_of_no_workers_is_an_empty_cluster() -> None:
-    assert _members(edge.endpoints([])) == []
+    assert _members(envoy.endpoints([])) == []
 
 
 @pytest.mark.parametrize(
@@ -123,14 +123,14 @@ def test_endpoints_of_no_workers_is_an_empty_cluster() -> None:
 )
 def test_endpoints_refuses_what_is_no_address(worker: str) -> None:
     with pytest.raises(ValueError, match=r"address|path"):
-        edge.endpoints([worker])
+        envoy.endpoints([worker])
 
 
 def test_write_replaces_the_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "made" / "workers.yaml"
-    edge.write(path, "one")
+    envoy.write(path, "one")
     first = path.stat().st_ino
-    edge.write(path, "zwei: \u00e4")
+    envoy.write(path, "zwei: \u00e4")
     assert path.read_text(encoding="utf-8") == "zwei: \u00e4"
     assert path.stat().st_ino != first  # A new file under the old name: readers of the old one are not disturbed.
     assert [entry.name for entry in path.parent.iterdir()] == ["workers.yaml"]
@@ -141,7 +141,7 @@ def _members(text: str) -> list[Any]:
     assert resource["@type"] == "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
     assert (
         resource["cluster_name"]
-        == edge.CLUSTER
+        == envoy.CLUSTER
         == yaml.safe_load(TEMPLATE)["static_resources"]["clusters"][0]["name"]
     )
     (locality,) = resource["endpoints"]

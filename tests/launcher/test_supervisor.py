@@ -149,7 +149,7 @@ async def test_a_child_that_dies_is_started_again_ever_more_slowly() -> None:
 
     fragile = Child(
         "child", plan, log, grace=DEADLINE, changed=changed.set, clock=clock, sleep=clock.sleep,
-        backoff=Backoff(0.1, most=1.0, steady=5.0),
+        backoff=Backoff(0.1, maximum=1.0, steady=5.0),
     )  # fmt: skip
     await fragile.start()
     changed.clear()
@@ -191,12 +191,12 @@ async def test_stop_while_waiting_to_start_again() -> None:
 
 
 def test_backoff() -> None:
-    backoff = Backoff(first=0.1, most=10.0, steady=10.0)
-    assert backoff.after(0.0, lived=1.0) == 0.1
-    assert backoff.after(0.1, lived=1.0) == 0.2
-    assert backoff.after(8.0, lived=9.9) == 10.0
-    assert backoff.after(10.0, lived=0.0) == 10.0
-    assert backoff.after(10.0, lived=10.0) == 0.1
+    backoff = Backoff(initial=0.1, maximum=10.0, steady=10.0)
+    assert backoff.after(0.0, ran=1.0) == 0.1
+    assert backoff.after(0.1, ran=1.0) == 0.2
+    assert backoff.after(8.0, ran=9.9) == 10.0
+    assert backoff.after(10.0, ran=0.0) == 10.0
+    assert backoff.after(10.0, ran=10.0) == 0.1
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_a_log_that_nobody_reads_drops_lines_and_says_so() -> None:
     stream.writing.wait(DEADLINE)
     for number in range(1, 6):
         log.line("child", str(number))
-    log.close(patience=0.01)  # does not wait for ever
+    log.close(timeout=0.01)  # does not wait for ever
     stream.reading.set()
     assert [stream.written.get(timeout=DEADLINE) for _ in range(3)] == ["child: 0\n", "child: 1\n", "child: 2\n"]
     log.line("child", "again")

@@ -28,7 +28,9 @@ from server.config.load import load
 from server.config.model import Fetch
 from server.config.yaml import ConfigError
 from server.errors import InvalidRequest
-from server.media.fetcher import Fetcher, Media, embedded, is_public, media_type
+from server.media.addresses import AllowList, embedded, is_public
+from server.media.fetcher import Fetcher, Media
+from server.media.mime import media_type
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 COMPRESSED = "The host sent it compressed without being asked."
@@ -490,10 +492,10 @@ async def test_the_allow_list_opens_what_it_names(allow: str, host: str, allowed
 )
 def test_metadata_is_opened_by_its_own_address_only(address: str) -> None:
     for allow in ("0.0.0.0/0", "::/0", "169.254.0.0/16", "fd00::/8", "meta.test"):
-        made = fetcher(allow)._allowed
-        assert not made.address(address, host_allowed=made.host("meta.test"), usual=True)
-    exact = fetcher("169.254.169.254", "fd00:ec2::254")._allowed
-    assert exact.address(address, host_allowed=False, usual=False)
+        allow_list = AllowList([allow])
+        assert not allow_list.address(address, host_allowed=allow_list.host("meta.test"), standard=True)
+    exact = AllowList(["169.254.169.254", "fd00:ec2::254"])
+    assert exact.address(address, host_allowed=False, standard=False)
 
 
 # Media types

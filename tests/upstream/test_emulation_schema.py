@@ -95,6 +95,28 @@ def test_unwrap_takes_any_text(text: str) -> None:
         assert got is None or got.text in text
 
 
+@pytest.mark.parametrize("opener", ["{", "["])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{a}" * 100_000,
+        "[a]" * 100_000,
+        "{" * 100_000,
+        "{a" * 100_000,
+        "[1," * 100_000,
+        "{}" * 100_000,
+        " " * 100_000 + "<think>" * 20_000,
+        "```\n" * 50_000,
+        "```\nx\n```\n" * 30_000,
+        '{"a":' * 50_000,
+        "[" + "1," * 100_000,
+    ],
+)
+def test_unwrap_takes_linear_time(text: str, opener: str) -> None:
+    """Each takes seconds to minutes where an error counts lines from the start, or a search begins anew."""
+    assert unwrap("x\n" + text, opener) is None
+
+
 # Patterns
 
 #: Patterns on which Python and ECMA-262 agree.
@@ -133,6 +155,24 @@ def test_patterns_match_what_python_matches(pattern: str, text: str) -> None:
         (r"^(?<year>\d{4})-(?<month>\d{2})$", "2020-01", True),
         (r"^[^@\s]+@[^@\s]+\.[a-z]{2,}$", "a@b.example", True),
         (r"^\/a\-b$", "/a-b", True),
+        (r"^\s$", "\u0085", False),
+        (r"^[^\S]$", "\u00a0", True),
+        (r"^[\s\S]$", "\U0001f600", True),
+        (r"^\S$", "\u2003", False),
+        (r"^\u00e9\x41\cJ\0$", "éA\n\0", True),
+        (r"^\ud83d\ude00[\u{1F601}]$", "\U0001f600\U0001f601", True),
+        (r"^[[:alpha:]]$", "a]", True),
+        (r"^[[:alpha:]]$", "a", False),
+        (r"^[\b]$", "\b", True),
+        ("[]", "a", False),
+        ("^[^]$", "\n", True),
+        ("^[^]a]$", "\nb]", False),
+        ("^[.]$", "a", False),
+        ("^[(?=]+$", "?(=", True),
+        ("^.$", "\ud800", True),
+        (r"\Aa\Z", "a", True),
+        ("^a{,3}$", "a{,3}", True),
+        (r"^\é$", "é", True),
         ("[[a]", "[", True),
         ("(|a)*$", "b", True),
     ],
@@ -161,6 +201,14 @@ def test_hostile_patterns_take_linear_time(pattern: str) -> None:
         "a{3000}",
         "((){1000}){1000}",
         "(" * 5000 + ")" * 5000,
+        r"(?<a>b)\k<a>",
+        "(?P<a>b)(?P=a)",
+        r"\ud800",
+        "\ud800",
+        r"\q",
+        r"\01",
+        "[b-a]",
+        "^.{1,1000}.{1,1000}$",
     ],
 )
 def test_patterns_that_are_refused(pattern: str) -> None:
@@ -258,6 +306,9 @@ def test_schemas_that_are_none(document: Any, why: str) -> None:
         {"properties": {"a": {"patternProperties": {r"^(a)\1": {}}}}},
         {"unevaluatedProperties": False, "allOf": [{"patternProperties": {"a": {}}}]},
         {"description": "x" * 200_000},
+        {"allOf": [True] * 5_000},
+        {"properties": {str(i): {"pattern": f"^{i}"} for i in range(200)}},
+        {"properties": {str(i): {"pattern": f"^.{{,1000}}{i}.{{500}}"} for i in range(20)}},
     ],
 )
 def test_schemas_that_cannot_be_checked_here_may_be_elsewhere(document: Any) -> None:
@@ -286,11 +337,20 @@ def test_deep_schemas_are_refused() -> None:
         ({"$ref": "#"}, 1),
         ({"properties": {"a": {"$ref": "#/junk"}}, "junk": {"pattern": 1}}, {"a": "x"}),
         ({"properties": {"a": {"$ref": "#/junk"}}, "junk": {"pattern": "(?=a)"}}, {"a": "x"}),
-        ({"items": {"pattern": "^(a+)+$"}}, ["a" * 2_000] * 9),
+        ({"items": {"pattern": "(a?){500}a{500}$"}}, ["a" * 2_000] * 9),
+        ({"items": {"pattern": "[^a]{1000}$"}}, ["é" * 200] * 9),
+        ({"$ref": "#/junk", "junk": {"allOf": [{"pattern": f"|{i}"} for i in range(200)]}}, "x"),
+        ({"items": {"allOf": [True] * 1_900}}, [1] * 30),
+        ({"allOf": [{"items": True}] * 9}, [1] * 10_000),
+        ({"items": {"enum": [[i] for i in range(5_000)]}}, [1] * 9),
+        ({"items": {"const": [[[1] * 9] * 9] * 9}}, [[[[1] * 9] * 9] * 9] * 100),
+        ({"items": {"uniqueItems": True}}, [[[i] * 1_000 for i in range(9)]] * 9),
+        ({"items": {"anyOf": [{"required": [f"{i}" for i in range(9_000)]}, True]}}, [{}] * 9),
+        ({"anyOf": [{"type": "null"}] * 50}, "x" * 1_000_000),
     ],
 )  # fmt: skip
 def test_hostile_schemas_end(document: Any, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_schema, "_MOST_STEPS", 2_000)
+    monkeypatch.setattr(json_schema, "MAX_STEPS", 2_000)
     assert len(problems(value, document)) == 1
 
 
@@ -338,3 +398,38 @@ VALUES = st.recursive(
 @given(SCHEMAS, VALUES)
 def test_validity_is_the_librarys(document: dict[str, Any], value: Any) -> None:
     assert (problems(value, document) == []) is jsonschema.Draft202012Validator(document).is_valid(value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        ("(?=a)", "uses look-around or back-references"),
+        ("(?<!a)b", "uses look-around or back-references"),
+        (r"(a)\1", "uses look-around or back-references"),
+        (r"\p{L}", r"uses \p"),
+        ("(?i)a", "uses (?i, flags or the like"),
+        ("a{3000}", "is too large: invalid repetition size: {3000}"),
+        ("(", "is not understood: missing ): ("),
+        (r"\q", r"is not understood: the escape \q"),
+    ],
+)
+def test_a_refused_pattern_says_why(pattern: str, why: str) -> None:
+    with pytest.raises(PatternError) as raised:
+        compiled(pattern)
+    assert str(raised.value) == why
+
+
+def test_steps_are_counted() -> None:
+    """A search costs by the size of its pattern and the bytes of its text, and a pattern is compiled once."""
+
+    def steps(text: str, *more: str) -> int:
+        budget = json_schema._Budget()
+        for one in (text, *more):
+            budget.matches("^[^a]{200}", one)
+        return json_schema.MAX_STEPS - budget.left
+
+    size = compiled("^[^a]{200}").size
+    compiling = 1 + size // 10
+    assert steps("x" * 1_000) == compiling + 1 + size
+    assert steps("é" * 1_000) == compiling + 1 + 2 * size
+    assert steps("x" * 1_000, "x" * 2_000) == compiling + 2 + 3 * size

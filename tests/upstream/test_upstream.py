@@ -299,6 +299,16 @@ def test_the_smaller_limit_counts(limit: float, when: float) -> None:
     run(main())
 
 
+def test_a_completion_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.upstream.body.MAX_BODY_BYTES", 100_000)
+    provider = Provider(*[b"x" * 16384] * 100)
+    with pytest.raises(ProviderError, match="larger than 100000 bytes") as caught:
+        run(provider.complete())
+    assert caught.value.reason is R.UPSTREAM_INVALID_RESPONSE
+    assert provider.body.read == 7
+    assert provider.body.closed
+
+
 def test_only_the_head_of_a_long_error_is_read() -> None:
     provider = Provider(*[b"x" * 16384] * 100, status=400)
     with pytest.raises(ProviderError):

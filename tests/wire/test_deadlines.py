@@ -1,4 +1,4 @@
-"""Limits do what asyncio.timeout does; far ones get their timer in time."""
+"""Deadlines do what asyncio.timeout does; distant ones get their timer in time."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import asyncio
 import pytest
 
 from server.wire import deadlines as module
-from server.wire.deadlines import Limits
+from server.wire.deadlines import Deadlines
 
 
-@pytest.fixture(params=["near", "far"])
-def limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Limits:
-    """With limits that have a timer from the beginning, and with some that get it at a tick."""
-    if request.param == "far":
-        monkeypatch.setattr(module, "_TICK", 0.001)
-        monkeypatch.setattr(module, "_NEAR", 0.003)
-    return Limits()
+@pytest.fixture(params=["near", "distant"])
+def deadlines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Deadlines:
+    """With deadlines that have a timer from the beginning, and with some that get it at a sweep."""
+    if request.param == "distant":
+        monkeypatch.setattr(module, "_SWEEP_INTERVAL", 0.001)
+        monkeypatch.setattr(module, "_TIMER_RANGE", 0.003)
+    return Deadlines()
 
 
-async def test_what_ends_in_time_ends(limits: Limits) -> None:
-    with limits.after(60.0):
+async def test_what_ends_in_time_ends(deadlines: Deadlines) -> None:
+    with deadlines.after(60.0):
         await asyncio.sleep(0)
 
 
-async def test_what_does_not_is_cancelled(limits: Limits) -> None:
+async def test_what_does_not_is_cancelled(deadlines: Deadlines) -> None:
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    with pytest.raises(TimeoutError), limits.after(0.02):
+    with pytest.raises(TimeoutError), deadlines.after(0.02):
         await asyncio.Event().wait()
     assert loop.time() - begun >= 0.019
     task = asyncio.current_task()
@@ -37,21 +37,21 @@ async def test_what_does_not_is_cancelled(limits: Limits) -> None:
 
 
 @pytest.mark.parametrize("when", [0.0, -1.0])
-async def test_time_that_is_up_already(limits: Limits, when: float) -> None:
-    with pytest.raises(TimeoutError), limits.after(when):
+async def test_time_that_is_up_already(deadlines: Deadlines, when: float) -> None:
+    with pytest.raises(TimeoutError), deadlines.after(when):
         await asyncio.Event().wait()
 
 
-async def test_a_limit_does_not_cut_what_never_waits(limits: Limits) -> None:
-    with limits.after(-1.0):
+async def test_a_deadline_does_not_cut_what_never_waits(deadlines: Deadlines) -> None:
+    with deadlines.after(-1.0):
         pass
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
 
-async def test_cancelling_from_outside_is_no_timeout(limits: Limits) -> None:
+async def test_cancelling_from_outside_is_no_timeout(deadlines: Deadlines) -> None:
     async def wait() -> None:
-        with limits.after(60.0):
+        with deadlines.after(60.0):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(wait())
@@ -61,12 +61,12 @@ async def test_cancelling_from_outside_is_no_timeout(limits: Limits) -> None:
         await task
 
 
-async def test_cancelling_from_outside_at_the_same_time_wins(limits: Limits) -> None:
+async def test_cancelling_from_outside_at_the_same_time_wins(deadlines: Deadlines) -> None:
     async def wait() -> None:
-        with limits.after(0.01):
+        with deadlines.after(0.01):
             try:
                 await asyncio.Event().wait()
-            except asyncio.CancelledError:  # the limit's
+            except asyncio.CancelledError:  # the deadline's
                 task.cancel()
                 raise
 
@@ -75,26 +75,26 @@ async def test_cancelling_from_outside_at_the_same_time_wins(limits: Limits) -> 
         await task
 
 
-async def test_what_went_wrong_meanwhile_is_raised(limits: Limits) -> None:
-    with pytest.raises(ZeroDivisionError), limits.after(60.0):
+async def test_what_went_wrong_meanwhile_is_raised(deadlines: Deadlines) -> None:
+    with pytest.raises(ZeroDivisionError), deadlines.after(60.0):
         raise ZeroDivisionError
 
 
-async def test_the_inner_of_two_is_told_from_the_outer(limits: Limits) -> None:
-    with limits.after(60.0):
-        with pytest.raises(TimeoutError), limits.after(0.01):
+async def test_the_inner_of_two_is_told_from_the_outer(deadlines: Deadlines) -> None:
+    with deadlines.after(60.0):
+        with pytest.raises(TimeoutError), deadlines.after(0.01):
             await asyncio.Event().wait()
         await asyncio.sleep(0)
-    with pytest.raises(TimeoutError), limits.after(0.01), limits.after(60.0):
+    with pytest.raises(TimeoutError), deadlines.after(0.01), deadlines.after(60.0):
         await asyncio.Event().wait()
 
 
-async def test_many_at_once_keep_their_own_times(limits: Limits) -> None:
+async def test_many_at_once_keep_their_own_times(deadlines: Deadlines) -> None:
     ended: list[int] = []
 
     async def wait(number: int) -> None:
         try:
-            with limits.after(number / 100):
+            with deadlines.after(number / 100):
                 await asyncio.Event().wait()
         except TimeoutError:
             ended.append(number)
@@ -104,26 +104,26 @@ async def test_many_at_once_keep_their_own_times(limits: Limits) -> None:
 
 
 async def test_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TICK", 0.001)
-    limits = Limits()
+    monkeypatch.setattr(module, "_SWEEP_INTERVAL", 0.001)
+    deadlines = Deadlines()
     for _ in range(3):
-        with limits.after(60.0):
+        with deadlines.after(60.0):
             pass
-    assert not limits.far
-    assert limits._ticks
+    assert not deadlines.distant
+    assert deadlines._sweeping
     await asyncio.sleep(0.01)  # timers fire in order
-    assert not limits._ticks
+    assert not deadlines._sweeping
 
 
-async def test_it_needs_a_task(limits: Limits) -> None:
+async def test_it_needs_a_task(deadlines: Deadlines) -> None:
     failure = asyncio.get_running_loop().create_future()
 
     def enter() -> None:
         try:
-            with limits.after(1.0):
+            with deadlines.after(1.0):
                 pass
         except RuntimeError as error:
             failure.set_result(str(error))
 
     asyncio.get_running_loop().call_soon(enter)
-    assert await failure == "a limit needs a task"
+    assert await failure == "a deadline needs a task"

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.wire.connection import _MOST_HEADERS, Receiver
-from server.wire.exchange import _MOST_UNREAD, Exchange
+from server.wire.connection import MAX_HEADER_BYTES, Connection
+from server.wire.exchange import MAX_UNREAD_BYTES, Exchange
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-a: 1\r\n\r\nhello"
 CHUNKED = (
@@ -53,37 +53,41 @@ class Socket(asyncio.Transport):
     abort = close
 
 
-class Connection:
-    """What aiohttp's pool lends: `fate` is what became of it."""
+class Lent:
+    """A connection on such a socket, lent by a pool."""
 
     def __init__(self) -> None:
         self.socket = Socket()
-        self.receiver = Receiver(asyncio.get_running_loop())
-        self.receiver.connection_made(self.socket)
-        self.receiver.lend(self, self.done)  # type: ignore[arg-type]
-        self.fate = ""
+        self.connection = Connection(asyncio.get_running_loop())
+        self.connection.connection_made(self.socket)
+        self.connection.lend(self.put)
+        self.pooled = False
 
-    def done(self, receiver: Receiver) -> None:
-        assert receiver is self.receiver
-        assert receiver.ready()
-        self.fate = self.fate or "pooled"
+    def put(self, connection: Connection) -> None:
+        assert connection is self.connection
+        assert connection.ready()
+        self.pooled = True
 
-    def close(self) -> None:
-        self.fate = self.fate or "closed"
+    @property
+    def fate(self) -> str:
+        """`pooled`, `closed`, or empty while it is in use."""
+        if self.pooled:
+            return "pooled"
+        return "" if self.socket.open and self.connection.transport is not None else "closed"
 
 
 class Call:
     """An exchange under way; `body` goes on until the end of the answer."""
 
-    def __init__(self, method: bytes = b"POST", connection: Connection | None = None) -> None:
-        self.connection = connection or Connection()
-        self.receiver = self.connection.receiver
-        self.exchange = Exchange(self.receiver)
+    def __init__(self, method: bytes = b"POST", lent: Lent | None = None) -> None:
+        self.lent = lent or Lent()
+        self.connection = self.lent.connection
+        self.exchange = Exchange(self.connection)
         self.task = asyncio.create_task(self.exchange.run(method + b" / HTTP/1.1\r\n\r\n", b""))
 
     def reading(self) -> bool:
         """Whether more is taken from the socket."""
-        return self.connection.socket.reading
+        return self.lent.socket.reading
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         response = await self.task
@@ -97,10 +101,10 @@ async def answer(*pieces: bytes, method: bytes = b"POST", end: bool = False) -> 
     call = Call(method)
     await asyncio.sleep(0)
     for piece in pieces:
-        if call.connection.socket.open:
-            call.receiver.data_received(piece)
+        if call.lent.socket.open:
+            call.connection.data_received(piece)
     if end:
-        call.receiver.connection_lost(None)
+        call.connection.connection_lost(None)
     try:
         return call, await call.answer()
     except httpx.TransportError as error:
@@ -121,7 +125,7 @@ def test_any_split_gives_the_same_answer(data: bytes, end: bool, fate: str, at: 
     call, (status, headers, body) = asyncio.run(answer(*cut(data, at), end=end))
     assert (status, headers["x-a"], body) == (200, "1", b"hello")
     assert "x-trailer" not in headers
-    assert call.connection.fate == fate
+    assert call.lent.fate == fate
 
 
 @given(
@@ -131,16 +135,16 @@ def test_one_connection_serves_one_call_after_another(answers: list[tuple[bytes,
     """Its parser is the same for all of them, whatever they are like."""
 
     async def run() -> None:
-        connection = Connection()
+        lent = Lent()
         for data, at in answers:
-            call = Call(connection=connection)
+            call = Call(lent=lent)
             await asyncio.sleep(0)
             for piece in cut(data, at):
-                call.receiver.data_received(piece)
+                call.connection.data_received(piece)
             status, headers, body = await call.answer()
             assert (status, headers["x-a"], body) == (200, "1", b"hello")
-            assert connection.socket.open
-            assert connection.receiver.ready()
+            assert lent.socket.open
+            assert lent.connection.ready()
 
     asyncio.run(run())
 
@@ -149,14 +153,14 @@ def test_one_connection_serves_one_call_after_another(answers: list[tuple[bytes,
 def test_no_bytes_do_harm(garbage: bytes, at: list[int]) -> None:
     """Whatever comes, a call ends with an answer or a failure of httpx's, and nothing is left open."""
     call, _ = asyncio.run(answer(*cut(b"HTTP/1.1 2" + garbage, at), end=True))
-    assert call.connection.fate in ("pooled", "closed")
-    assert call.receiver._listener is None
+    assert call.lent.fate in ("pooled", "closed")
+    assert call.connection._listener is None
 
 
 async def test_interim_answers_are_passed_over() -> None:
     hints = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\nx-b: 1\r\n\r\n"
     call, (status, headers, body) = await answer(hints + LENGTH)
-    assert (status, body, call.connection.fate) == (200, b"hello", "pooled")
+    assert (status, body, call.lent.fate) == (200, b"hello", "pooled")
     assert "x-b" not in headers
 
 
@@ -164,64 +168,64 @@ async def test_another_protocol_is_refused() -> None:
     upgrade = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n"
     call, error = await answer(upgrade)
     assert isinstance(error, httpx.RemoteProtocolError)
-    assert call.connection.fate == "closed"
+    assert call.lent.fate == "closed"
 
 
 async def test_the_answer_to_head_has_no_body() -> None:
     call, (status, headers, body) = await answer(LENGTH.removesuffix(b"hello"), method=b"HEAD")
     assert (status, headers["content-length"], body) == (200, "5", b"")
-    assert call.connection.fate == "closed"
+    assert call.lent.fate == "closed"
 
 
 @pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\n\r\n", b"?", LENGTH])
 async def test_more_than_was_asked_for(more: bytes) -> None:
     """The answer holds; the connection serves no other call, whose answer this would be taken for."""
     call, (_, _, body) = await answer(LENGTH + more)
-    assert (body, call.connection.fate) == (b"hello", "closed")
+    assert (body, call.lent.fate) == (b"hello", "closed")
 
 
 async def test_more_than_was_asked_for_later() -> None:
     call, _ = await answer(LENGTH)
-    assert call.connection.fate == "pooled"
-    call.receiver.data_received(LENGTH)
-    assert not call.receiver.ready()
+    assert call.lent.fate == "pooled"
+    call.connection.data_received(LENGTH)
+    assert not call.connection.ready()
 
 
 async def test_a_server_that_will_close() -> None:
     call, _ = await answer(LENGTH.replace(b"x-a: 1", b"connection: close"))
-    assert call.connection.fate == "closed"
+    assert call.lent.fate == "closed"
 
 
 @pytest.mark.parametrize("piece", [b"x-name: value\r\n", b"x"])
 async def test_headers_without_end(piece: bytes) -> None:
     size = 2**14 // len(piece)
-    call, error = await answer(b"HTTP/1.1 200 OK\r\n", *[piece * size] * (_MOST_HEADERS // 2**14 + 2))
+    call, error = await answer(b"HTTP/1.1 200 OK\r\n", *[piece * size] * (MAX_HEADER_BYTES // 2**14 + 2))
     assert isinstance(error, httpx.RemoteProtocolError)
     assert "too large" in str(error)
-    assert call.connection.fate == "closed"
+    assert call.lent.fate == "closed"
 
 
 async def test_trailers_without_end() -> None:
     trailer = b"x-name: value\r\n" * 1000
     head = CHUNKED.removesuffix(b"x-trailer: 1\r\n\r\n")
-    call, error = await answer(head, *[trailer] * (2 * _MOST_HEADERS // len(trailer)))
+    call, error = await answer(head, *[trailer] * (2 * MAX_HEADER_BYTES // len(trailer)))
     assert isinstance(error, httpx.RemoteProtocolError)
-    assert call.connection.fate == "closed"
+    assert call.lent.fate == "closed"
 
 
 async def test_a_slow_reader_slows_the_socket_down() -> None:
     call = Call()
     await asyncio.sleep(0)
-    size = 3 * _MOST_UNREAD
-    call.receiver.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+    size = 3 * MAX_UNREAD_BYTES
+    call.connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
     await call.task
-    call.receiver.data_received(bytes(_MOST_UNREAD + 1))
+    call.connection.data_received(bytes(MAX_UNREAD_BYTES + 1))
     assert not call.reading()
     reads = aiter(call.exchange)
-    assert len(await anext(reads)) == _MOST_UNREAD + 1
+    assert len(await anext(reads)) == MAX_UNREAD_BYTES + 1
     assert call.reading()
-    call.receiver.data_received(bytes(size - _MOST_UNREAD - 1))
-    assert call.connection.fate == "pooled"
+    call.connection.data_received(bytes(size - MAX_UNREAD_BYTES - 1))
+    assert call.lent.fate == "pooled"
     assert call.reading()
 
 
@@ -263,27 +267,36 @@ async def test_what_inflates_enormously_comes_in_pieces() -> None:
     call = Call()
     await asyncio.sleep(0)
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
-    call.receiver.data_received(head + data)
+    call.connection.data_received(head + data)
     sizes = [len(piece) async for piece in call.exchange]
     assert sum(sizes) == 2**26
     assert max(sizes) <= 2**18
     await call.task
 
 
+async def test_what_inflates_past_the_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.wire.decompress.MAX_DECOMPRESSED_BYTES", 2**20)
+    data = gzip.compress(bytes(2**20 + 1))
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
+    _, error = await answer(head + data)
+    assert isinstance(error, httpx.ReadError)
+    assert "larger than 1048576 bytes" in str(error)
+
+
 async def test_a_body_that_ends_too_soon() -> None:
     call, error = await answer(LENGTH[:-1], end=True)
     assert isinstance(error, httpx.ReadError)
-    assert call.connection.fate == "closed"
+    assert call.lent.fate == "closed"
 
 
 async def test_closing_before_the_end() -> None:
     call = Call()
     await asyncio.sleep(0)
-    call.receiver.data_received(LENGTH[:-1])
+    call.connection.data_received(LENGTH[:-1])
     await call.task
     await call.exchange.aclose()
-    assert call.connection.fate == "closed"
-    assert not call.connection.socket.open
+    assert call.lent.fate == "closed"
+    assert not call.lent.socket.open
 
 
 @pytest.mark.parametrize(
@@ -302,12 +315,12 @@ async def test_an_answer_that_is_there_can_be_had_at_once(pieces: list[bytes], w
     call = Call()
     await asyncio.sleep(0)
     for piece in pieces:
-        call.receiver.data_received(piece)
+        call.connection.data_received(piece)
     response = await call.task
     assert response.body.whole() == whole
     if whole is not None:
         assert [data async for data in response.body] == []
-        assert call.connection.fate == "pooled"
+        assert call.lent.fate == "pooled"
     await response.body.aclose()
 
 
@@ -315,13 +328,13 @@ async def test_what_is_dropped_needs_no_garbage_collection() -> None:
     """Of streams that are given up, thousands may be dropped before the next one."""
     call = Call()
     await asyncio.sleep(0)
-    call.receiver.data_received(LENGTH[:-1])
+    call.connection.data_received(LENGTH[:-1])
     await call.task
-    kept = weakref.ref(call.receiver)
+    kept = weakref.ref(call.connection)
     gc.disable()
     try:
         call.exchange.close()
-        call.receiver.connection_lost(None)
+        call.connection.connection_lost(None)
         del call
         assert kept() is None
     finally:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.errors import ProviderError, Reason
 from server.wire.sse import Event, SSEDecoder
 
 
@@ -171,3 +173,34 @@ def test_what_was_written_is_read(draw: st.DataObject, written: list[tuple[str, 
         stream += b"".join(b"data: " + line.encode() + end for line in lines) + end
     cuts = draw.draw(st.lists(st.integers(0, len(stream)), max_size=8))
     assert read(*torn(stream, cuts)) == [Event(kind, "\n".join(lines).encode()) for kind, lines in written]
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([b"data: ", b"x" * 90, b"x" * 90], id="a line without an end"),
+        pytest.param([b": ", b"x" * 200], id="a comment without an end"),
+        pytest.param([b"data: x\n"] * 200, id="an event without an end"),
+        pytest.param([b"data:\n" * 200], id="an event of empty lines"),
+        pytest.param([b"data: " + b"x" * 200 + b"\n\n"], id="an event in one piece"),
+    ],
+)
+def test_an_event_that_is_too_large(pieces: list[bytes]) -> None:
+    decoder = SSEDecoder(max_event_bytes=100)
+    with pytest.raises(ProviderError, match="more than 100 bytes") as caught:
+        [decoder.feed(piece) for piece in pieces]
+    assert caught.value.reason is Reason.UPSTREAM_INVALID_RESPONSE
+
+
+def test_the_limit_is_one_events() -> None:
+    decoder = SSEDecoder(max_event_bytes=100)
+    for _ in range(50):
+        assert decoder.feed(b"data: " + b"x" * 90 + b"\n\n") == [Event("", b"x" * 90)]
+
+
+def test_what_is_kept_of_a_line_takes_no_more_than_its_bytes() -> None:
+    """However small the pieces: time and memory are linear in them."""
+    decoder = SSEDecoder()
+    for _ in range(100_000):
+        decoder.feed(b"xy")
+    assert sys.getsizeof(decoder._partial) < 2 * 200_000

@@ -306,18 +306,16 @@ async def test_a_connection_that_its_server_closed_is_not_used_again() -> None:
     async with serving(script) as (transport, server):
         for count in (1, 2):
             assert await call(transport, server.url) == b"ok"
-            [known] = transport._servers.values()
-            [(receiver, _)] = known.idle
-            closed = receiver.closed
-            if closed is not None:  # not seen yet
-                await closed
+            [origin] = transport._origins.values()
+            [(pooled, _)] = origin.idle
+            await pooled.closed
             assert len(server.connections) == count
 
 
 async def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(replying(OK)) as (transport, server):
         assert await call(transport, server.url) == b"ok"
-        monkeypatch.setattr("server.wire.transport._IDLE", -1.0)
+        monkeypatch.setattr("server.wire.transport.IDLE_TIMEOUT", -1.0)
         assert await call(transport, server.url) == b"ok"
         await asyncio.wait_for(server.tasks[0], DEADLINE)
         assert len(server.connections) == 2
@@ -328,8 +326,8 @@ async def test_idle_connections_are_closed_after_a_while(monkeypatch: pytest.Mon
         assert await call(transport, server.url) == b"ok"
         transport._sweep()
         assert not server.tasks[0].done()
-        assert len(next(iter(transport._servers.values())).idle) == 1
-        monkeypatch.setattr("server.wire.transport._IDLE", -1.0)
+        assert len(next(iter(transport._origins.values())).idle) == 1
+        monkeypatch.setattr("server.wire.transport.IDLE_TIMEOUT", -1.0)
         transport._sweep()
         await server.check()
         assert transport._sweeper is None
@@ -338,7 +336,7 @@ async def test_idle_connections_are_closed_after_a_while(monkeypatch: pytest.Mon
 async def test_many_urls_are_not_kept_for_ever() -> None:
     async with serving(replying(*[OK] * 30)) as (transport, server):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("server.wire.transport._MOST_TARGETS", 10)
+            patch.setattr("server.wire.transport.MAX_TARGETS", 10)
             for number in range(30):
                 assert await call(transport, f"{server.url}/{number}") == b"ok"
         assert len(transport._targets) <= 10

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import aiohttp.connector
 import httpx
 import pytest
 from cryptography import x509
@@ -51,10 +50,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the system trusted it. aiohttp makes its context when it is imported."""
-    context = ssl.create_default_context(cafile=str(certificate))
-    monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", context)
+def trust(certificate: Path) -> ssl.SSLContext:
+    """A context that trusts it."""
+    return ssl.create_default_context(cafile=str(certificate))
 
 
 @asynccontextmanager
@@ -84,10 +82,9 @@ async def whole(response: Response) -> bytes:
         await response.body.aclose()
 
 
-@pytest.mark.usefixtures("trusted")
-async def test_calls_share_a_connection(certificate: Path) -> None:
+async def test_calls_share_a_connection(certificate: Path, trust: ssl.SSLContext) -> None:
     server = Server(replying(OK, CHUNKED + piece(b"a") + b"0\r\n\r\n", OK))
-    async with serving(server, certificate) as port, Transport() as transport:
+    async with serving(server, certificate) as port, Transport(tls=trust) as transport:
         url = f"https://localhost:{port}/v1"
         large = bytes(2**22)
         for body, expected in ((b"{}", b"ok"), (large, b"a"), (b"{}", b"ok")):
@@ -96,8 +93,7 @@ async def test_calls_share_a_connection(certificate: Path) -> None:
         assert [len(body) for _, body in server.connections[0].requests] == [2, 2**22, 2]
 
 
-@pytest.mark.usefixtures("trusted")
-async def test_closing_before_the_end_closes_the_connection(certificate: Path) -> None:
+async def test_closing_before_the_end_closes_the_connection(certificate: Path, trust: ssl.SSLContext) -> None:
     left = asyncio.Event()
 
     async def script(connection: object) -> None:
@@ -110,7 +106,7 @@ async def test_closing_before_the_end_closes_the_connection(certificate: Path) -
         left.set()
 
     server = Server(script)
-    async with serving(server, certificate) as port, Transport() as transport:
+    async with serving(server, certificate) as port, Transport(tls=trust) as transport:
         response = await post(transport, f"https://localhost:{port}/v1")
         assert await anext(response.body) == b"a"
         await response.body.aclose()
@@ -124,8 +120,7 @@ async def test_a_certificate_that_nobody_vouches_for(certificate: Path) -> None:
             await post(transport, f"https://localhost:{port}/v1")
 
 
-@pytest.mark.usefixtures("trusted")
-async def test_through_the_tunnel_of_a_proxy(certificate: Path) -> None:
+async def test_through_the_tunnel_of_a_proxy(certificate: Path, trust: ssl.SSLContext) -> None:
     server = Server(replying(OK, OK))
     asked: list[bytes] = []
     tunnels: list[asyncio.Task[None] | None] = []
@@ -148,7 +143,7 @@ async def test_through_the_tunnel_of_a_proxy(certificate: Path) -> None:
     async with serving(server, certificate) as port:
         proxy = await asyncio.start_server(tunnel, "127.0.0.1", 0)
         address = f"http://user:pass@127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
-        async with Transport({"https": address}) as transport:
+        async with Transport({"https": address}, trust) as transport:
             for _ in range(2):
                 assert await whole(await post(transport, f"https://{HOST}/v1?x=1")) == b"ok"
         proxy.close()

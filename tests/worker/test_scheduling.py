@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from server.worker import scheduling
-from server.worker.scheduling import Batching, batch_when_busy
+from server.worker.scheduling import BatchPolicy, batch_when_busy
 
 row = pytest.param
 
@@ -32,11 +32,11 @@ def test_by_load(loads: list[float], expected: list[bool]) -> None:
     """`loads` are CPU seconds a second between two looks."""
     now = used = 0.0
     applied: list[bool] = []
-    batching = Batching(applied.append, lambda: now, lambda: used)
+    batching = BatchPolicy(applied.append, lambda: now, lambda: used)
     for load in loads:
         now += 0.5
         used += load * 0.5
-        batching.look()
+        batching.update()
     assert applied == expected
 
 
@@ -60,7 +60,7 @@ def test_every_thread_is_told() -> None:
 async def test_a_busy_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     applied: asyncio.Queue[bool] = asyncio.Queue()
     used = iter(range(1000))
-    monkeypatch.setattr(scheduling, "_PERIOD", 0.0)
+    monkeypatch.setattr(scheduling, "SAMPLE_INTERVAL", 0.0)
     monkeypatch.setattr(scheduling, "apply", applied.put_nowait)
     monkeypatch.setattr("time.process_time", lambda: float(next(used)))
     watching = asyncio.create_task(batch_when_busy())
@@ -89,7 +89,7 @@ async def test_where_a_sandbox_forbids_it_a_worker_goes_without(
         raise PermissionError
 
     used = iter(range(1000))
-    monkeypatch.setattr(scheduling, "_PERIOD", 0.0)
+    monkeypatch.setattr(scheduling, "SAMPLE_INTERVAL", 0.0)
     monkeypatch.setattr("time.process_time", lambda: float(next(used)))
     monkeypatch.setattr(os, call, forbid)
     await asyncio.wait_for(batch_when_busy(), 5.0)

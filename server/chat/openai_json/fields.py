@@ -16,11 +16,16 @@ from google.protobuf.message import Message as Proto
 
 from server.errors import InvalidRequest
 
-Setter = Callable[[Any, Any], None]
+Setter = Callable[[Any, Any], object]
 Fields = Mapping[str, Setter]
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+
+#: What a setter returns for a value that it leaves to the unknown fields.
+KEEP = object()
+#: Characters of a word that an open enum does not know.
+MAX_WORD = 64
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
@@ -100,9 +105,12 @@ def fill(msg: Any, obj: Any, fields: Fields, extra: str | None = "extra_json", *
         if setter is not None:
             if value is not None:
                 try:
-                    setter(msg, value)
+                    kept = setter(msg, value)
                 except InvalidRequest as error:
                     raise at(error, key) from None
+                if kept is KEEP:
+                    rest = rest if rest is not None else {}
+                    rest[key] = value
         elif key != skip:
             rest = rest if rest is not None else {}
             rest[key] = value
@@ -204,6 +212,18 @@ def enum(name: str, values: Mapping[str, int]) -> Setter:
         if code is None:
             raise InvalidRequest(f"Must be one of {', '.join(values)}; got {value[:40]!r}.")
         setattr(msg, name, code)
+
+    return set_enum
+
+
+def open_enum(name: str, values: Mapping[str, int]) -> Setter:
+    """One of some words, to which vendors add their own: those are left to the unknown fields."""
+    set_known = enum(name, values)
+
+    def set_enum(msg: Any, value: Any) -> object:
+        if value.__class__ is str and value not in values and 0 < len(value) <= MAX_WORD:
+            return KEEP
+        return set_known(msg, value)
 
     return set_enum
 

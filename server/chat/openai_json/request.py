@@ -16,6 +16,7 @@ from server.chat.openai_json import fields as f
 from server.chat.openai_json.bounds import INTEGERS, MAX_STOP, NUMBERS
 from server.chat.openai_json.messages import content, dump_content, dump_message, message, tie_legacy_calls
 from server.chat.openai_json.options import fill_options
+from server.chat.openai_json.request_fields import REASONING_EFFORTS, VERBOSITIES
 from server.chat.openai_json.tools import (
     dump_tool,
     dump_tool_choice,
@@ -26,10 +27,10 @@ from server.chat.openai_json.tools import (
 )
 from server.errors import InvalidRequest
 
-_VERBOSITY = f.names(pb.Verbosity, "VERBOSITY_")
-_VERBOSITY_WORDS = f.words(_VERBOSITY)
-_EFFORT = f.names(pb.ReasoningEffort, "REASONING_EFFORT_")
-_EFFORT_WORDS = f.words(_EFFORT)
+_VERBOSITY_WORDS = f.words(VERBOSITIES)
+_EFFORT_WORDS = f.words(REASONING_EFFORTS)
+#: OpenAI wants a name with a schema; this one stands for a schema given without.
+_SCHEMA_NAME = "response"
 
 
 class Parsed(NamedTuple):
@@ -56,14 +57,18 @@ def _response_format(msg: pb.ChatCompletionRequest, value: Any) -> None:
     match value.get("type"):
         case "text":
             format_.text.SetInParent()
+        case "json_object" if value.get("schema").__class__ is dict:
+            # llama.cpp, Together, Fireworks and others; what their schema means, json_schema says to everyone.
+            format_.json_schema.name = _SCHEMA_NAME
+            format_.json_schema.schema_json = f.encode_text(value["schema"])
         case "json_object":
             format_.json_object.SetInParent()
         case "json_schema":
             if value.get("json_schema") is None:
                 raise InvalidRequest("Required.", "json_schema")
             f.fill(format_, value, {"json_schema": f.message("json_schema", _SCHEMA)}, None, skip="type")
-        case str() as other if other:
-            raise InvalidRequest(f"Must be one of text, json_object, json_schema; got {other[:40]!r}.", "type")
+        case str() as other if other:  # a vendor's own: grammar, regex, structural_tag, ...
+            format_.other_json = f.encode_text(value)
         case other:
             raise InvalidRequest(f"Expected a string, got {f.kind(other)}.", "type")
 
@@ -149,8 +154,8 @@ _REQUEST: f.Fields = {
     "modalities": f.texts("modalities"),
     "audio": f.message("audio", {"voice": _voice, "format": f.text("format")}),
     "prediction": _prediction,
-    "verbosity": f.enum("verbosity", _VERBOSITY),
-    "reasoning_effort": f.enum("reasoning_effort", _EFFORT),
+    "verbosity": f.open_enum("verbosity", VERBOSITIES),
+    "reasoning_effort": f.open_enum("reasoning_effort", REASONING_EFFORTS),
     "tools": f.each("tools", tool),
     "functions": legacy_functions,
     "tool_choice": tool_choice,
@@ -185,7 +190,14 @@ def parse(body: bytes) -> Parsed:
     for name in ("model", "messages"):
         if not getattr(request, name):
             raise InvalidRequest("Required." if name not in obj else "Must not be empty.", name)
+    check_logprobs(request)
     return Parsed(request, bool(stream), legacy)
+
+
+def check_logprobs(request: pb.ChatCompletionRequest) -> None:
+    """Raise InvalidRequest for alternatives to tokens whose probabilities nobody asked for, as OpenAI does."""
+    if request.top_logprobs and not request.logprobs:
+        raise InvalidRequest("Needs `logprobs` to be true.", "top_logprobs")
 
 
 def parse_object(obj: dict[str, Any]) -> pb.ChatCompletionRequest:

@@ -12,12 +12,17 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
+from lmchat.v1 import chat_pb2 as pb
 from msgspec import Meta
 
 from server.chat.openai_json.bounds import INTEGERS, MAX_STOP, NUMBERS
+from server.chat.openai_json.fields import names
 from server.chat.openai_json.unknown import Level, Path, Unknown, fields_at, set_aside
 
 _Text = Annotated[str, Meta(min_length=1)]
+
+VERBOSITIES = names(pb.Verbosity, "VERBOSITY_")
+REASONING_EFFORTS = names(pb.ReasoningEffort, "REASONING_EFFORT_")
 
 #: A default that, unlike None itself, is written.
 written_null = type(None)
@@ -41,7 +46,7 @@ class _TextPart(_Object, tag_field="type", tag="text"):
 
 class _Image(_Object):
     url: _Text
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
 
 
 class _ImagePart(_Object, tag_field="type", tag="image_url"):
@@ -234,6 +239,7 @@ _LEVEL = Level(
         "response_format": Level(frozenset({"type", "json_schema"}), {"json_schema": _level(_JsonSchema)}),
         "stream_options": _level(_StreamOptions),
     },
+    {"reasoning_effort": REASONING_EFFORTS, "verbosity": VERBOSITIES},
 )
 
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -253,6 +259,8 @@ def read(body: bytes) -> tuple[RequestFields, Unknown] | None:
                 return None
             fields = msgspec.convert(obj, RequestFields)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if fields.top_logprobs and not fields.logprobs:  # an error
         return None
     _normalise(fields, {path for path, _ in unknown})
     return fields, unknown

@@ -162,6 +162,7 @@ _REPORT: f.Fields = {
     "attempts": f.each("attempts", lambda msg, value: f.fill(msg, value, _ATTEMPT, None)),
     "skipped": f.each("skipped", lambda msg, value: f.fill(msg, value, _SKIPPED, None)),
     "resumed": f.boolean("resumed"),
+    "native_model": f.text("native_model"),
 }
 
 
@@ -182,6 +183,8 @@ def dump_report(report: pb.RoutingReport) -> dict[str, Any]:
         out["skipped"] = [{"provider": s.provider, "model": s.model, "reason": s.reason} for s in report.skipped]
     if report.resumed:
         out["resumed"] = True
+    if report.native_model:
+        out["native_model"] = report.native_model
     return out
 
 

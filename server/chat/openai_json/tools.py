@@ -68,13 +68,24 @@ def tool_choice(msg: pb.ChatCompletionRequest, value: Any) -> None:
         f.enum("mode", _TOOL_CHOICE)(msg.tool_choice, value)
     elif value.__class__ is not dict:
         raise f.wrong_type("a string or an object", value)
-    elif value.get("type") == "function":
-        try:
-            msg.tool_choice.function_name = _chosen(value.get("function"))
-        except InvalidRequest as error:
-            raise f.at(error, "function") from None
+    elif value.get("type", "function" if "function" in value else None) == "function":
+        _named_choice(msg.tool_choice, value)
     else:
         msg.tool_choice.other_json = f.encode_text(value)
+
+
+def _named_choice(choice: pb.ToolChoice, value: dict[str, Any]) -> None:
+    """A function by name; some clients leave `type` out. Further fields are kept as they stand."""
+    try:
+        choice.function_name = _chosen(value.get("function"))
+    except InvalidRequest as error:
+        raise f.at(error, "function") from None
+    extra = {key: item for key, item in value.items() if key not in ("type", "function")}
+    inner = {key: item for key, item in value["function"].items() if key != "name"}
+    if inner:
+        extra["function"] = inner
+    if extra:
+        choice.extra_json = f.encode_text(extra)
 
 
 def dump_tool_choice(choice: pb.ToolChoice) -> Any:
@@ -83,7 +94,9 @@ def dump_tool_choice(choice: pb.ToolChoice) -> Any:
     if which == "other_json":
         return f.load(choice.other_json)
     if which == "function_name":
-        return {"type": "function", "function": {"name": choice.function_name}}
+        extra = f.load(choice.extra_json) if choice.extra_json else {}
+        function = {"name": choice.function_name, **extra.pop("function", {})}
+        return {"type": "function", "function": function, **extra}
     return _TOOL_CHOICE_WORDS.get(choice.mode, "auto")
 
 

@@ -6,8 +6,10 @@ levels of their own. What is set aside keeps its place as a path of keys and ind
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
+
+from server.chat.openai_json.fields import MAX_WORD
 
 Path = tuple[str | int, ...]
 Unknown = list[tuple[Path, dict[str, Any]]]
@@ -19,12 +21,16 @@ class Level(NamedTuple):
 
     known: frozenset[str]
     below: Mapping[str, Level] = {}
+    #: Keys whose values are words to which vendors add their own, with the words that the contract knows.
+    open: Mapping[str, Collection[str]] = {}
 
 
 def set_aside(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()) -> None:
     """Move the keys of `obj` that `level` does not know to `found`, and so for the objects below it."""
-    if not obj.keys() <= level.known:
-        found.append((path, {key: obj.pop(key) for key in [*obj] if key not in level.known}))
+    unknown = [key for key in obj if key not in level.known]
+    unknown += [key for key, words in level.open.items() if _is_new(obj.get(key), words)]
+    if unknown:
+        found.append((path, {key: obj.pop(key) for key in unknown}))
     for key, below in level.below.items():
         value = obj.get(key)
         if value.__class__ is dict:
@@ -33,6 +39,10 @@ def set_aside(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()
             for index, item in enumerate(value):
                 if item.__class__ is dict:
                     set_aside(item, below, found, (*path, key, index))
+
+
+def _is_new(word: Any, known: Collection[str]) -> bool:
+    return word.__class__ is str and word not in known and 0 < len(word) <= MAX_WORD
 
 
 def put_back(obj: dict[str, Any], unknown: Unknown) -> None:

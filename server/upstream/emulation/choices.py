@@ -38,7 +38,9 @@ class Choices:
                 choice.index += offset
             whole.choices.extend(more.choices)
             add_usage(whole.usage, more.usage)
-        return ProtoCompletion(whole, completions[0].native_finish_reason)
+        merged = ProtoCompletion(whole, completions[0].native_finish_reason)
+        merged.dropped = completions[0].dropped
+        return merged
 
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> _Interleaved:
         """All choices in one stream, each as it comes."""
@@ -80,6 +82,10 @@ class _Interleaved:
     def native_finish_reason(self) -> str:
         """That of the first choice."""
         return self._streams[0][1].native_finish_reason
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return self._streams[0][1].dropped
 
     async def open(self, limit: float) -> Chunks:
         """Everything up to and with the first content of any stream."""

@@ -1,7 +1,6 @@
-"""JSON out of what a model wrote around it: code fences, a word before, a word after. Pure.
+"""JSON out of the text that a model wrote around it: code fences, words before and after. Pure, in linear time.
 
-What is ambiguous is not guessed at: two objects, or a broken one with a whole
-one inside, are no answer.
+Ambiguity is not guessed at: where there are two objects, or a broken one with a whole one inside, none is found.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-_THINKING = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
-#: A word in braces or brackets, as in prose and templates.
-_PLACEHOLDERS = {"{": re.compile(r"\{[^{}\"]*\}"), "[": re.compile(r"\[[^\[\]\"]*\]")}
+_THINKING = "<think>", "</think>"
+#: Words in braces or brackets, as in prose and templates, or JSON without strings and nesting.
+_FLAT = {"{": re.compile(r"\{[^{}\"]*+\}"), "[": re.compile(r"\[[^\[\]\"]*+\]")}
 
 
 class Found(NamedTuple):
@@ -31,12 +30,11 @@ _decoder = json.JSONDecoder(parse_constant=_refuse)
 
 
 def unwrap(text: str, opener: str) -> Found | None:
-    """The one JSON value in `text`; None where there is none, or no one.
+    """The one JSON value in `text`; None where there is none, or more than one.
 
-    `opener` is `{` or `[`, how the JSON begins that is looked for among other text; empty to look for none there.
+    `opener` is `{` or `[`, how JSON among other text begins; empty for not looking there.
     """
-    thinking = _THINKING.match(text)
-    text = text[thinking.end() if thinking else 0 :].strip().removeprefix("\ufeff")
+    text = _without_thinking(text).strip().removeprefix("\ufeff")
     found = _whole(text)
     if found is None and text.startswith("```") and text.endswith("```"):
         found = _whole(text.partition("\n")[2][:-3].strip())
@@ -48,6 +46,14 @@ def unwrap(text: str, opener: str) -> Found | None:
     return _within(text, opener) if opener else None
 
 
+def _without_thinking(text: str) -> str:
+    start, end = _THINKING
+    if not text.lstrip().startswith(start):
+        return text
+    _, found, rest = text.partition(end)
+    return rest if found else text
+
+
 def _whole(text: str) -> Found | None:
     try:
         return Found(text, _decoder.decode(text))
@@ -56,7 +62,7 @@ def _whole(text: str) -> Found | None:
 
 
 def _fenced(text: str) -> Iterator[str]:
-    """What stands in fences that are of JSON, or do not say of what."""
+    """The content of the fences whose language is JSON, or not given."""
     block: list[str] | None = None
     language = ""
     for line in text.splitlines(keepends=True):
@@ -77,16 +83,19 @@ def _within(text: str, opener: str) -> Found | None:
     found: Found | None = None
     at = text.find(opener)
     while at >= 0:
-        try:
-            value, end = _decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            placeholder = _PLACEHOLDERS[opener].match(text, at)
-            if placeholder is None:
-                return None
-            end = placeholder.end()
+        flat = _FLAT[opener].match(text, at)
+        if flat is not None:
+            # Decoded by itself: an error counts all lines before it, which for many errors in a long text adds up.
+            value, end = _whole(flat[0]), flat.end()
         else:
+            try:
+                decoded, end = _decoder.raw_decode(text, at)
+            except (ValueError, RecursionError):
+                return None
+            value = Found(text[at:end], decoded)
+        if value is not None:
             if found is not None:
                 return None
-            found = Found(text[at:end], value)
+            found = value
         at = text.find(opener, end)
     return found

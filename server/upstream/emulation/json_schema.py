@@ -2,9 +2,13 @@
 
 A schema may be hostile: a pattern that takes for ever, references that double
 at every level, an address of our network to fetch a schema from. So it must be
-one self-contained document, patterns are matched by `patterns`, and the steps
+one self-contained document, patterns are matched by regex.py, and the steps
 of a validation are counted. `format` says nothing about validity, as in drafts
 2019-09 and 2020-12.
+
+A step stands for about 10 us. A keyword costs one, and more the more it loops over: the items of its own
+value and of the instance, an error's text (which quotes the instance), the compilation of a pattern, and a
+search, by the size of the pattern times the bytes of the text.
 """
 
 from __future__ import annotations
@@ -25,15 +29,22 @@ from referencing.exceptions import Unresolvable
 
 from server.chat.openai_json import decode_json
 from server.errors import InvalidRequest, Reason
-from server.upstream.emulation import regex as patterns
-from server.upstream.emulation.regex import PatternError
+from server.upstream.emulation import regex
+from server.upstream.emulation.regex import Pattern, PatternError
 
 #: Characters of a schema's text.
-_LONGEST = 128 * 1024
-#: Keywords looked at in one validation, some 10 us each. Of a pattern's instructions, 50 cost as much.
-_MOST_STEPS = 100_000
-#: Problems told of one answer.
-_MOST_PROBLEMS = 5
+MAX_LENGTH = 128 * 1024
+#: Objects and booleans in one schema: each may be a schema, which takes some 0.2 ms to check.
+MAX_PARTS = 2_000
+#: Patterns of one schema, fewer than are cached; and their instructions, which take some 0.1 s to compile.
+MAX_PATTERNS, MAX_PATTERN_SIZE = 100, 100_000
+#: Steps of one validation: about a second.
+MAX_STEPS = 100_000
+#: Problems reported of one answer.
+MAX_PROBLEMS = 5
+#: What costs a step: items of a list or mapping, characters of an error, instructions to compile, instructions
+#: times bytes to search.
+_ITEMS, _CHARACTERS, _COMPILED, _SEARCHED = 20, 5_000, 10, 1_000
 _PARAM = "response_format.json_schema.schema"
 
 #: Keywords that would lead a validator away from this document's own root.
@@ -46,19 +57,33 @@ class TooComplexError(Exception):
     """A validation that took too many steps."""
 
 
-class _Steps:
-    """How many are left; jsonschema gives a keyword no other place to keep it."""
+class _Budget:
+    """The steps left to a validation, and the patterns it has used."""
 
     def __init__(self) -> None:
-        self.left = _MOST_STEPS
+        self.left = MAX_STEPS
+        self._patterns: dict[str, Pattern] = {}
 
-    def take(self, count: int) -> None:
-        self.left -= count
+    def take(self, steps: int) -> None:
+        """Raises TooComplexError when none are left."""
+        self.left -= steps
         if self.left < 0:
             raise TooComplexError
 
+    def matches(self, pattern: str, text: str) -> bool:
+        """Whether `pattern` matches in `text`. Raises PatternError for one that was not checked."""
+        compiled = self._patterns.get(pattern)
+        if compiled is None:
+            if len(self._patterns) >= MAX_PATTERNS:
+                raise TooComplexError
+            compiled = self._patterns[pattern] = regex.compiled(pattern)
+            self.take(1 + compiled.size // _COMPILED)
+        self.take(1 + compiled.size * len(text.encode(errors="replace")) // _SEARCHED)
+        return compiled.search(text)
 
-_steps: ContextVar[_Steps] = ContextVar("_steps")
+
+#: A context variable, since jsonschema gives keywords no other place for it.
+_budget: ContextVar[_Budget] = ContextVar("_budget")
 
 
 class Schema:
@@ -75,16 +100,16 @@ class Schema:
 
     def problems(self, value: Any) -> list[str]:
         """What is wrong with `value`, in words, at most five; empty when nothing is."""
-        token = _steps.set(_Steps())
+        token = _budget.set(_Budget())
         try:
-            errors = islice(self._validator.iter_errors(value), _MOST_PROBLEMS)
-            return [_told(best_match([error])) for error in errors]
+            errors = islice(self._validator.iter_errors(value), MAX_PROBLEMS)
+            return [_description(best_match([error])) for error in errors]
         except TooComplexError:
             return ["It takes too long to check against the schema."]
         except Exception as error:  # of references to what is no schema, or to themselves
             return [f"The schema cannot be applied to it ({type(error).__name__})."]
         finally:
-            _steps.reset(token)
+            _budget.reset(token)
 
 
 def schema(text: str) -> Schema:
@@ -92,8 +117,8 @@ def schema(text: str) -> Schema:
 
     Raises InvalidRequest: for what is no schema, and (UNSUPPORTED_FEATURE) for what cannot be checked here.
     """
-    if len(text) > _LONGEST:
-        raise _unsupported(f"it is longer than {_LONGEST} characters")
+    if len(text) > MAX_LENGTH:
+        raise _unsupported(f"it is longer than {MAX_LENGTH} characters")
     return _compiled(text)
 
 
@@ -119,7 +144,7 @@ def _compiled(text: str) -> Schema:
         weight = math.inf if keys & {"$ref", "pattern", "patternProperties"} else len(text)
         return Schema(_bounded(base)(document), _opener(document), weight)
     except SchemaError as error:
-        raise InvalidRequest(f"Not a valid JSON Schema: {_told(error)}", _PARAM) from None
+        raise InvalidRequest(f"Not a valid JSON Schema: {_description(error)}", _PARAM) from None
     except RecursionError:
         raise _unsupported("it is nested too deeply") from None
 
@@ -133,11 +158,15 @@ def _unsupported(why: str) -> InvalidRequest:
 
 
 def _keys(value: Any) -> set[str]:
-    """Every key in the document. Raises InvalidRequest where something in it leads out of it."""
+    """Every key in the document. Raises InvalidRequest for references that lead out of it, and too many parts."""
     found: set[str] = set()
     todo = [value]
+    parts = 0
     while todo:
         value = todo.pop()
+        parts += isinstance(value, dict | bool)
+        if parts > MAX_PARTS:
+            raise _unsupported(f"it has more than {MAX_PARTS} parts")
         if isinstance(value, list):
             todo += value
         if not isinstance(value, dict):
@@ -155,11 +184,12 @@ def _keys(value: Any) -> set[str]:
 
 
 def _check_parts(document: dict[str, Any], dialect: str) -> None:
-    """Every reference and every pattern, before anybody is asked for an answer."""
+    """Check every reference and every pattern, before a provider is called. Raises InvalidRequest."""
     specification = referencing.jsonschema.specification_with(dialect)
     root = specification.create_resource(document)
     registry: referencing.Registry[Any] = referencing.Registry().with_resource("", root)
     resolver = registry.resolver()
+    sizes: dict[str, int] = {}  # of its patterns
     parts = [root]
     while parts:
         part = parts.pop()
@@ -175,13 +205,15 @@ def _check_parts(document: dict[str, Any], dialect: str) -> None:
             if not isinstance(there, dict | bool):
                 raise InvalidRequest(f"$ref {reference[:80]!r} points at no schema.", _PARAM)
         for pattern in (part.contents.get("pattern"), *part.contents.get("patternProperties", ())):
-            if isinstance(pattern, str):
-                _check_pattern(pattern)
+            if isinstance(pattern, str) and pattern not in sizes:
+                sizes[pattern] = _size(pattern)
+                if len(sizes) > MAX_PATTERNS or sum(sizes.values()) > MAX_PATTERN_SIZE:
+                    raise _unsupported("its patterns are too many or too large")
 
 
-def _check_pattern(pattern: str) -> None:
+def _size(pattern: str) -> int:
     try:
-        patterns.compiled(pattern)
+        return regex.compiled(pattern).size
     except PatternError as error:
         raise _unsupported(f"the pattern {pattern[:80]!r} {error}") from None
 
@@ -193,7 +225,7 @@ def _opener(document: dict[str, Any]) -> str:
     return "[" if "array" in types else ""
 
 
-def _told(error: Any) -> str:
+def _description(error: Any) -> str:
     message = error.message if len(error.message) <= 300 else f"{error.message[:300]}..."
     return f"{error.json_path}: {message}"
 
@@ -203,7 +235,7 @@ def _told(error: Any) -> str:
 
 @lru_cache(8)
 def _bounded(base: Any) -> Any:
-    """The validator class `base` with our patterns, and with its steps counted."""
+    """The validator class `base` with regex.py's patterns, and with its steps counted."""
     own: dict[str, _Keyword] = {
         "additionalProperties": _additional_properties,
         "pattern": _pattern,
@@ -212,42 +244,54 @@ def _bounded(base: Any) -> Any:
     }
     keywords = {**base.VALIDATORS, **{name: keyword for name, keyword in own.items() if name in base.VALIDATORS}}
     extend: Any = validators.extend  # it has no types
-    return extend(base, {name: _counted(keyword) for name, keyword in keywords.items()})
+    return extend(base, {name: _counted(name, keyword) for name, keyword in keywords.items()})
 
 
-def _counted(keyword: _Keyword) -> _Keyword:
-    def check(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError] | None:
-        _steps.get().take(1)
-        return keyword(validator, value, instance, schema)
+def _counted(name: str, keyword: _Keyword) -> _Keyword:
+    size = _nodes if name in ("const", "enum", "uniqueItems") else _items  # those compare all that is inside
+
+    def check(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        budget = _budget.get()
+        budget.take(1 + (size(value) + size(instance)) // _ITEMS)
+        for error in keyword(validator, value, instance, schema) or ():
+            budget.take(len(error.message) // _CHARACTERS)
+            yield error
 
     return check
 
 
-def _matches(pattern: str, text: str) -> bool:
-    compiled = patterns.compiled(pattern)
-    _steps.get().take(compiled.size * len(text) // 50)
-    return compiled.search(text)
+def _items(value: Any) -> int:
+    return len(value) if isinstance(value, list | dict) else 0
+
+
+def _nodes(value: Any) -> int:
+    """The values in `value`, at all levels."""
+    if isinstance(value, list | dict):
+        return len(value) + sum(map(_nodes, value.values() if isinstance(value, dict) else value))
+    return 0
 
 
 def _pattern(validator: Any, pattern: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    if isinstance(instance, str) and not _matches(pattern, instance):
+    if isinstance(instance, str) and not _budget.get().matches(pattern, instance):
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
 def _pattern_properties(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
     if isinstance(instance, dict):
+        matches = _budget.get().matches
         for pattern, part in value.items():
             for name, item in instance.items():
-                if _matches(pattern, name):
+                if matches(pattern, name):
                     yield from validator.descend(item, part, path=name, schema_path=pattern)
 
 
 def _additional_properties(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
     if not isinstance(instance, dict):
         return
-    known, patterns_ = schema.get("properties", {}), schema.get("patternProperties", {})
+    matches = _budget.get().matches
+    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
     for name, item in instance.items():
-        if name in known or any(_matches(pattern, name) for pattern in patterns_):
+        if name in known or any(matches(pattern, name) for pattern in patterns):
             continue
         if value is False:
             yield ValidationError(f"{name!r} is not one of the properties allowed")
@@ -256,10 +300,8 @@ def _additional_properties(validator: Any, value: Any, instance: Any, schema: An
 
 
 def _unique_items(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    if value and isinstance(instance, list):
-        _steps.get().take(len(instance))
-        if len({_identity(item) for item in instance}) < len(instance):
-            yield ValidationError(f"{instance!r} has items that are equal")
+    if value and isinstance(instance, list) and len({_identity(item) for item in instance}) < len(instance):
+        yield ValidationError(f"{instance!r} has items that are equal")
 
 
 def _identity(value: Any) -> Any:

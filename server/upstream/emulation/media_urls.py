@@ -146,6 +146,10 @@ class FetchingStream:
     def native_finish_reason(self) -> str:
         return self._stream.native_finish_reason if self._stream else ""
 
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return self._stream.dropped if self._stream else ()
+
     async def open(self, limit: float) -> Chunks:
         """Fetch, then call."""
         now = asyncio.get_running_loop().time

@@ -1,186 +1,158 @@
 """Regular expressions that callers wrote, matched in time linear in the text. Pure.
 
-Python's own matcher goes back and tries again: `(a+)+$` on thirty characters
-would hold up every call of a worker for minutes. Here all ways to match go
-forward together (https://swtch.com/~rsc/regexp/regexp2.html), which leaves out
-look-around and back-references, as RE2 and the providers' own structured outputs do.
+Python's own matcher backtracks: `(a+)+$` on thirty characters would block every
+call of a worker for minutes. RE2 (https://github.com/google/re2/wiki/Syntax) does
+not, and therefore has no look-around and no back-references, like the providers'
+own structured outputs. A pattern of JSON Schema has the meaning of ECMA-262
+(https://tc39.es/ecma262/#sec-patterns); it is translated to RE2's syntax where the two differ:
 
-Python's parser reads the syntax; what it means is ECMA-262's, as JSON Schema
-has it: `$` is the very end, `\\d` and `\\w` are ASCII.
+    ECMA-262                          RE2
+    .                                 excludes \\r, U+2028 and U+2029 too
+    \\s \\S                             Unicode's spaces too
+    [] [^]                            nothing, anything
+    [ within a class                  escaped: RE2 knows [[:alpha:]]
+    \\b within a class                 \\x08
+    \\uXXXX \\u{X} \\cX                  \\x{X}
+    (?=a) (?!a) (?<=a) \\1 \\k<a> \\p{L}  refused, as are flags: (?i)
 """
 
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import lru_cache
-from re import _constants as c  # type: ignore[attr-defined]  # typeshed lacks it
-from re import _parser  # type: ignore[attr-defined]  # and this
-from typing import Any
 
-#: Instructions of one pattern.
-_MOST = 2_000
-_WORD = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
+import re2
 
-#: Whether a character fits; whether the place before text[at] does.
-_Test = Callable[[str], bool]
-_Place = Callable[[str, int], bool]
-#: Consume a character, be at a place, or go on at each of the targets; None: it matched.
-_Instruction = tuple[str, Any]
+#: Instructions of one compiled pattern. A repetition repeats its instructions, and `.` has some 20 of them.
+MAX_SIZE = 25_000
+#: Characters of a pattern.
+MAX_LENGTH = 8192
+#: Compiled patterns that are kept.
+CACHE_SIZE = 128
+#: Bytes that RE2 may use for one pattern. With less than a search would need it takes a slower way, still linear.
+_MAX_MEMORY = 2**20
+
+_SPACE = r"\t\n\v\f\r \x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{feff}"
+_NO_SPACE = (
+    r"\x00-\x08\x0e-\x1f!-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027}\x{202a}-\x{202e}"
+    r"\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{fefe}\x{ff00}-\x{10ffff}"
+)
+_ANY = r"[^\n\r\x{2028}\x{2029}]"
+#: Escapes outside of classes, and within: what RE2 calls them.
+_ESCAPES = {char: rf"\{char}" for char in "dDwWbBtnvfrA"}
+_ESCAPES |= {"s": f"[{_SPACE}]", "S": f"[{_NO_SPACE}]", "Z": r"\z"}
+_CLASS_ESCAPES = {char: rf"\{char}" for char in "dDwWtnvfr"}
+_CLASS_ESCAPES |= {"s": _SPACE, "S": _NO_SPACE, "b": r"\x08"}
+
+_TOKEN = re.compile(
+    r"""
+      \\u(?P<high>[dD][89abAB][0-9a-fA-F]{2})\\u(?P<low>[dD][c-fC-F][0-9a-fA-F]{2})
+    | \\(?:u(?P<four>[0-9a-fA-F]{4})|u\{0*(?P<braced>[0-9a-fA-F]{1,6})\}|x(?P<two>[0-9a-fA-F]{2}))
+    | \\c(?P<control>[A-Za-z])
+    | \\(?P<zero>0)(?![0-9])
+    | \\(?P<reference>[1-9k])
+    | \\(?P<property>[pP])
+    | \\(?P<escaped>.)
+    | (?P<group>\(\?(?:[^:<P]|P?<[=!]|P[^<]))
+    | (?P<class>\[\^?\]?)
+    | (?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 
 
 class PatternError(ValueError):
-    """A pattern that is none, or that cannot be matched in linear time; the message says which."""
+    """A pattern that is invalid, or cannot be matched in linear time; the message says which."""
 
 
 class Pattern:
-    """A compiled pattern; `size` times the length of a text is what a search costs at most."""
+    """A compiled pattern. The time of a search is at most in proportion to `size` times the bytes of the text."""
 
-    def __init__(self, code: list[_Instruction]) -> None:
-        self._code = code
-        self.size = len(code)
+    def __init__(self, pattern: str) -> None:
+        if len(pattern) > MAX_LENGTH:
+            raise PatternError(f"is too large: more than {MAX_LENGTH} characters")
+        options = re2.Options()
+        options.max_mem = _MAX_MEMORY
+        options.never_capture = True
+        options.log_errors = False
+        try:
+            self._compiled = re2.compile(translated(pattern), options)
+        except re2.error as error:
+            reason = error.args[0].decode(errors="replace")
+            if "too large" in reason or "repetition size" in reason:
+                raise PatternError(f"is too large: {reason}") from None
+            raise PatternError(f"is not understood: {reason}") from None
+        except UnicodeEncodeError:
+            raise PatternError("is not understood: half of a surrogate pair") from None
+        self.size: int = self._compiled.programsize
+        if self.size > MAX_SIZE:
+            raise PatternError(f"is too large: {self.size} instructions of at most {MAX_SIZE}")
 
     def search(self, text: str) -> bool:
         """Whether the pattern matches anywhere in `text`."""
-        waiting: list[int] = []  # instructions that take the next character
-        for at in range(len(text) + 1):
-            todo, seen = [*waiting, 0], set[int]()
-            waiting = []
-            while todo:
-                here = todo.pop()
-                if here in seen:
-                    continue
-                seen.add(here)
-                what, argument = self._code[here]
-                if what == "go":
-                    todo += argument
-                elif what == "take":
-                    if at < len(text) and argument(text[at]):
-                        waiting.append(here + 1)
-                elif what == "place":
-                    if argument(text, at):
-                        todo.append(here + 1)
-                else:
-                    return True
-        return False
+        try:
+            return self._compiled.search(text) is not None
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell and RE2 does not know
+            whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            return self._compiled.search(whole) is not None
 
 
-@lru_cache(1024)
+@lru_cache(CACHE_SIZE)
 def compiled(pattern: str) -> Pattern:
     """`pattern`, ready to search. Raises PatternError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of Python's syntax, which this is not
-            tree = _parser.parse(re.sub(r"\(\?<(?![=!])", "(?P<", pattern))
-    except (re.error, OverflowError, RecursionError) as error:
-        raise PatternError(f"is not understood: {error}") from None
-    if tree.state.flags & ~re.UNICODE.value:
-        raise PatternError("sets flags")
-    code: list[_Instruction] = []
-    _sequence(code, tree)
-    _emit(code, "match", None)
-    return Pattern(code)
+    return Pattern(pattern)
 
 
-def _emit(code: list[_Instruction], what: str, argument: Any) -> int:
-    """The place of the new instruction."""
-    if len(code) >= _MOST:
-        raise PatternError("is too large")
-    code.append((what, argument))
-    return len(code) - 1
+def translated(pattern: str) -> str:
+    """`pattern` in RE2's syntax. Raises PatternError for what RE2 cannot do; RE2 itself finds other errors."""
+    return "".join(_translated(pattern))
 
 
-def _sequence(code: list[_Instruction], items: Any) -> None:
-    for kind, value in items:
-        if kind is c.BRANCH:
-            _branch(code, value[1])
-        elif kind is c.SUBPATTERN:
-            _, flags_on, flags_off, inner = value
-            if flags_on or flags_off:
-                raise PatternError("sets flags")
-            _sequence(code, inner)
-        elif kind is c.MAX_REPEAT or kind is c.MIN_REPEAT:  # whichever matches, it matches
-            _repeat(code, *value)
-        elif kind is c.AT:
-            _emit(code, "place", _PLACES[value])
-        elif kind in (c.LITERAL, c.NOT_LITERAL, c.ANY, c.IN):
-            _emit(code, "take", _test(kind, value))
+def _translated(pattern: str) -> Iterator[str]:
+    in_class = False
+    for token in _TOKEN.finditer(pattern):
+        kind, text = token.lastgroup, token[0]
+        if kind == "low":
+            yield _char(0x10000 + ((int(token["high"], 16) & 0x3FF) << 10) + (int(token["low"], 16) & 0x3FF))
+        elif kind in ("four", "braced", "two"):
+            yield _char(int(token[kind], 16))
+        elif kind == "control":
+            yield _char(ord(token["control"]) & 31)
+        elif kind == "zero":
+            yield _char(0)
+        elif kind == "escaped":
+            yield _escape(token["escaped"], in_class)
+        elif kind == "property":
+            raise PatternError(r"uses \p")
+        elif in_class:
+            in_class = not text.endswith("]")
+            yield text.replace("[", r"\[")
+        elif kind == "reference":
+            raise PatternError("uses look-around or back-references")
+        elif kind == "group":
+            if text[-1] in "=!":
+                raise PatternError("uses look-around or back-references")
+            raise PatternError(f"uses {text}, flags or the like")
+        elif kind == "class":
+            in_class = not text.endswith("]")
+            yield {"[]": r"[^\x00-\x{10ffff}]", "[^]": r"[\x00-\x{10ffff}]"}.get(text, text)
+        elif text == ".":
+            yield _ANY
         else:
-            raise PatternError("uses look-around, back-references or the like")
+            yield text
 
 
-def _branch(code: list[_Instruction], options: Any) -> None:
-    fork = _emit(code, "go", ())
-    starts, ends = [], []
-    for option in options:
-        starts.append(len(code))
-        _sequence(code, option)
-        ends.append(_emit(code, "go", ()))
-    code[fork] = ("go", tuple(starts))
-    for end in ends:
-        code[end] = ("go", (len(code),))
+def _char(code: int) -> str:
+    if 0xD800 <= code < 0xE000:
+        raise PatternError("is not understood: half of a surrogate pair")
+    return rf"\x{{{code:x}}}"
 
 
-def _repeat(code: list[_Instruction], least: int, most: int, inner: Any) -> None:
-    for _ in range(least):
-        _emit(code, "go", (len(code) + 1,))  # so that repeating nothing counts as well
-        _sequence(code, inner)
-    if most is c.MAXREPEAT:
-        fork = _emit(code, "go", ())
-        _sequence(code, inner)
-        _emit(code, "go", (fork,))
-        code[fork] = ("go", (fork + 1, len(code)))
-        return
-    forks = []
-    for _ in range(most - least):
-        forks.append(_emit(code, "go", ()))
-        _sequence(code, inner)
-    for fork in forks:
-        code[fork] = ("go", (fork + 1, len(code)))
-
-
-def _test(kind: Any, value: Any) -> _Test:
-    """Whether a character fits one element."""
-    if kind is c.LITERAL:
-        return chr(value).__eq__
-    if kind is c.NOT_LITERAL:
-        return chr(value).__ne__
-    if kind is c.ANY:
-        return lambda char: char not in "\n\r\u2028\u2029"
-    if kind is c.RANGE:
-        low, high = map(chr, value)
-        return lambda char: low <= char <= high
-    if kind is c.CATEGORY:
-        return _CATEGORIES[value]
-    negated = value[0][0] is c.NEGATE
-    tests = [_test(*item) for item in value[negated:]]
-    return lambda char: any(test(char) for test in tests) is not negated
-
-
-def _is_space(char: str) -> bool:
-    return (char.isspace() and char not in "\x1c\x1d\x1e\x1f\x85") or char == "\ufeff"
-
-
-_CATEGORIES: dict[Any, _Test] = {
-    c.CATEGORY_DIGIT: lambda char: char in "0123456789",
-    c.CATEGORY_NOT_DIGIT: lambda char: char not in "0123456789",
-    c.CATEGORY_WORD: lambda char: char in _WORD,
-    c.CATEGORY_NOT_WORD: lambda char: char not in _WORD,
-    c.CATEGORY_SPACE: _is_space,
-    c.CATEGORY_NOT_SPACE: lambda char: not _is_space(char),
-}
-
-
-def _is_boundary(text: str, at: int) -> bool:
-    return (at > 0 and text[at - 1] in _WORD) is not (at < len(text) and text[at] in _WORD)
-
-
-_PLACES: dict[Any, _Place] = {
-    c.AT_BEGINNING: lambda text, at: at == 0,
-    c.AT_BEGINNING_STRING: lambda text, at: at == 0,
-    c.AT_END: lambda text, at: at == len(text),
-    c.AT_END_STRING: lambda text, at: at == len(text),
-    c.AT_BOUNDARY: _is_boundary,
-    c.AT_NON_BOUNDARY: lambda text, at: not _is_boundary(text, at),
-}
+def _escape(char: str, in_class: bool) -> str:
+    known = (_CLASS_ESCAPES if in_class else _ESCAPES).get(char)
+    if known is not None:
+        return known
+    if char.isalnum() and char.isascii():
+        raise PatternError(f"is not understood: the escape \\{char}")
+    return rf"\{char}" if char.isascii() and char.isprintable() else char

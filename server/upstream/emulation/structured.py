@@ -56,7 +56,7 @@ class Structured:
         completion = first.to_proto()
         invalid = [(choice, problems) for choice in completion.choices if (problems := await form.check(choice))]
         if not invalid:
-            return ProtoCompletion(completion, first.native_finish_reason)
+            return _completion(completion, first.native_finish_reason, first.dropped)
         repairs = await gather(
             self._repair(endpoint, prompted, form, choice, problems, deadline - now())
             for choice, problems in invalid
@@ -66,7 +66,7 @@ class Structured:
             choice.CopyFrom(repaired.choices[0])
             choice.index = index
             add_usage(completion.usage, repaired.usage)
-        return ProtoCompletion(completion, repairs[0].native_finish_reason)
+        return _completion(completion, repairs[0].native_finish_reason, first.dropped)
 
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> _Stream:
         """The same answer in chunks."""
@@ -112,11 +112,13 @@ class _Stream:
         self._endpoint = endpoint
         self._request = request
         self.native_finish_reason = ""
+        self.dropped: tuple[str, ...] = ()
 
     async def open(self, limit: float) -> Chunks:
         """The whole answer."""
         completion = await self._structured.complete(self._endpoint, self._request, limit)
         self.native_finish_reason = completion.native_finish_reason
+        self.dropped = completion.dropped
         return chunks(completion.to_proto())
 
     async def batches(self, deadline: float) -> AsyncGenerator[Chunks, None]:
@@ -222,6 +224,12 @@ def _point_back(error: LmchatError, shift: int, messages: int) -> None:
     index, _, rest = rest.partition("]")
     place = int(index) - shift if index.isdecimal() else -1
     error.param = f"messages[{place}]{rest}" if 0 <= place < messages else "messages"
+
+
+def _completion(message: pb.ChatCompletion, native_finish_reason: str, dropped: tuple[str, ...]) -> Completion:
+    completion = ProtoCompletion(message, native_finish_reason)
+    completion.dropped = dropped
+    return completion
 
 
 def _text(message: pb.Message) -> str:

@@ -71,6 +71,8 @@ class _ImageDetailEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageDeta
     IMAGE_DETAIL_AUTO: _ImageDetail.ValueType  # 1
     IMAGE_DETAIL_LOW: _ImageDetail.ValueType  # 2
     IMAGE_DETAIL_HIGH: _ImageDetail.ValueType  # 3
+    IMAGE_DETAIL_ORIGINAL: _ImageDetail.ValueType  # 4
+    """The image's own resolution."""
 
 class ImageDetail(_ImageDetail, metaclass=_ImageDetailEnumTypeWrapper):
     """The resolution at which an image is read."""
@@ -79,6 +81,8 @@ IMAGE_DETAIL_UNSPECIFIED: ImageDetail.ValueType  # 0
 IMAGE_DETAIL_AUTO: ImageDetail.ValueType  # 1
 IMAGE_DETAIL_LOW: ImageDetail.ValueType  # 2
 IMAGE_DETAIL_HIGH: ImageDetail.ValueType  # 3
+IMAGE_DETAIL_ORIGINAL: ImageDetail.ValueType  # 4
+"""The image's own resolution."""
 Global___ImageDetail: _TypeAlias = ImageDetail  # noqa: Y015
 
 class _ToolChoiceMode:
@@ -1056,21 +1060,25 @@ class ToolChoice(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     FUNCTION_NAME_FIELD_NUMBER: _builtins.int
     OTHER_JSON_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     mode: Global___ToolChoiceMode.ValueType
     function_name: _builtins.str
     """This function must be called."""
     other_json: _builtins.str
     """A choice of another kind (allowed tools, a custom tool), as the whole JSON object."""
+    extra_json: _builtins.str
+    """Further fields beside a `function_name`, as one JSON object."""
     def __init__(
         self,
         *,
         mode: Global___ToolChoiceMode.ValueType = ...,
         function_name: _builtins.str = ...,
         other_json: _builtins.str = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "function_name", b"function_name", "mode", b"mode", "other_json", b"other_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "function_name", b"function_name", "mode", b"mode", "other_json", b"other_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "extra_json", b"extra_json", "function_name", b"function_name", "mode", b"mode", "other_json", b"other_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_choice: _TypeAlias = _typing.Literal["mode", "function_name", "other_json"]  # noqa: Y015
     _WhichOneofArgType_choice: _TypeAlias = _typing.Literal["choice", b"choice"]  # noqa: Y015
@@ -1947,6 +1955,7 @@ class RoutingReport(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
     RESUMED_FIELD_NUMBER: _builtins.int
+    NATIVE_MODEL_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """The name of the endpoint that answered, as in `Routing.prefer`."""
     tries: _builtins.int
@@ -1955,6 +1964,8 @@ class RoutingReport(_message.Message):
     """The provider's own word for why it ended."""
     resumed: _builtins.bool
     """Whether a fallback continued a stream that had died."""
+    native_model: _builtins.str
+    """The model by which the provider says it answered; empty where it does not say."""
     @_builtins.property
     def dropped_params(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Parameters the endpoint could not honour and did not get."""
@@ -1977,10 +1988,11 @@ class RoutingReport(_message.Message):
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         skipped: _abc.Iterable[Global___SkippedEndpoint] | None = ...,
         resumed: _builtins.bool = ...,
+        native_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "dropped_params", b"dropped_params", "native_finish_reason", b"native_finish_reason", "provider", b"provider", "resumed", b"resumed", "skipped", b"skipped", "tries", b"tries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "dropped_params", b"dropped_params", "native_finish_reason", b"native_finish_reason", "native_model", b"native_model", "provider", b"provider", "resumed", b"resumed", "skipped", b"skipped", "tries", b"tries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

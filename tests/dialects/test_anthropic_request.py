@@ -1,0 +1,147 @@
+"""What Anthropic would refuse in a request, and how it goes instead."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from lmchat.v1 import chat_pb2 as pb
+
+from server.chat import openai_json
+from server.config.model import ProviderSettings, Timeouts
+from server.dialects.anthropic import request as anthropic_request
+from server.dialects.base import Endpoint
+from server.vendors.registry import PLAIN
+from tests.dialects.steps import assert_linear
+
+MARKER = {"cache_control": {"type": "ephemeral"}}
+
+
+def endpoint(model: str) -> Endpoint:
+    return Endpoint(
+        name="e",
+        model=model,
+        public_model="m",
+        vendor=PLAIN["anthropic"],
+        provider=ProviderSettings(key="k", type="anthropic"),
+        dialect="anthropic",
+        base_url="",
+        timeouts=Timeouts(),
+    )
+
+
+def sent(openai: dict[str, Any], model: str = "claude-sonnet-4-5") -> dict[str, Any]:
+    openai = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **openai}
+    request = openai_json.parse(json.dumps(openai).encode()).request
+    return anthropic_request.body(request, endpoint(model), remote=True)
+
+
+def calls(*ids: str) -> list[dict[str, Any]]:
+    """A turn with these calls and, in the opposite order, their results."""
+    tool_calls = [{"id": id_, "type": "function", "function": {"name": "f", "arguments": "{}"}} for id_ in ids]
+    results = [{"role": "tool", "tool_call_id": id_, "content": id_} for id_ in reversed(ids)]
+    return [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": tool_calls}, *results]
+
+
+@pytest.mark.parametrize(
+    "ids", [("a.b:0", "a_b_0"), ("functions.read:0", "functions.read:1"), ("x" * 99, "x" * 98)]
+)
+def test_call_ids(ids: tuple[str, str]) -> None:
+    _, asked, results = sent({"messages": calls(*ids)})["messages"]
+    written = [block["id"] for block in asked["content"]]
+    assert len(set(written)) == 2
+    assert all(re.fullmatch("[a-zA-Z0-9_-]{1,64}", id_) for id_ in written)
+    assert {block["tool_use_id"]: block["content"] for block in results["content"]} == dict(
+        zip(written, ids, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("user", "sent_as"),
+    [
+        ("user-4711", "user-4711"),
+        ("13803d75-b4b5-4c3e-b2a2-446655440000", "13803d75-b4b5-4c3e-b2a2-446655440000"),
+        ("@ada", "@ada"),
+        ("ada@example.com", None),
+        ("Ada <ada@example.com>", None),
+        ("x" * 512, "x" * 512),
+        ("x" * 513, None),
+    ],
+)
+def test_user(user: str, sent_as: str | None) -> None:
+    user_id = sent({"user": user})["metadata"]["user_id"]
+    if sent_as == user:
+        assert user_id == user
+    else:
+        assert re.fullmatch("[0-9a-f]{64}", user_id)
+        assert (
+            user_id
+            == sent({"user": user})["metadata"]["user_id"]
+            != sent({"user": f"{user}x"})["metadata"]["user_id"]
+        )
+
+
+def test_names_of_users() -> None:
+    messages = [{"role": "user", "name": name, "content": "hi"} for name in ("buyer", "seller")]
+    (turn,) = sent({"messages": messages})["messages"]
+    assert [block["text"] for block in turn["content"]] == ["buyer: hi", "seller: hi"]
+
+
+@pytest.mark.parametrize(
+    ("turn", "marked"),
+    [
+        ({"content": "a", "tool_calls": calls("c", "d")[1]["tool_calls"]}, [False, False, True]),
+        ({"tool_calls": calls("c")[1]["tool_calls"]}, [True]),
+        ({"content": "a", "refusal": "b"}, [False, True]),
+        ({"content": "a"}, [True]),
+    ],
+)
+def test_cache_marker_of_a_turn(turn: dict[str, Any], marked: list[bool]) -> None:
+    """It is on the last of the turn's blocks."""
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", **turn, **MARKER}]
+    blocks = sent({"messages": messages})["messages"][1]["content"]
+    assert ["cache_control" in block for block in blocks] == marked
+
+
+RECURSIVE = {
+    "type": "object",
+    "properties": {"n": {"$ref": "#/$defs/N"}},
+    "additionalProperties": False,
+    "$defs": {"N": {"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}, "additionalProperties": False}},
+}
+
+
+def test_tool_with_a_recursive_schema_is_not_strict() -> None:
+    function = {"name": "f", "strict": True, "parameters": RECURSIVE}
+    (tool,) = sent({"tools": [{"type": "function", "function": function}]})["tools"]
+    assert tool == {"name": "f", "input_schema": RECURSIVE}
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_tool_with_alternatives_at_the_root(strict: bool) -> None:
+    alternatives = [{"properties": {name: {"type": "string"}}, "required": [name]} for name in "ab"]
+    function = {"name": "f", "strict": strict, "parameters": {"type": "object", "anyOf": alternatives}}
+    (tool,) = sent({"tools": [{"type": "function", "function": function}]})["tools"]
+    properties = {"a": {"type": "string"}, "b": {"type": "string"}}
+    closed = {"additionalProperties": False} if strict else {}
+    assert tool["input_schema"] == {"type": "object", "properties": properties, **closed}
+
+
+def test_images_of_any_spelling() -> None:
+    part = {"type": "image_url", "image_url": {"url": "DATA:image/JPG;BASE64,AA\nAA"}}
+    (turn,) = sent({"messages": [{"role": "user", "content": [part]}]})["messages"]
+    assert turn["content"] == [
+        {"type": "image", "source": {"type": "base64", "media_type": "image/jpeg", "data": "AAAA"}}
+    ]
+
+
+def test_turns_take_linear_time() -> None:
+    def conversation(size: int) -> pb.ChatCompletionRequest:
+        question, turn, *results = calls(*map(str, range(size)))
+        messages = [question, turn, {"role": "user", "content": "So?"}, *results]
+        return openai_json.parse(json.dumps({"model": "m", "messages": messages}).encode()).request
+
+    to = endpoint("claude-sonnet-4-5")
+    assert_linear(conversation, lambda request: anthropic_request.body(request, to, remote=True))
