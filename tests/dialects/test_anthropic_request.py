@@ -13,6 +13,7 @@ from server.chat import openai_json
 from server.config.model import ProviderSettings, Timeouts
 from server.dialects.anthropic import request as anthropic_request
 from server.dialects.base import Endpoint
+from server.dialects.registry import DIALECTS
 from server.vendors.registry import PLAIN
 from tests.dialects.steps import assert_linear
 
@@ -145,3 +146,19 @@ def test_turns_take_linear_time() -> None:
 
     to = endpoint("claude-sonnet-4-5")
     assert_linear(conversation, lambda request: anthropic_request.body(request, to, remote=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("claude-3-haiku-20240307", set()),
+        ("claude-sonnet-4-5", set()),
+        ("claude-opus-4-7", {"temperature", "top_p", "top_k"}),
+        ("anthropic/claude-opus-5", {"temperature", "top_p", "top_k"}),
+        ("llama", set()),
+    ],
+)
+def test_what_a_model_refuses_is_named(model: str, names: set[str]) -> None:
+    assert DIALECTS["anthropic"].drops(model) == names
+    values = {"temperature": 0.2, "top_p": 0.9, "top_k": 4}
+    assert not names & sent(values, model).keys()

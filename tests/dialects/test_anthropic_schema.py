@@ -142,7 +142,7 @@ def test_tool_input(schema: dict[str, Any], expected: dict[str, Any]) -> None:
     assert repr(schema) == before
 
 
-_PROPERTIES = st.dictionaries(st.sampled_from("abc"), st.sampled_from([STRING, INTEGER]), max_size=3)
+_PROPERTIES = st.fixed_dictionaries({name: st.sampled_from([STRING, INTEGER]) for name in "abc"})
 _PARTS = st.builds(an_object, _PROPERTIES, required=st.lists(st.sampled_from("abc"), unique=True, max_size=2))
 _COMBINED = st.dictionaries(st.sampled_from(["anyOf", "allOf"]), st.lists(_PARTS, min_size=1, max_size=3))
 

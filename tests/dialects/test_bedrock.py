@@ -29,13 +29,13 @@ from tests.dialects.bedrock_help import (
     body,
     cut,
     endpoint,
-    event,
-    exception,
-    fold,
-    frame,
     stream,
-    violations,
 )
+from tests.support import specs
+from tests.support.fold import fold_messages
+from tests.support.streams import frame
+from tests.support.streams import frame_of_event as event
+from tests.support.streams import frame_of_exception as exception
 
 GOLDEN = Path(__file__).parents[1] / "golden/bedrock"
 REQUESTS = [json.loads(path.read_text()) for path in sorted(GOLDEN.glob("request_*.json"))]
@@ -78,7 +78,7 @@ def test_golden_requests(golden: dict[str, Any], model: ServiceModel) -> None:
     sent = body(parse(json.dumps(golden["request"]).encode()).request, golden["model"])
     assert sent == golden["body"]
     for operation in ("Converse", "ConverseStream"):
-        assert violations(model, operation, golden["model"], sent) == []
+        assert specs.converse(model, operation, golden["model"], sent) == []
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_turns(messages: list[Any], turns: list[str], model: ServiceModel) -> No
     sent = body(parsed({"messages": messages}))
     found = [f"{m['role']}: {' '.join(block['text'] for block in m['content'])}" for m in sent["messages"]]
     assert found == turns
-    assert violations(model, "Converse", HAIKU, sent) == []
+    assert specs.converse(model, "Converse", HAIKU, sent) == []
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ def test_what_a_family_is_told(
     sent = body(ask(**fields), model_id)
     assert sent.get("additionalModelRequestFields") == extra
     assert {name: sent.get(name) for name in rest} == rest
-    assert violations(model, "Converse", model_id, sent) == []
+    assert specs.converse(model, "Converse", model_id, sent) == []
 
 
 def test_unsupported_by_the_family() -> None:
@@ -582,7 +582,7 @@ def test_golden_turns(turn: dict[str, Any]) -> None:
 def test_a_stream_folds_to_the_whole(turn: dict[str, Any]) -> None:
     whole = json.dumps(turn["answer"], ensure_ascii=False, separators=(",", ":")).encode()
     chunks, native = stream([streamed(turn)], request_for(turn))
-    assert (fold(chunks), native) == TRANSLATOR.completion(whole, request_for(turn))
+    assert (fold_messages(chunks), native) == TRANSLATOR.completion(whole, request_for(turn))
     for chunk in chunks:
         dump_chunk(chunk, include_usage=True)
 
@@ -645,9 +645,9 @@ def test_finish_reasons(stop_reason: str, finish: int) -> None:
     completion, native = TRANSLATOR.completion(json.dumps(whole).encode(), ask())
     events = event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "x"}})
     chunks, streamed_native = stream([events + event("messageStop", {"stopReason": stop_reason})])
-    assert completion.choices[0].finish_reason == fold(chunks).choices[0].finish_reason == finish
+    assert completion.choices[0].finish_reason == fold_messages(chunks).choices[0].finish_reason == finish
     assert native == streamed_native == stop_reason
-    assert fold(chunks) == completion
+    assert fold_messages(chunks) == completion
 
 
 def test_every_finish_reason_of_the_service_is_known(model: ServiceModel) -> None:
@@ -861,7 +861,7 @@ def test_ids_are_made_where_there_are_none() -> None:
     starts = [event("contentBlockStart", {"contentBlockIndex": i, "start": {"toolUse": use}}) for i in (0, 1)]
     chunks, _ = stream([*starts, event("messageStop", {"stopReason": "tool_use"})])
     assert [call.id for call in completion.choices[0].message.tool_calls] == ["call_0", "call_1"]
-    assert fold(chunks) == completion
+    assert fold_messages(chunks) == completion
 
 
 def test_an_event_that_cannot_be_read() -> None:

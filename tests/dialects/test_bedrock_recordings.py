@@ -24,15 +24,14 @@ from tests.dialects.bedrock_help import (
     TRANSLATOR,
     body,
     cut,
-    event,
-    exception,
-    fold,
-    service_model,
     stream,
-    violations,
 )
 from tests.recordings.readings import converse as reading
 from tests.recordings.readings import converse_stream as assembled
+from tests.support import specs
+from tests.support.fold import fold_messages
+from tests.support.streams import frame_of_event as event
+from tests.support.streams import frame_of_exception as exception
 
 RECORDINGS = SHARED / "recordings"
 OPENAI_DIALECT = (
@@ -45,7 +44,7 @@ pytestmark = pytest.mark.skipif(not RECORDINGS.is_dir(), reason="no ../shared/re
 
 @pytest.fixture(scope="module")
 def model() -> ServiceModel:
-    return service_model(SHARED / "specs/bedrock-runtime-service-2.json")
+    return specs.bedrock_service()
 
 
 def recordings(*names: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -113,7 +112,7 @@ def test_streams() -> None:
             pieces = cut(data, (random.randrange(len(data)) for _ in range(random.randrange(200))))
             assert stream(pieces) == whole, name
         assert stream([data[i : i + 1] for i in range(len(data))]) == whole, name
-        folded = fold(whole[0])
+        folded = fold_messages(whole[0])
         assert ours(folded, whole[1]) == read, name
         unary, _ = TRANSLATOR.completion(json.dumps(answer).encode(), pb.ChatCompletionRequest())
         for completion in (folded, unary):  # white space in arguments is the provider's
@@ -255,7 +254,7 @@ def test_recorded_converse_requests_come_out_as_they_were(model: ServiceModel) -
             exceptions[f"OpenAI has no word for {error}"] += 1
             continue
         sent = body(parse(json.dumps(request).encode()).request, model_id)
-        assert violations(model, "Converse", model_id, sent) == [], name
+        assert specs.converse(model, "Converse", model_id, sent) == [], name
         # Ours keeps to the documented alphabet.
         expected = json.loads(json.dumps(recorded).replace('"name": "sample_2"', '"name": "sample 2"'))
         if not expected.get("system"):
@@ -273,7 +272,7 @@ def test_recorded_converse_requests_come_out_as_they_were(model: ServiceModel) -
 
 
 def violations_but_names(model: ServiceModel, model_id: str, sent: dict[str, Any]) -> list[str]:
-    return [v for v in violations(model, "Converse", model_id, sent) if "sample_2" not in v]
+    return [v for v in specs.converse(model, "Converse", model_id, sent) if "sample_2" not in v]
 
 
 #: What cannot be said, by the field at fault and why; how often it was recorded.
@@ -306,7 +305,7 @@ def test_recorded_openai_requests_are_good_converse_requests(
             faults[re.sub(r"\d+", "", error.param or "")] += 1
             continue
         operation = "ConverseStream" if parsed.stream else "Converse"
-        assert violations(model, operation, model_id, sent) == [], name
+        assert specs.converse(model, operation, model_id, sent) == [], name
         found += 1
     print(model_id, "good:", found, "exceptions:", dict(faults))
     assert faults == {param: count for (param, _), count in exceptions.items()}

@@ -25,11 +25,11 @@ from tests.dialects.openai_help import (
     decode,
     delta,
     endpoint,
-    fold,
     outcome,
     sse,
     torn,
 )
+from tests.support.fold import fold_messages
 
 AZURE = VENDORS["azure"]
 R = Reason
@@ -1032,7 +1032,7 @@ def test_streams(events: list[Any], expected: list[Any], end: str) -> None:
     chunks = decode([stream], n)
     assert said(chunks) == expected
     assert decode([bytes([byte]) for byte in stream], n) == chunks
-    fold(chunks)
+    fold_messages(chunks)
 
 
 def test_further_fields_of_a_stream() -> None:
@@ -1263,4 +1263,4 @@ def test_a_folded_stream_is_the_unary_answer(completion: pb.ChatCompletion, data
     written = openai_json.dump_completion(completion)
     stream = sse(*streamed(copy.deepcopy(written), data))
     unary, _ = complete(written)
-    assert fold(decode(torn(stream, data.draw(CUTS)), len(completion.choices))) == unary
+    assert fold_messages(decode(torn(stream, data.draw(CUTS)), len(completion.choices))) == unary

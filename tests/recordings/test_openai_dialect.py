@@ -24,8 +24,9 @@ from server.dialects.openai.platform import DEFAULT_PLATFORM
 from server.errors import Reason
 from server.upstream.ports import has_content
 from server.vendors.registry import VENDORS
-from tests.dialects.openai_help import TRANSLATOR, decode, endpoint, fold, torn
+from tests.dialects.openai_help import TRANSLATOR, decode, endpoint, torn
 from tests.recordings.readings import Told, content_of
+from tests.support.fold import fold_messages
 from tests.support.needs import RECORDINGS, missing
 
 
@@ -230,7 +231,7 @@ def test_streams(vendor: str) -> None:
         first = next(chunk for chunk in chunks if has_content(chunk)).choices[0]
         said = first.delta.content or first.delta.reasoning_content or first.delta.tool_calls
         assert said or first.finish_reason, found.name
-        whole = fold(chunks)
+        whole = fold_messages(chunks)
         [choice] = whole.choices
         message = choice.message
         assert "".join(part.text for part in message.content) == told.content, found.name

@@ -11,21 +11,15 @@ import base64
 import json
 import re
 from collections.abc import AsyncIterator, Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jsonschema
 import pytest
 
 from tests.dialects import bedrock_help
-from tests.dialects.test_gemini_recordings import check_conversation
-from tests.dialects.test_gemini_recordings import validator as gemini_validator
+from tests.support import needs, specs
 from tests.support.faults import FaultServer, fault_server, reply
 from tests.support.gateway import Gateway, gateway
-from tests.support.needs import ROOT, missing
-
-SPECS = ROOT.parent / "shared" / "specs"
 
 
 class Call(NamedTuple):
@@ -158,14 +152,8 @@ Calls = list[tuple[str, str, Any]]  # id, name, arguments
 Results = list[tuple[str, str]]  # id, what the tool gave
 
 
-@cache
-def openapi(file: str, schema: str) -> jsonschema.protocols.Validator:
-    spec = json.loads((SPECS / file).read_bytes())
-    return jsonschema.Draft202012Validator({**spec, "$ref": f"#/components/schemas/{schema}"})
-
-
 def openai_sent(body: Any) -> tuple[Calls, Results]:
-    openapi("openai-chat.json", "CreateChatCompletionRequest").validate(body)
+    assert specs.openai(body) == []
     calls = [call for message in body["messages"] for call in message.get("tool_calls", [])]
     return (
         [(c["id"], c["function"]["name"], json.loads(c["function"]["arguments"] or "{}")) for c in calls],
@@ -174,7 +162,7 @@ def openai_sent(body: Any) -> tuple[Calls, Results]:
 
 
 def anthropic_sent(body: Any) -> tuple[Calls, Results]:
-    openapi("anthropic-messages.json", "CreateMessageParams").validate(body)
+    assert specs.anthropic(body) == []
     assert [turn["role"] for turn in body["messages"]] == ["user", "assistant"] * (len(body["messages"]) // 2) + [
         "user"
     ]
@@ -189,8 +177,7 @@ def anthropic_sent(body: Any) -> tuple[Calls, Results]:
 
 
 def gemini_sent(body: Any) -> tuple[Calls, Results]:
-    gemini_validator().validate(body)
-    check_conversation(body)
+    assert specs.gemini(body) == []
     parts = [part for content in body["contents"] for part in content["parts"]]
     for content in body["contents"]:  # Gemini 3 refuses a turn whose first call is not signed
         made = [part for part in content["parts"] if "functionCall" in part]
@@ -208,8 +195,7 @@ def gemini_sent(body: Any) -> tuple[Calls, Results]:
 
 
 def converse_sent(body: Any) -> tuple[Calls, Results]:
-    model = bedrock_help.service_model(SPECS / "bedrock-runtime-service-2.json")
-    assert bedrock_help.violations(model, "Converse", "m", body) == []
+    assert specs.bedrock(body) == []
     blocks = [block for turn in body["messages"] for block in turn["content"]]
     uses = [block["toolUse"] for block in blocks if "toolUse" in block]
     results = [block["toolResult"] for block in blocks if "toolResult" in block]
@@ -325,8 +311,7 @@ def signers(body: Any) -> list[tuple[str, int]]:
 async def test_begun_here_and_finished_there(
     gate: Gateway, up: FaultServer, first: str, last: str, client: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
-    if not SPECS.is_dir():
-        missing("../shared/specs")
+    needs.specs()
     messages: list[Any] = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "What is the weather in Rome, and what time is it?"},

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NODE = ROOT / "tests" / "e2e" / "node"
 RECORDINGS = ROOT.parent / "shared" / "recordings"
+SPECS = ROOT.parent / "shared" / "specs"
 
 
 def missing(what: str) -> None:
@@ -32,3 +33,10 @@ def curl() -> None:
     """curl on PATH."""
     if shutil.which("curl") is None:
         missing("curl")
+
+
+def specs() -> Path:
+    """The folder of the providers' published API descriptions."""
+    if not SPECS.is_dir():
+        missing("../shared/specs")
+    return SPECS

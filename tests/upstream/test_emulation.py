@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from server.errors import InvalidRequest, LmchatError, Reason
 from server.media.fetcher import Fetcher
 from server.upstream.emulation.emulation import Emulation
 from tests.routing.routing_help import run
+from tests.support.fold import fold_messages
 from tests.upstream.emulation_help import (
     DONE,
     FOR_EVER,
@@ -29,7 +31,6 @@ from tests.upstream.emulation_help import (
     chunk,
     completion,
     endpoint,
-    fold,
     read,
     request,
     whole,
@@ -134,7 +135,7 @@ def test_urls_are_fetched_and_sent_as_data(parts: Any, received: Any, fetched: d
         made = asking(*parts)
         before = made.SerializeToString()
         if streamed:
-            got = fold(run(read(provider.emulation.stream(WHERE, made))))
+            got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(WHERE, made)))))
         else:
             got = run(provider.emulation.complete(WHERE, made, 100.0)).completion
         assert got.choices[0].message.content[0].text == "a cat"
@@ -286,7 +287,7 @@ def test_everything_at_once() -> None:
     provider = Provider(lambda asked, index: whole(completion("no" if index < 2 else '{"a":1}')), web)
     where = endpoint("image_url", "n", "json_object")
     made = asking(image(CAT), n=2, response_format={"type": "json_object"})
-    got = fold(run(read(provider.emulation.stream(where, made))))
+    got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(where, made)))))
     assert [choice.message.content[0].text for choice in got.choices] == ['{"a":1}'] * 2
     assert web.fetched == {CAT: 1}
     assert len(provider.calls) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat.usage import add_usage
 from server.errors import ProviderError, Reason, StreamTruncated
 from tests.routing.routing_help import run
+from tests.support.fold import fold_messages
 from tests.upstream.emulation_help import (
     DONE,
     FOR_EVER,
@@ -22,7 +24,6 @@ from tests.upstream.emulation_help import (
     chunk,
     completion,
     endpoint,
-    fold,
     read,
     request,
     texts,
@@ -136,7 +137,7 @@ def test_streams_are_interleaved_as_they_come() -> None:
         if choice.delta.content
     ]
     assert order == [(1, "x"), (0, "a"), (1, "y"), (0, "b"), (0, "c")]
-    got = fold(batches)
+    got = fold_messages(chain.from_iterable(batches))
     assert [choice.message.content[0].text for choice in got.choices] == ["abc", "xy"]
     assert (got.usage.prompt_tokens, got.usage.completion_tokens, got.usage.total_tokens) == (20, 10, 30)
     assert batches[-1] == [pb.ChatCompletionChunk(id="chatcmpl-up", created=5, usage=got.usage)]
@@ -168,7 +169,7 @@ def test_a_stream_opens_with_its_first_content() -> None:
 
 def test_streams_without_content_end_too() -> None:
     provider = Provider(lambda asked, index: Response(ROLE, STOP, DONE))
-    got = fold(run(read(provider.emulation.stream(N, request(n=3)))))
+    got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(N, request(n=3))))))
     assert len(got.choices) == 3
     assert not got.HasField("usage")
 
@@ -328,7 +329,7 @@ def test_each_choice_is_repaired_for_itself() -> None:
         provider = Provider(script)
         made = request(n=3, response_format={"type": "json_object"})
         if streamed:
-            got = fold(run(read(provider.emulation.stream(where, made))))
+            got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(where, made)))))
         else:
             got = run(provider.emulation.complete(where, made, 100.0)).completion
         assert [choice.index for choice in got.choices] == [0, 1, 2]

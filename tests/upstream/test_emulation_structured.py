@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine, Sequence
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -14,12 +15,12 @@ from server.chat import openai_json
 from server.errors import InvalidRequest, ProviderError, Reason
 from server.upstream.emulation import structured
 from tests.routing.routing_help import run
+from tests.support.fold import fold_messages
 from tests.upstream.emulation_help import (
     Provider,
     Response,
     completion,
     endpoint,
-    fold,
     read,
     request,
     texts,
@@ -73,7 +74,7 @@ def test_answers_are_unwrapped_and_repaired_once(form: Any, answers: list[str], 
         provider = says(*answers)
         made = request(response_format=form)
         if streamed:
-            got = fold(run(read(provider.emulation.stream(ENDPOINT, made))))
+            got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(ENDPOINT, made)))))
         else:
             got = run(provider.emulation.complete(ENDPOINT, made, 100.0)).completion
         assert content(got) == [found]
@@ -169,7 +170,11 @@ def test_what_is_no_whole_answer_is_passed_on_as_it_is(answer: dict[str, Any]) -
     got = ask(provider)
     want = openai_json.parse_completion(answer)
     assert got.choices == want.choices
-    streamed = fold(run(read(says(answer).emulation.stream(ENDPOINT, request(response_format=JSON_SCHEMA)))))
+    streamed = fold_messages(
+        chain.from_iterable(
+            run(read(says(answer).emulation.stream(ENDPOINT, request(response_format=JSON_SCHEMA))))
+        )
+    )
     assert streamed.choices == want.choices
     assert len(provider.calls) == 1
 
@@ -328,7 +333,7 @@ def test_chunks_fold_to_the_completion() -> None:
     body["choices"][0] |= {"logprobs": {"content": [{"token": "t", "logprob": -1}]}, "y": 2}
     body["choices"].append({**body["choices"][0], "index": 1})
     want = openai_json.parse_completion(body)
-    assert fold([structured.chunks(want)]) == want
+    assert fold_messages(chain.from_iterable([structured.chunks(want)])) == want
 
 
 def test_the_rest_goes_through_as_it_is() -> None:

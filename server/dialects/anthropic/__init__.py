@@ -12,6 +12,7 @@ DIALECT = Dialect(
     translator=AnthropicTranslator(),
     platform=DEFAULT_PLATFORM,
     extra_body=EXTRA_BODY,
+    drops=models.drops,
     emulates=frozenset({"json_schema"}),
     native_schema=native_schema,
     prefills=lambda model: models.of(model).prefill,

@@ -96,6 +96,11 @@ def of(model: str) -> Claude:
     return _ROWS[max(keys, key=len)] if keys else _OTHER
 
 
+def drops(model: str) -> frozenset[str]:
+    """The request fields that the model refuses whatever their value, and that are therefore left out."""
+    return frozenset({"temperature", "top_p", "top_k"}) if of(model).sampling == "none" else frozenset()
+
+
 def effort(model: Claude, wanted: str) -> str:
     """The model's highest level that is not above `wanted`, else its lowest; empty where it has none."""
     rank = EFFORTS.index(wanted) if wanted in EFFORTS else 0  # minimal

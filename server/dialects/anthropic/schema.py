@@ -155,7 +155,8 @@ def tool_input(schema: dict[str, Any]) -> dict[str, Any]:
 
     https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use
     The properties of all alternatives are merged; required is only what every alternative requires. The result
-    accepts whatever `schema` accepts.
+    accepts whatever `schema` accepts, except that a property which some alternatives leave open has to be what
+    the others say of it.
     """
     if not _COMBINED & schema.keys():
         return schema

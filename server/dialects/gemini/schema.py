@@ -45,7 +45,7 @@ class _Adapter:
 
     Beside `$ref` Gemini takes only keywords that begin with `$`. A reference with others beside it, such as a
     description, is replaced by a copy of what it refers to, in which references stay references; once the copies
-    reach MAX_COPIED, what stands beside a reference is left out instead.
+    reach MAX_COPIED, the keywords beside a reference are left out instead.
     """
 
     def __init__(self, root: dict[str, Any]) -> None:

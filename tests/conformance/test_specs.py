@@ -1,0 +1,73 @@
+"""Every golden is what its provider documents: requests, answers, and the completions that callers get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.dialects.registry import DIALECTS
+from tests.conformance.test_answers import Answer, each_answer
+from tests.conformance.test_requests import CASES, case_of, endpoint_of
+from tests.support import goldens, specs
+
+#: Goldens that hold what callers sent of another API, passed on as it came: case and target -> how each violation
+#: begins. The provider answers these with an error, or understands more than it documents.
+PASSED_ON: dict[tuple[str, str], tuple[str, ...]] = {
+    ("native-fields-of-gemini", "gemini"): ("$.generationConfig.thinkingConfig: ",),  # snake case
+    ("native-tools-of-anthropic", "openai"): ("$.tools[0]: ",),
+    ("native-tools-of-gemini", "openai"): ("$.tools[0]: ",),
+    ("tool-names-beyond-the-alphabet", "anthropic"): ("$.tools[0]: ",),
+    ("tool-result-with-parts", "openai"): ("$.messages[2]: ",),
+    ("unknown-part-type", "openai"): ("$.messages[0]: ",),
+    ("unknown-part-type-of-nobody", "openai"): ("$.messages[0]: ",),
+}
+
+
+def sent() -> list[Any]:
+    """Case and target of every golden that is a request. (test_requests.py misses those that should be there.)"""
+    return [
+        pytest.param(folder, path.stem, id=f"{folder.name}-{path.stem}")
+        for folder in CASES
+        for path in sorted(folder.glob("*.json"))
+        if "body" in goldens.load(path)
+    ]
+
+
+@pytest.mark.parametrize(("folder", "target"), sent())
+def test_request_is_documented(folder: Path, target: str) -> None:
+    endpoint = endpoint_of(case_of(folder), target)
+    body = goldens.load(folder / f"{target}.json")["body"]
+    if target == "vertex-anthropic":  # which has the model in its path, and a version in its body
+        assert body.pop("anthropic_version") == "vertex-2023-10-16"
+        body["model"] = endpoint.model
+    found = specs.VIOLATIONS[endpoint.dialect](body)
+    known = PASSED_ON.get((folder.name, target), ())
+    assert [violation for violation in found if not violation.startswith(known)] == []
+    assert bool(found) == bool(known)
+
+
+#: Answers, and completions, that stray from the description: case, dialect, which -> how the violation begins.
+STRAY = {
+    ("without-usage", "bedrock", "answer"): "Missing required parameter",
+    (
+        "spoken",
+        "gemini",
+        "completion",
+    ): "$.choices[0].message.audio: ",  # Google gives no transcript
+}
+
+
+@each_answer
+def test_answer_is_documented(answer: Answer) -> None:
+    golden = answer.load()
+    for which, dialect in (("answer", answer.dialect), ("completion", "openai")):
+        found = specs.ANSWER_VIOLATIONS[dialect](golden[which])
+        known = STRAY.get((answer.path.parent.name, answer.dialect, which))
+        assert [violation for violation in found if not (known and violation.startswith(known))] == []
+        assert bool(found) == bool(known)
+
+
+def test_every_dialect_has_a_description() -> None:
+    assert specs.VIOLATIONS.keys() == specs.ANSWER_VIOLATIONS.keys() == DIALECTS.keys()

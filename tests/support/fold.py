@@ -1,0 +1,112 @@
+"""A stream's chunks put together as clients do, and what the contract promises of every stream checked on the way.
+
+The promises: all chunks have one id, time and model; a choice's first chunk has the role, and no other has; a
+choice has exactly one finish_reason and nothing after it; a tool call has its id on its first piece only, its name
+once, and calls are numbered without gaps; usage comes once, last, on a chunk without choices.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from typing import Any
+
+from lmchat.v1 import chat_pb2 as pb
+
+from server.chat import openai_json
+
+Json = dict[str, Any]
+
+#: What of a chunk, a choice and a delta is not simply added to what came before.
+_CHUNK = frozenset({"id", "object", "created", "model", "choices", "usage"})
+_CHOICE = frozenset({"index", "delta", "finish_reason"})
+_DELTA = frozenset({"role", "tool_calls", "audio"})
+#: Texts that every piece has whole.
+_WORDS = frozenset({"id", "service_tier", "system_fingerprint"})
+
+
+def fold(chunks: Iterable[Json]) -> Json:
+    """The completion that chunks in OpenAI's JSON add up to."""
+    whole: Json = {}
+    choices: dict[int, Json] = {}
+    for chunk in chunks:
+        assert "usage" not in whole, "something follows the usage"
+        head = {"id": chunk["id"], "created": chunk["created"], "model": chunk["model"] or whole.get("model", "")}
+        whole = whole or {"object": "chat.completion", **head, "choices": []}
+        assert whole | head == whole, "id, time or model changed"
+        if chunk.get("usage") is not None:
+            assert not chunk["choices"], "usage beside choices"
+            whole["usage"] = chunk["usage"]
+        _add(whole, chunk, _CHUNK)
+        for piece in chunk["choices"]:
+            _add_choice(choices, piece)
+    assert all(choice["finish_reason"] for choice in choices.values()), "a choice without a finish_reason"
+    assert choices, "no choice"
+    whole["choices"] = [choices[index] for index in sorted(choices)]
+    return whole
+
+
+def fold_messages(chunks: Iterable[pb.ChatCompletionChunk]) -> pb.ChatCompletion:
+    """The same of the contract's chunks."""
+    return openai_json.parse_completion(fold(openai_json.dump_chunk(c, include_usage=False) for c in chunks))
+
+
+def _add_choice(choices: dict[int, Json], piece: Json) -> None:
+    delta, index = piece["delta"], piece["index"]
+    assert (delta.get("role") == "assistant") == (index not in choices), "the role comes first, and once"
+    assert "role" not in delta or delta["role"] == "assistant"
+    if index not in choices:
+        message: Json = {"role": "assistant", "content": None, "refusal": None, "annotations": []}
+        choices[index] = {"index": index, "message": message, "logprobs": None, "finish_reason": None}
+    choice = choices[index]
+    assert choice["finish_reason"] is None, "something follows the finish_reason"
+    choice["finish_reason"] = piece["finish_reason"]
+    _add(choice, piece, _CHOICE)
+    _add(choice["message"], delta, _DELTA)
+    for call in delta.get("tool_calls", ()):
+        _add_call(choice["message"].setdefault("tool_calls", []), call)
+    if "audio" in delta:
+        _add_audio(choice["message"].setdefault("audio", {}), delta["audio"])
+
+
+def _add_call(calls: list[Json], piece: Json) -> None:
+    index, kind = piece["index"], "custom" if "custom" in piece else "function"
+    assert index <= len(calls), "calls are numbered with a gap"
+    assert bool(piece.get("id")) == (index == len(calls)), "a call's id comes first, and once"
+    if index == len(calls):
+        calls.append({"id": piece["id"], "type": piece["type"]})
+    inner = piece.get(kind, {})
+    if kind in piece:
+        known = calls[index].setdefault(kind, {"name": ""})
+        assert not (known["name"] and inner.get("name")), "a call's name comes once"
+        _add(known, inner)
+    _add(calls[index], piece, frozenset({"index", "id", "type", kind}))
+
+
+def _add_audio(audio: Json, piece: Json) -> None:
+    """Sound is base64: a piece after one that was padded is joined to it as bytes."""
+    data = audio.get("data", "")
+    _add(audio, piece, _WORDS)
+    audio |= {name: piece[name] for name in _WORDS & piece.keys()}
+    if data.endswith("=") and piece.get("data"):
+        audio["data"] = base64.b64encode(base64.b64decode(data) + base64.b64decode(piece["data"])).decode()
+
+
+def _add(whole: Json, piece: Json, but: frozenset[str] = frozenset()) -> None:
+    """Add the fields of `piece` that are not in `but`: texts and lists are appended, all else is replaced."""
+    for key, value in piece.items():
+        known = whole.get(key)
+        if key in but:
+            continue
+        if value is None:
+            whole.setdefault(key, None)
+        elif key == "logprobs" and known is not None:
+            _add(known, value)
+        elif key not in _WORDS and (_both(str, known, value) or _both(list, known, value)):
+            whole[key] = known + value
+        else:
+            whole[key] = value
+
+
+def _both(kind: type, one: Any, other: Any) -> bool:
+    return isinstance(one, kind) and isinstance(other, kind)
