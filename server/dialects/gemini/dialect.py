@@ -40,7 +40,7 @@ class GeminiTranslator:
         tier = gemini_request.TIERS.get(message.service_tier, "standard")
         if platform.tier_header and tier != "standard":
             headers[platform.tier_header] = tier
-        body = _encode(gemini_request.body(message, endpoint, platform))
+        body = _encode(gemini_request.body(message, endpoint))
         return HttpRequest(platform.url(endpoint, stream=stream), headers, body)
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:

@@ -13,10 +13,10 @@ from typing import Any
 from lmchat.v1 import chat_pb2 as pb
 
 from server.dialects import reasoning
-from server.dialects.base import Endpoint
+from server.dialects.base import Endpoint, platform_of
 from server.dialects.gemini import schema as gemini_schema
 from server.dialects.gemini.contents import Contents, json_object
-from server.dialects.gemini.platform import GeminiPlatform
+from server.dialects.gemini.platform import DEFAULT_PLATFORM
 from server.errors import InvalidRequest, unsupported
 
 #: Request field -> field of generationConfig.
@@ -87,9 +87,10 @@ _OLD = re.compile(r"gemini-[012]|gemma|learnlm")
 _OLDER = re.compile(r"gemini-([01]|2\.0)|gemma|learnlm")
 
 
-def body(request: pb.ChatCompletionRequest, endpoint: Endpoint, platform: GeminiPlatform) -> dict[str, Any]:
+def body(request: pb.ChatCompletionRequest, endpoint: Endpoint) -> dict[str, Any]:
     """The request's JSON. Raises InvalidRequest for what Gemini cannot do."""
     model = endpoint.model.rpartition("/")[2]
+    platform = platform_of(endpoint, DEFAULT_PLATFORM)
     contents = Contents(old=bool(_OLD.match(model)), ids=platform.call_ids)
     contents.add_all(request)
     out: dict[str, Any] = {"contents": contents.contents}
