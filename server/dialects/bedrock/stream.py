@@ -12,7 +12,7 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.dialects import errors as failures
-from server.dialects.bedrock import response as given
+from server.dialects.bedrock import response, shapes
 from server.dialects.bedrock.messages import extra_content
 from server.errors import ProviderError, StreamTruncated
 from server.wire.eventstream import CorruptStream, EventStreamDecoder, Frame
@@ -77,10 +77,12 @@ class BedrockDecoder:
         headers = frame.headers
         kind = headers.get(":message-type")
         if kind == "exception":
-            _, message = given.error_parts({}, frame.payload)
-            raise given.failure(200, str(headers.get(":exception-type", "")), message)
+            _, message = response.error_parts({}, frame.payload)
+            raise response.failure(200, str(headers.get(":exception-type", "")), message)
         if kind == "error":
-            raise given.failure(200, str(headers.get(":error-code", "")), str(headers.get(":error-message", "")))
+            raise response.failure(
+                200, str(headers.get(":error-code", "")), str(headers.get(":error-message", ""))
+            )
         found = _EVENTS.get(str(headers.get(":event-type")))
         if found is None:  # initial-response, and what is yet to be invented
             return
@@ -109,10 +111,10 @@ class BedrockDecoder:
         if not self._started:
             self._add(chunks)
 
-    def _block_start(self, event: given.BlockStart, chunks: list[pb.ChatCompletionChunk]) -> None:
+    def _block_start(self, event: shapes.BlockStart, chunks: list[pb.ChatCompletionChunk]) -> None:
         block = self._block(event.content_block_index)
         use = event.start.tool_use
-        if use is None or not use.is_callers:
+        if use is None or not use.is_client_side:
             return
         block.call = self._calls
         self._calls += 1
@@ -122,7 +124,7 @@ class BedrockDecoder:
         if block.call == 0:
             delta.extra_json = extra_content(self._details)
 
-    def _block_delta(self, event: given.BlockDelta, chunks: list[pb.ChatCompletionChunk]) -> None:
+    def _block_delta(self, event: shapes.BlockDelta, chunks: list[pb.ChatCompletionChunk]) -> None:
         block = self._block(event.content_block_index)
         delta = event.delta
         if delta.text:
@@ -136,14 +138,14 @@ class BedrockDecoder:
         elif delta.reasoning_content is not None:
             reasoning = delta.reasoning_content
             block.signature += reasoning.signature or ""
-            block.redacted += given.from_base64(reasoning.redacted_content or "")
+            block.redacted += response.from_base64(reasoning.redacted_content or "")
             if reasoning.text:
                 block.reasoning += reasoning.text
                 self._add(chunks).delta.reasoning_content = reasoning.text
         elif delta.citation is not None:
             block.citations.append(delta.citation)
 
-    def _block_stop(self, event: given.BlockStop, chunks: list[pb.ChatCompletionChunk]) -> None:
+    def _block_stop(self, event: shapes.BlockStop, chunks: list[pb.ChatCompletionChunk]) -> None:
         self._settle(event.content_block_index, chunks)
 
     def _settle(self, index: int, chunks: list[pb.ChatCompletionChunk]) -> None:
@@ -153,29 +155,31 @@ class BedrockDecoder:
             return
         if block.call >= 0 and not block.has_input:  # a call without arguments
             self._add(chunks).delta.tool_calls.add(index=block.call).function.arguments = "{}"
-        details = given.details(block.reasoning, block.signature, block.redacted)
+        details = response.details(block.reasoning, block.signature, block.redacted)
         if details:
             self._details += details
             self._add(chunks).delta.reasoning_details.extend(details)
         if block.citations:
-            annotations = [given.annotation(citation, block.start, self._length) for citation in block.citations]
+            annotations = [
+                response.annotation(citation, block.start, self._length) for citation in block.citations
+            ]
             self._add(chunks).delta.annotations.extend(annotations)
 
-    def _message_stop(self, event: given.MessageStop, chunks: list[pb.ChatCompletionChunk]) -> None:
+    def _message_stop(self, event: shapes.MessageStop, chunks: list[pb.ChatCompletionChunk]) -> None:
         for index in list(self._open):
             self._settle(index, chunks)
         if self.native_finish_reason:
             return
-        finish = given.finish_reason(event.stop_reason, self._calls > 0)
+        finish = response.finish_reason(event.stop_reason, self._calls > 0)
         self.native_finish_reason = event.stop_reason
         self._add(chunks).finish_reason = finish
-        chunks[-1].extra_json = given.kept(event)
+        chunks[-1].extra_json = response.extra_fields(event)
 
-    def _metadata(self, event: given.Metadata, chunks: list[pb.ChatCompletionChunk]) -> None:
+    def _metadata(self, event: shapes.Metadata, chunks: list[pb.ChatCompletionChunk]) -> None:
         if event.usage is None:
             return
-        chunk = pb.ChatCompletionChunk(extra_json=given.kept(event))
-        given.count(chunk.usage, event.usage)
+        chunk = pb.ChatCompletionChunk(extra_json=response.extra_fields(event))
+        response.fill_usage(chunk.usage, event.usage)
         if event.service_tier is not None:
             chunk.service_tier = event.service_tier.type
         chunks.append(chunk)
@@ -185,14 +189,14 @@ _Apply = Callable[[BedrockDecoder, Any, list[pb.ChatCompletionChunk]], None]
 
 
 def _event(type_: Any, apply: _Apply) -> tuple[Callable[[bytes], Any], _Apply]:
-    return given.shaped(type_), apply
+    return response.decoder(type_), apply
 
 
 _EVENTS = {
     "messageStart": _event(msgspec.Raw, BedrockDecoder._message_start),
-    "contentBlockStart": _event(given.BlockStart, BedrockDecoder._block_start),
-    "contentBlockDelta": _event(given.BlockDelta, BedrockDecoder._block_delta),
-    "contentBlockStop": _event(given.BlockStop, BedrockDecoder._block_stop),
-    "messageStop": _event(given.MessageStop, BedrockDecoder._message_stop),
-    "metadata": _event(given.Metadata, BedrockDecoder._metadata),
+    "contentBlockStart": _event(shapes.BlockStart, BedrockDecoder._block_start),
+    "contentBlockDelta": _event(shapes.BlockDelta, BedrockDecoder._block_delta),
+    "contentBlockStop": _event(shapes.BlockStop, BedrockDecoder._block_stop),
+    "messageStop": _event(shapes.MessageStop, BedrockDecoder._message_stop),
+    "metadata": _event(shapes.Metadata, BedrockDecoder._metadata),
 }

@@ -17,7 +17,7 @@ from server.chat.openai_json import PlainRequest, decode_json
 from server.dialects import errors as failures
 from server.dialects.base import Endpoint, HttpRequest
 from server.dialects.gemini import request as gemini_request
-from server.dialects.gemini.response import Answer, classify, find_error, message
+from server.dialects.gemini import response
 from server.dialects.gemini.stream import GeminiDecoder
 from server.errors import ProviderError
 from server.vendors.registry import VERTEX_ORIGINS
@@ -45,22 +45,7 @@ class GeminiTranslator:
 
     def completion(self, body: bytes, request: pb.ChatCompletionRequest) -> tuple[pb.ChatCompletion, str]:
         """The answer, and the first candidate's own finish reason."""
-        answer = Answer()
-        chunk = answer.read(body)
-        if not chunk.choices:
-            raise failures.invalid_response(f"no candidates: {body[:500]!r}")
-        completion = pb.ChatCompletion(id=chunk.id, created=chunk.created)
-        for choice in chunk.choices:
-            candidate = answer.candidates[choice.index]
-            completion.choices.add(
-                index=choice.index,
-                message=message(choice.delta),
-                finish_reason=candidate.finish_reason,
-                logprobs=choice.logprobs if choice.HasField("logprobs") else None,
-                extra_json=choice.extra_json,
-            )
-        answer.account(completion)
-        return completion, answer.native_finish_reason
+        return response.completion(body)
 
     def plain_request(self, request: PlainRequest, endpoint: Endpoint, *, stream: bool) -> None:
         """None: it is another dialect's."""
@@ -71,10 +56,10 @@ class GeminiTranslator:
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """`{"error": {code, message, status, details}}`, a list of one, HTML or nothing."""
         try:
-            error = find_error(decode_json(body))
+            error = response.find_error(decode_json(body))
         except (msgspec.DecodeError, UnicodeDecodeError):
             error = None
-        return classify(status, error or {}, failures.retry_after(headers))
+        return response.classify(status, error or {}, failures.retry_after(headers))
 
     def decoder(self, request: pb.ChatCompletionRequest) -> GeminiDecoder:
         """A fresh decoder."""

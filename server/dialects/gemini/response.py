@@ -380,7 +380,27 @@ def _fill_usage(usage: pb.Usage, counts: dict[str, Any]) -> None:
             details.audio_tokens = audio(name)
 
 
-def message(delta: pb.Delta) -> pb.Message:
+def completion(body: bytes) -> tuple[pb.ChatCompletion, str]:
+    """The completion, and the first candidate's finishReason. Raises ProviderError."""
+    answer = Answer()
+    chunk = answer.read(body)
+    if not chunk.choices:
+        raise failures.invalid_response(f"no candidates: {body[:500]!r}")
+    out = pb.ChatCompletion(id=chunk.id, created=chunk.created)
+    for choice in chunk.choices:
+        candidate = answer.candidates[choice.index]
+        out.choices.add(
+            index=choice.index,
+            message=_message(choice.delta),
+            finish_reason=candidate.finish_reason,
+            logprobs=choice.logprobs if choice.HasField("logprobs") else None,
+            extra_json=choice.extra_json,
+        )
+    answer.account(out)
+    return out, answer.native_finish_reason
+
+
+def _message(delta: pb.Delta) -> pb.Message:
     """A delta that says everything, as a message."""
     message = pb.Message(
         role=pb.ROLE_ASSISTANT,

@@ -15,7 +15,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat import openai_json
 from server.dialects import errors as failures
 from server.dialects.base import Endpoint, HttpRequest, Vendor, completion_id
-from server.dialects.openai.response import default_finish, error_parts, normalise, raise_error, read, read_object
+from server.dialects.openai import response
 from server.dialects.openai.stream import OpenAIDecoder
 from server.errors import InvalidRequest, ProviderError
 from server.vendors.registry import PLAIN
@@ -47,24 +47,7 @@ class OpenAITranslator:
 
     def completion(self, body: bytes, request: pb.ChatCompletionRequest) -> tuple[pb.ChatCompletion, str]:
         """The answer, and the first choice's own finish reason."""
-        obj = read_object(body)
-        raise_error(obj)
-        choices = obj.get("choices")
-        if not isinstance(choices, list) or not choices:
-            raise failures.invalid_response(f"no choices: {body[:500]!r}")
-        natives = [normalise(choice, "message", position) for position, choice in enumerate(choices)]
-        obj.pop("lmchat", None)  # a gateway's behind this one
-        completion = read(openai_json.parse_completion, obj)
-        for choice in completion.choices:
-            if not choice.HasField("message"):
-                raise failures.invalid_response(f"a choice without a message: {body[:500]!r}")
-            choice.message.role = pb.ROLE_ASSISTANT
-            for index, call in enumerate(choice.message.tool_calls):
-                call.id = call.id or f"call_{index}"
-            if not choice.finish_reason:
-                choice.finish_reason = default_finish(bool(choice.message.tool_calls))
-        completion.id = completion_id(completion.id)
-        return completion, natives[0]
+        return response.completion(body)
 
     def plain(self, body: bytes) -> openai_json.PlainCompletion | None:
         """The answer, if `completion` would give the same with more effort."""
@@ -75,7 +58,7 @@ class OpenAITranslator:
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """`{"error": {...}}`, `{"error": "..."}`, `{"message": ...}`, `{"detail": ...}`, HTML or nothing."""
-        code, message, param = error_parts(body)
+        code, message, param = response.error_parts(body)
         return failures.classify(
             status, code=code, message=message, param=param, retry_after=failures.retry_after(headers)
         )

@@ -10,6 +10,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat import openai_json
 from server.chat.openai_json.fields import decode
 from server.dialects import errors as failures
+from server.dialects.base import completion_id
 from server.errors import InvalidRequest, Reason
 
 #: Vendors' words for the four of OpenAI's; any other non-empty word is read as `stop`.
@@ -47,6 +48,31 @@ def read(parse: Any, obj: dict[str, Any]) -> Any:
         return parse(obj)
     except InvalidRequest as error:
         raise failures.invalid_response(f"{error.param}: {error.message}") from None
+
+
+# Completions
+
+
+def completion(body: bytes) -> tuple[pb.ChatCompletion, str]:
+    """The completion, and the first choice's native finish reason. Raises ProviderError."""
+    obj = read_object(body)
+    raise_error(obj)
+    choices = obj.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise failures.invalid_response(f"no choices: {body[:500]!r}")
+    natives = [normalise(choice, "message", position) for position, choice in enumerate(choices)]
+    obj.pop("lmchat", None)  # from a gateway behind this one
+    out: pb.ChatCompletion = read(openai_json.parse_completion, obj)
+    for choice in out.choices:
+        if not choice.HasField("message"):
+            raise failures.invalid_response(f"a choice without a message: {body[:500]!r}")
+        choice.message.role = pb.ROLE_ASSISTANT
+        for index, call in enumerate(choice.message.tool_calls):
+            call.id = call.id or f"call_{index}"
+        if not choice.finish_reason:
+            choice.finish_reason = default_finish(bool(choice.message.tool_calls))
+    out.id = completion_id(out.id)
+    return out, natives[0]
 
 
 # Errors
