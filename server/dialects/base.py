@@ -123,6 +123,11 @@ class StreamDecoder(Protocol):
         """The provider's own word for why it ended; empty until then."""
         ...
 
+    @property
+    def finished(self) -> bool:
+        """Every choice has its finish reason, which is held: the rest of the stream can add only usage."""
+        ...
+
 
 class Translator(Protocol):
     """One dialect. `request` is what the caller asked for, already without what the endpoint drops."""

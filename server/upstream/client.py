@@ -17,6 +17,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
 from server.chat.openai_json import ChatRequest, PlainCompletion, PlainRequest
+from server.dialects import choices
 from server.dialects import errors as failures
 from server.dialects.base import Endpoint, HttpRequest, StreamDecoder, Translator
 from server.errors import ProviderError, Reason, StreamTruncated
@@ -109,7 +110,7 @@ class Upstream:
         """One streamed call, not yet opened. Raises InvalidRequest for what the dialect cannot say."""
         translator = self._translators[endpoint.dialect]
         call, asked = _request(translator, request, endpoint, stream=True)
-        return UpstreamStream(self, endpoint, call, translator, translator.decoder(asked), max(1, asked.n))
+        return UpstreamStream(self, endpoint, call, translator, translator.decoder(asked))
 
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> Response:
         """A 2xx response whose body is unread; anything else raises."""
@@ -152,17 +153,13 @@ class UpstreamStream:
         call: HttpRequest,
         translator: Translator,
         decoder: StreamDecoder,
-        n: int,
     ) -> None:
         self._upstream = upstream
         self._endpoint = endpoint
         self._call: HttpRequest | None = call
         self._translator = translator
         self._decoder = decoder
-        self._n = n
         self._body: Body | None = None
-        self._finished: set[int] = set()
-        self._choices: set[int] = set()
         self._ended = False
 
     @property
@@ -205,7 +202,7 @@ class UpstreamStream:
         limits = self._upstream._limits
         now = asyncio.get_running_loop().time
         while not self._ended:
-            complete = len(self._choices) >= self._n and self._finished >= self._choices
+            complete = self._decoder.finished
             try:
                 with limits.until(min(now() + (min(idle, _TAIL) if complete else idle), deadline)):
                     chunks = await self._read()
@@ -237,13 +234,7 @@ class UpstreamStream:
             data = await anext(self._body, None)
         except httpx.TransportError as error:
             raise _unreachable(error) from None
-        chunks = self._close() if data is None else self._decoder.feed(data)
-        for chunk in chunks:
-            for choice in chunk.choices:
-                self._choices.add(choice.index)
-                if choice.finish_reason:
-                    self._finished.add(choice.index)
-        return chunks
+        return self._close() if data is None else self._decoder.feed(data)
 
     def _close(self) -> Chunks:
         self._ended = True
@@ -251,18 +242,8 @@ class UpstreamStream:
 
 
 def has_content(chunk: pb.ChatCompletionChunk) -> bool:
-    """Whether a chunk says anything beyond who speaks."""
-    return any(
-        choice.finish_reason
-        or choice.delta.content
-        or choice.delta.reasoning_content
-        or choice.delta.reasoning_details
-        or choice.delta.tool_calls
-        or choice.delta.refusal
-        or choice.delta.HasField("audio")
-        or (choice.delta.extra_json and any(openai_json.decode_json(choice.delta.extra_json).values()))
-        for choice in chunk.choices
-    )
+    """Whether a chunk has more than a role."""
+    return any(choice.finish_reason or choices.has_content(choice) for choice in chunk.choices)
 
 
 async def _read(body: Body, limit: int | None = None) -> bytes:

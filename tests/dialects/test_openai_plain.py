@@ -82,7 +82,7 @@ MESSAGE = "choices.0.message"
         ("model", ...),
         ("usage", ...),
         ("usage", None),
-        ("usage.total_tokens", 2**63 - 1),
+        ("usage", {"prompt_tokens": 2**62, "completion_tokens": 1, "total_tokens": 2**62 + 1}),
         ("usage.prompt_tokens_details", None),
         ("usage.completion_tokens_details", {}),
         ("usage.cost", 0.00001),
@@ -139,6 +139,18 @@ def test_what_goes_as_it_came(path: str, value: Any) -> None:
         ("usage.prompt_tokens", "9"),
         ("usage.prompt_tokens", 9.0),
         ("usage.prompt_tokens", None),
+        ("usage.total_tokens", 2**63 - 1),  # no sum of the others
+        ("usage.completion_tokens_details", {"reasoning_tokens": 10**6}),  # xAI counts it beside them
+        (
+            "usage",
+            {
+                "prompt_tokens": 4,
+                "completion_tokens": 1,
+                "total_tokens": 5,
+                "prompt_cache_hit_tokens": 3,
+            },  # DeepSeek
+        ),
+        ("service_tier", "on_demand"),  # Groq
         ("choices.0.index", None),
         ("choices.0.index", -1),
         ("choices.0.logprobs", {"content": []}),
@@ -159,7 +171,7 @@ def test_what_goes_as_it_came(path: str, value: Any) -> None:
         (f"{MESSAGE}.tool_calls", [{**CALL, "function": {"name": "f", "arguments": {"x": 1}}}]),
     ],
 )
-def test_what_goes_the_long_way(path: str, value: Any) -> None:
+def test_what_needs_translation(path: str, value: Any) -> None:
     assert TRANSLATOR.plain(json.dumps(replaced(WHOLE, path, value)).encode()) is None
 
 

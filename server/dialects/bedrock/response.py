@@ -13,10 +13,11 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.openai_json import encode_text
-from server.chat.openai_json.fields import decode
 from server.dialects import errors as failures
+from server.dialects import usage
 from server.dialects.bedrock import shapes
 from server.dialects.bedrock.messages import extra_content
+from server.dialects.reading import read_error_body, reading, with_whole_characters
 from server.errors import InvalidRequest, ProviderError, Reason
 
 _T = TypeVar("_T")
@@ -53,6 +54,11 @@ def completion(body: bytes, names: Mapping[str, str]) -> tuple[pb.ChatCompletion
         if code or message:
             raise failure(200, code, message) from None
         raise
+    with reading(body):
+        return _completion(response, names)
+
+
+def _completion(response: shapes.Response, names: Mapping[str, str]) -> tuple[pb.ChatCompletion, str]:
     out = pb.ChatCompletion(extra_json=extra_fields(response))
     choice = out.choices.add()
     choice.message.role = pb.ROLE_ASSISTANT
@@ -61,7 +67,7 @@ def completion(body: bytes, names: Mapping[str, str]) -> tuple[pb.ChatCompletion
     if response.usage is not None:
         fill_usage(out.usage, response.usage)
     if response.service_tier is not None:
-        out.service_tier = response.service_tier.type
+        out.service_tier = usage.service_tier(response.service_tier.type)
     return out, response.stop_reason
 
 
@@ -149,16 +155,16 @@ def finish_reason(stop_reason: str, has_calls: bool) -> pb.FinishReason.ValueTyp
     return finish
 
 
-def fill_usage(usage: pb.Usage, counts: shapes.Usage) -> None:
-    """Bedrock's `inputTokens` exclude the cache; `prompt_tokens` include it."""
+def fill_usage(out: pb.Usage, counts: shapes.Usage) -> None:
+    """Set the token counts. Bedrock's `inputTokens` exclude the cache; `prompt_tokens` include it."""
     read, written = counts.cache_read_input_tokens, counts.cache_write_input_tokens
-    usage.prompt_tokens = counts.input_tokens + (read or 0) + (written or 0)
-    usage.completion_tokens = counts.output_tokens
-    usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
+    out.prompt_tokens = counts.input_tokens + (read or 0) + (written or 0)
+    out.completion_tokens = counts.output_tokens
+    out.total_tokens = out.prompt_tokens + out.completion_tokens
     if read is not None:
-        usage.prompt_tokens_details.cached_tokens = read
+        out.prompt_tokens_details.cached_tokens = read
     if written is not None:
-        usage.prompt_tokens_details.cache_write_tokens = written
+        out.prompt_tokens_details.cache_write_tokens = written
 
 
 def decoder(shape: type[_T]) -> Callable[[bytes], _T]:
@@ -168,8 +174,9 @@ def decoder(shape: type[_T]) -> Callable[[bytes], _T]:
     def read(data: bytes) -> _T:
         try:
             return decode_shape(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise failures.invalid_response(f"{error}: {data[:500]!r}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            with reading(data):
+                return decode_shape(with_whole_characters(data))
 
     return read
 
@@ -229,10 +236,7 @@ _MESSAGE_KEYS = ("message", "Message", "originalMessage")
 
 def error_parts(headers: Mapping[str, str], body: bytes) -> tuple[str, str]:
     """The exception's name without its namespaces, and the message."""
-    try:
-        obj = decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        obj = None
+    obj = read_error_body(body)
     if not isinstance(obj, dict):
         obj = {}
     if isinstance(obj.get("Output"), dict):  # AWS's error for an unknown path, in a 200

@@ -13,9 +13,8 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
-from server.dialects import errors as failures
 from server.dialects.base import Endpoint, HttpRequest, Vendor, completion_id
-from server.dialects.openai import response
+from server.dialects.openai import errors, response
 from server.dialects.openai.stream import OpenAIDecoder
 from server.errors import InvalidRequest, ProviderError
 from server.vendors.registry import PLAIN
@@ -52,16 +51,15 @@ class OpenAITranslator:
     def plain(self, body: bytes) -> openai_json.PlainCompletion | None:
         """The answer, if `completion` would give the same with more effort."""
         completion = openai_json.read_plain(body)
+        if completion is not None and not response.is_plain(completion):
+            return None
         if completion is not None:
             completion.id = completion_id(completion.id)
         return completion
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """`{"error": {...}}`, `{"error": "..."}`, `{"message": ...}`, `{"detail": ...}`, HTML or nothing."""
-        code, message, param = response.error_parts(body)
-        return failures.classify(
-            status, code=code, message=message, param=param, retry_after=failures.retry_after(headers)
-        )
+        return errors.error(status, headers, body)
 
     def decoder(self, request: pb.ChatCompletionRequest) -> OpenAIDecoder:
         """A fresh decoder."""
