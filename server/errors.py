@@ -170,12 +170,15 @@ class ProviderError(LmchatError):
         code: str | None = None,
         retry_after: float | None = None,
         raw: str = "",
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(reason, message, param=param, code=code, retry_after=retry_after)
         self.http_status = http_status
         self.retry_here = retry_here
         self.fall_over = fall_over
         self.raw = raw
+        #: Further fields of the provider's error, where it concerns the caller's request.
+        self.details: Mapping[str, Any] = details or {}
         #: What a stream decoder had decoded of the same bytes before the error.
         self.decoded: list[Any] = []
 
@@ -197,8 +200,10 @@ def body(error: LmchatError, request_id: str) -> dict[str, Any]:
         ]
     if error.skipped:
         own["skipped"] = [{"provider": s.provider, "model": s.model, "reason": s.reason} for s in error.skipped]
+    details = error.details if isinstance(error, ProviderError) else {}
     return {
         "error": {
+            **details,
             "message": error.message,
             "type": error.status.type,
             "param": error.param,

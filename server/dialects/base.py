@@ -287,6 +287,11 @@ class StreamDecoder(Protocol):
         """The provider's own word for why it ended; empty until then."""
         ...
 
+    @property
+    def finished(self) -> bool:
+        """Every choice has its finish reason, which is held: the rest of the stream can add only usage."""
+        ...
+
 
 class Translator(Protocol):
     """One dialect. `request` is the caller's, already without what the endpoint drops."""

@@ -12,9 +12,8 @@ import msgspec
 
 from server.chat.completion import Completion, JsonCompletion, ProtoCompletion
 from server.chat.request import ChatRequest
-from server.dialects import errors as failures
 from server.dialects.base import Endpoint, HttpRequest, platform_of
-from server.dialects.openai import response
+from server.dialects.openai import errors, response
 from server.dialects.openai.platform import DEFAULT_PLATFORM
 from server.dialects.openai.request import adapt
 from server.dialects.openai.stream import OpenAIDecoder
@@ -46,14 +45,14 @@ class OpenAITranslator:
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, as the provider wrote it where nothing in it needs translation."""
-        return JsonCompletion.read(body) or ProtoCompletion(*response.completion(body))
+        completion = JsonCompletion.read(body)
+        if completion is not None and response.is_plain(completion):
+            return completion
+        return ProtoCompletion(*response.completion(body))
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """`{"error": {...}}`, `{"error": "..."}`, `{"message": ...}`, `{"detail": ...}`, HTML or nothing."""
-        code, message, param = response.error_parts(body)
-        return failures.classify(
-            status, code=code, message=message, param=param, retry_after=failures.retry_after(headers)
-        )
+        return errors.error(status, headers, body)
 
     def decoder(self, request: ChatRequest) -> OpenAIDecoder:
         """A fresh decoder."""
