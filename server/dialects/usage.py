@@ -27,7 +27,7 @@ TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
 #: Moonshot; vLLM and Together; gateways to Anthropic.
 _CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens", "cache_read_input_tokens")
 #: Keys of a usage object that only some vendors have, and that `place_counts` reads.
-OTHER_NAMES = frozenset({*_CACHED, "input_tokens", "output_tokens", "input_tokens_details", "reasoning_tokens"})
+_OTHER_NAMES = frozenset({*_CACHED, "input_tokens", "output_tokens", "input_tokens_details", "reasoning_tokens"})
 #: Counts past this, or below zero, are left as they are.
 _MAX_COUNT = 10**15
 #: Other names of the counts, of gateways that speak of input and output.
@@ -37,6 +37,11 @@ _NAMES: Mapping[str, str] = {"prompt_tokens": "input_tokens", "completion_tokens
 def service_tier(word: str) -> str:
     """A vendor's word for a service tier as OpenAI's."""
     return _TIERS.get(word.lower(), word)
+
+
+def has_other_names(usage: Mapping[str, Any]) -> bool:
+    """Whether `place_counts` has something to do, by the keys that OpenAI does not have."""
+    return any(usage.get(name) for name in _OTHER_NAMES)
 
 
 def place_counts(usage: dict[str, Any]) -> None:

@@ -279,7 +279,7 @@ def text_answer(dialect: str) -> bytes:
 def test_a_200_that_is_no_answer(dialect: str) -> None:
     whole = text_answer(dialect)
     bodies = [b"", b" ", PAGE, b"null", b"[]", b"{}", b"7", b'"down"', b"[[]]", b"\xff\xfe\x00", b"[" * 100_000]
-    bodies += [whole[:-1], whole[: len(whole) // 2], whole.replace("ü".encode(), b"\xfc"), b'{"choices": []}']
+    bodies += [whole[:-1], whole[: len(whole) // 2], b'{"choices": []}']
     for body in bodies:
         with pytest.raises(ProviderError) as caught:
             completion_of(dialect, body)

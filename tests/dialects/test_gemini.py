@@ -643,7 +643,6 @@ def test_several_candidates() -> None:
         pytest.param(
             [candidate({"text": "a"}), candidate({"text": "b"})],
             id="in every piece",
-            marks=pytest.mark.xfail(strict=True, reason="text follows the finish_reason; it is to be held back"),
         ),
         pytest.param(
             [candidate(), candidate({"text": "ab"}, finish=None), candidate()], id="before the first word"
