@@ -140,6 +140,18 @@ def test_what_stays_json(path: str, value: Any) -> None:
         ("usage.prompt_tokens", "9"),
         ("usage.prompt_tokens", 9.0),
         ("usage.prompt_tokens", None),
+        ("usage.total_tokens", 2**63 - 1),  # no sum of the others
+        ("usage.completion_tokens_details", {"reasoning_tokens": 10**6}),  # xAI counts it beside them
+        (
+            "usage",
+            {
+                "prompt_tokens": 4,
+                "completion_tokens": 1,
+                "total_tokens": 5,
+                "prompt_cache_hit_tokens": 3,
+            },  # DeepSeek
+        ),
+        ("service_tier", "on_demand"),  # Groq
         ("choices.0.index", None),
         ("choices.0.index", -1),
         ("choices.0.logprobs", {"content": []}),

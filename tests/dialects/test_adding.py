@@ -79,6 +79,10 @@ class TelegraphDecoder:
         self._role = pb.ROLE_ASSISTANT
         self.native_finish_reason = ""
 
+    @property
+    def finished(self) -> bool:
+        return bool(self.native_finish_reason)
+
     def feed(self, data: bytes) -> list[pb.ChatCompletionChunk]:
         *lines, self._partial = (self._partial + data).split(b"\n")
         return [self._chunk(json.loads(line)) for line in lines]

@@ -705,7 +705,7 @@ IN_BAND = [
 def test_errors(type_: str, message: str, reason: Reason, status: int, fall_over: bool) -> None:
     body = {"type": "error", "error": {"details": None, "type": type_, "message": message}, "request_id": "r"}
     data = json.dumps(body).encode()
-    in_stream = sse(ANSWERS[0]["stream"][:4]) + b"event: error\ndata: " + data
+    in_stream = sse(ANSWERS[0]["stream"][:1]) + b"event: error\ndata: " + data
     errors = [TRANSLATOR.error(status, {"retry-after": "3"}, data)]
     for call, argument in ((unary, data), (decode, in_stream + b"\n\n"), (decode, in_stream)):
         with pytest.raises(ProviderError) as caught:
@@ -715,6 +715,18 @@ def test_errors(type_: str, message: str, reason: Reason, status: int, fall_over
         (reason, status, fall_over, message)
     }
     assert errors[0].retry_after == 3
+
+
+def test_a_refusal_in_mid_stream_ends_the_answer() -> None:
+    error = {"type": "invalid_request_error", "message": "Output blocked by content filtering policy"}
+    for reason, message in (("CONTENT_FILTER", error), ("", error | {"message": "messages.0: bad"})):
+        data = sse([*ANSWERS[0]["stream"][:4], {"type": "error", "error": message}])
+        if reason:
+            finish = decode(data)[-2].choices[0].finish_reason  # before the usage
+            assert pb.FinishReason.Name(finish) == f"FINISH_REASON_{reason}"
+        else:
+            with pytest.raises(ProviderError, match=r"messages\.0"):
+                decode(data)
 
 
 @pytest.mark.parametrize(
@@ -825,7 +837,7 @@ def check(completion: pb.ChatCompletion, message: dict[str, Any]) -> None:
     if counts.get("output_tokens_details"):
         thought = counts["output_tokens_details"]["thinking_tokens"]
         assert usage.completion_tokens_details.reasoning_tokens == thought
-    assert completion.service_tier == counts["service_tier"]
+    assert completion.service_tier == {"standard": "default"}.get(counts["service_tier"], counts["service_tier"])
 
 
 @needs_recordings

@@ -597,7 +597,7 @@ def test_chunks_leave_at_once() -> None:
     turn = TURNS[0]
     decoder = TRANSLATOR.decoder(ask())
     counts = [len(decoder.feed(event(type_, payload))) for type_, payload in turn["events"]]
-    assert counts == [1, 1, 0, 1, 0, 1, 0, 1, 1]
+    assert counts == [1, 1, 0, 1, 0, 1, 0, 0, 2]
     assert decoder.close() == []
     assert decoder.native_finish_reason == "end_turn"
 
@@ -680,13 +680,19 @@ def test_a_malformed_answer_is_none(reason: str) -> None:
         b'{"output":{"message":{"content":[{"text":7}]}},"stopReason":"end_turn"}',
         b'{"output":{"message":{"content":[{"toolUse":{}}]}},"stopReason":"tool_use"}',
         b'{"output":{"message":{"content":[{"reasoningContent":{"redactedContent":"A"}}]}},"stopReason":"end_turn"}',
-        b'{"output":{"message":{"content":[{"text":"\xff"}]}},"stopReason":"end_turn"}',
+        b'{"output":{"message":{"content":[{"text":"\xff"}],"stopReason":"end_turn"}',
     ],
 )
 def test_nonsense(whole: bytes) -> None:
     with pytest.raises(ProviderError) as error:
         TRANSLATOR.completion(whole, ask())
     assert error.value.reason is Reason.UPSTREAM_INVALID_RESPONSE
+
+
+@pytest.mark.parametrize("half", [b"\xff", b"\\ud83d", b"\\ude00", b"\xf0\x9f"])
+def test_half_a_character_is_a_replacement_character(half: bytes) -> None:
+    whole = b'{"output":{"message":{"content":[{"text":"a%b b"}]}},"stopReason":"end_turn"}' % half
+    assert TRANSLATOR.completion(whole, ask())[0].choices[0].message.content[0].text == "a\ufffd b"
 
 
 # Errors

@@ -600,7 +600,7 @@ def test_calls_and_finish_in_different_pieces() -> None:
         candidate({"text": ""}, usageMetadata={"promptTokenCount": 1}),
     ]
     chunks = stream([sse(events)])
-    assert [len(chunk.choices) for chunk in chunks] == [1, 1, 1, 1, 0]
+    assert [len(chunk.choices) for chunk in chunks] == [1, 1, 1, 1, 0]  # the finish reason's is the fourth
     calls = [call for chunk in chunks for choice in chunk.choices for call in choice.delta.tool_calls]
     assert [call.index for call in calls] == [0, 1]
     answer = fold_messages(chunks)
@@ -616,9 +616,10 @@ def test_pieces_leave_at_once() -> None:
     data = sse([candidate({"text": "a"}, finish=None)])
     assert decoder.feed(data[:-1])  # CR LF CR ends an event
     assert decoder.feed(data[-1:]) == []
-    last = decoder.feed(sse([candidate({"text": "b"})]))
-    assert last[0].choices[0].finish_reason == pb.FINISH_REASON_STOP
-    assert last[0].choices[0].delta.content == "b"
+    [piece] = decoder.feed(sse([candidate({"text": "b"})]))
+    assert piece.choices[0].delta.content == "b"
+    [last] = decoder.close()
+    assert last.choices[0].finish_reason == pb.FINISH_REASON_STOP
     assert decoder.close() == []
     assert decoder.close() == []
 

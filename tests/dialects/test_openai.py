@@ -407,8 +407,7 @@ def test_ids(given_: str | None, id_: str) -> None:
 @pytest.mark.parametrize("lmchat", [{"provider": "x", "tries": 2}, {"tries": 10**12}, {"new": 1}, "x"])
 def test_the_report_of_a_gateway_upstream_is_not_ours(lmchat: Any) -> None:
     assert not complete(answer(lmchat=lmchat))[0].HasField("lmchat")
-    [only] = decode([sse(chunk(delta("stop", content="a"), lmchat=lmchat))])
-    assert not only.HasField("lmchat")
+    assert not any(c.HasField("lmchat") for c in decode([sse(chunk(delta("stop", content="a"), lmchat=lmchat))]))
 
 
 @pytest.mark.parametrize(
@@ -452,8 +451,10 @@ INSIDE: list[tuple[str, dict[str, Any], Reason, int]] = [
     ("a status", {"error": {"message": "x", "code": 502}}, R.UPSTREAM_ERROR, 502),
     ("a status as text", {"error": {"message": "x", "code": "429"}}, R.RATE_LIMITED, 429),
     ("a known code", {"error": {"code": "context_length_exceeded"}}, R.CONTEXT_LENGTH_EXCEEDED, 200),
-    ("a known type", {"error": {"type": "insufficient_quota", "code": 7}}, R.RATE_LIMITED, 200),
-    ("a number that is no status", {"error": {"code": 1301}}, R.UPSTREAM_ERROR, 200),
+    ("a known type", {"error": {"type": "insufficient_quota", "code": 7}}, R.RATE_LIMITED, 429),
+    ("a number that is no status", {"error": {"code": 1302}}, R.UPSTREAM_ERROR, 200),
+    # https://docs.z.ai/api-reference/api-code
+    ("Z.ai's refusal", {"error": {"code": "1301", "message": "unsafe"}}, R.CONTENT_POLICY_VIOLATION, 200),
     ("vLLM's", {"object": "error", "message": "x", "code": 400}, R.INVALID_REQUEST, 400),
     ("beside choices", {"error": {"code": 503}, **answer()}, R.OVERLOADED, 503),
     (
@@ -470,7 +471,14 @@ def test_an_error_in_a_200(obj: dict[str, Any], reason: Reason, status: int) -> 
     with pytest.raises(ProviderError) as caught:
         complete(obj)
     assert (caught.value.reason, caught.value.http_status) == (reason, status)
+    chunks, error = outcome([sse(chunk(delta(role="assistant"))), sse(obj)])
+    assert [c.choices[0].delta.content for c in chunks] == [""]
+    assert error is not None
+    assert (error.reason, error.http_status) == (reason, status)
     chunks, error = outcome([sse(chunk(delta(content="Hi"))), sse(obj)])
+    if reason is R.CONTENT_POLICY_VIOLATION:  # in mid-stream it ends the answer
+        assert said(chunks) == [ROLE | {"content": "Hi"}, {"finish": "content_filter"}]
+        return
     assert [c.choices[0].delta.content for c in chunks] == ["Hi"]
     assert error is not None
     assert (error.reason, error.http_status) == (reason, status)
@@ -694,7 +702,7 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta("", content="Hi") | {"native_finish_reason": "STOP"}),
             chunk(delta("stop", content="!") | {"native_finish_reason": "STOP"}),
         ],
-        [ROLE | {"content": "Hi"}, {"content": "!", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"content": "!"}, {"finish": "stop"}],
     ),
     (
         "usage on the last chunk of content",
@@ -713,12 +721,12 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
     (
         "usage never",
         [chunk(delta("stop", content="Hi"), usage=None), DONE],
-        [ROLE | {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}],
     ),
     (
         "usage after [DONE] is not waited for",
         [chunk(delta("stop", content="Hi")), DONE, chunk(usage=USAGE)],
-        [ROLE | {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}],
     ),
     (
         "Azure's empty first choices",
@@ -735,7 +743,7 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta("stop", content="Hi")),
             DONE,
         ],
-        [ROLE | {"content": ""}, {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"content": ""}, {"content": "Hi"}, {"finish": "stop"}],
     ),
     (
         "Azure's content filter after the end",
@@ -754,12 +762,12 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta("stop", role="assistant", content=""), usage=USAGE),
             DONE,
         ],
-        [ROLE | {"content": "Hi", "finish": "stop"}, {"usage": 5}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}, {"usage": 5}],
     ),
     (
         "OpenRouter's empty delta after the end",
         [chunk(delta("stop", content="Hi")), chunk(delta(role="assistant", content="")), DONE],
-        [ROLE | {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}],
     ),
     (
         "the role on every chunk",
@@ -780,17 +788,17 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta(content="Hi")),
             chunk({"index": 0, "message": {"role": "assistant", "reasoning": "Hm."}, "finish_reason": "stop"}),
         ],
-        [ROLE | {"content": "Hi"}, {"reasoning_content": "Hm.", "reasoning": "Hm.", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"reasoning_content": "Hm.", "reasoning": "Hm."}, {"finish": "stop"}],
     ),
     (
         "reasoning_content",
         [chunk(delta(reasoning_content="Hm.")), chunk(delta("stop", content="Hi"))],
-        [ROLE | {"reasoning_content": "Hm."}, {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"reasoning_content": "Hm."}, {"content": "Hi"}, {"finish": "stop"}],
     ),
     (
         "reasoning",
         [chunk(delta(reasoning="Hm.")), chunk(delta("stop", content="Hi"))],
-        [ROLE | {"reasoning_content": "Hm.", "reasoning": "Hm."}, {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"reasoning_content": "Hm.", "reasoning": "Hm."}, {"content": "Hi"}, {"finish": "stop"}],
     ),
     (
         "Mistral's lists",
@@ -799,7 +807,7 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta(content=[{"type": "text", "text": "Hi"}])),
             chunk(delta("stop", content="!")),
         ],
-        [ROLE | {"reasoning_content": "Hm."}, {"content": "Hi"}, {"content": "!", "finish": "stop"}],
+        [ROLE | {"reasoning_content": "Hm."}, {"content": "Hi"}, {"content": "!"}, {"finish": "stop"}],
     ),
     (
         "two choices, one after the other in each chunk",
@@ -845,7 +853,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             ROLE | {"tool_calls": [told(0, "1", "{", name="f")]},
             {"tool_calls": [told(0, arguments="}")]},
             {"tool_calls": [told(1, "2", name="g"), told(2, "3", "{}", name="h")]},
-            {"tool_calls": [told(1, arguments="{}")], "finish": "tool_calls"},
+            {"tool_calls": [told(1, arguments="{}")]},
+            {"finish": "tool_calls"},
         ],
     ),
     (
@@ -871,7 +880,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
         [
             ROLE | {"tool_calls": [told(0, "1", "{}", name="f")]},
             {"tool_calls": [told(1, "2", "{", name="f")]},
-            {"tool_calls": [told(1, arguments="}")], "finish": "tool_calls"},
+            {"tool_calls": [told(1, arguments="}")]},
+            {"finish": "tool_calls"},
         ],
     ),
     (
@@ -942,7 +952,7 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
     (
         "arguments as an object",
         [calls(call(0, "1", name="f", arguments={"z": 1, "a": [2.0]}), finish="stop")],
-        [ROLE | {"tool_calls": [told(0, "1", '{"z":1,"a":[2.0]}', name="f")], "finish": "stop"}],
+        [ROLE | {"tool_calls": [told(0, "1", '{"z":1,"a":[2.0]}', name="f")]}, {"finish": "stop"}],
     ),
     (
         "null arguments",
@@ -977,7 +987,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
         [
             ROLE
             | {"tool_calls": [{"index": 0, "id": "1", "type": "custom", "custom": {"name": "c", "input": ""}}]},
-            {"tool_calls": [{"index": 0, "custom": {"input": "in"}}], "finish": "tool_calls"},
+            {"tool_calls": [{"index": 0, "custom": {"input": "in"}}]},
+            {"finish": "tool_calls"},
         ],
     ),
     (
@@ -999,7 +1010,7 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             b'\xef\xbb\xbfdata: {"choices": [{"index": 0,\n'
             b'data: "delta": {"content": "H\xc3\xbc"},\ndata: "finish_reason": "stop"}]}\n\n'
         ],
-        [ROLE | {"content": "Hü", "finish": "stop"}],
+        [ROLE | {"content": "Hü"}, {"finish": "stop"}],
     ),
     (
         "no blank line at the end",
@@ -1009,17 +1020,17 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
     (
         "cut after the finish reason",
         [chunk(delta("stop", content="Hi")), b"data: [DO"],
-        [ROLE | {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}],
     ),
     (
         "an error after the finish reason",
         [chunk(delta("stop", content="Hi")), {"error": {"message": "late"}}, chunk(usage=USAGE), DONE],
-        [ROLE | {"content": "Hi", "finish": "stop"}, {"usage": 5}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}, {"usage": 5}],
     ),
     (
         "nonsense after the finish reason",
         [chunk(delta("stop", content="Hi")), b"data: <html>\n\n"],
-        [ROLE | {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}],
     ),
 ]
 
@@ -1068,7 +1079,7 @@ def test_every_chunk_has_the_first_ones_id_and_time() -> None:
     [
         ([chunk(delta("eos", content="a"))], "eos"),
         ([chunk(delta("stop", content="a") | {"native_finish_reason": "end_turn"})], "end_turn"),
-        ([chunk(delta("stop", content="a")), chunk(delta("length"))], "stop"),
+        ([chunk(delta("stop", content="a")), chunk(delta("length"))], "length"),
         ([chunk(delta(content="a")), DONE], ""),
     ],
 )
@@ -1136,7 +1147,7 @@ def test_broken_streams(events: list[Any], n: int, before: int, reason: Reason) 
 def test_closing_twice() -> None:
     decoder = TRANSLATOR.decoder(ask())
     decoder.feed(sse(chunk(delta("stop", content="Hi")), chunk(usage=USAGE)))
-    assert said(decoder.close()) == [{"usage": 5}]
+    assert said(decoder.close()) == [{"finish": "stop"}, {"usage": 5}]
     assert decoder.close() == []
     broken = TRANSLATOR.decoder(ask())
     broken.feed(sse(chunk(delta(content="Hi"))))

@@ -20,7 +20,7 @@ from server.config.model import (
     Secret,
     Timeouts,
 )
-from server.config.yaml import ConfigError
+from server.config.problems import ConfigError
 from server.dialects.base import Dialect, Endpoint, Vendor
 from server.dialects.registry import DIALECTS
 from server.errors import LmchatError, Reason
@@ -234,7 +234,7 @@ def test_an_endpoint_has_what_was_configured() -> None:
         price=Price(input=1, output=2),
         drops=(VENDORS["groq"].drops - {"n"}) | {"seed"},
         features=found.features,
-        emulates=frozenset({"n"}),
+        emulates=frozenset({"n", "json_schema"}),
         extra_body=None,
         foreign_formats=frozenset({"anthropic", "bedrock", "gemini", "google"}),
         context_length=1000,

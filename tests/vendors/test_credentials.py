@@ -11,7 +11,7 @@ import pytest
 
 from server.config.load import load
 from server.config.model import ProviderSettings, Secret
-from server.config.yaml import ConfigError
+from server.config.problems import ConfigError
 from server.errors import ProviderError
 from server.vendors.credentials import lease as credentials_lease
 from server.vendors.credentials.lease import (

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -318,8 +319,8 @@ def write_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config").write_text(
         f"[profile role]\nrole_arn = {ROLE}\nsource_profile = plain\n"
         f"[profile mfa]\nrole_arn = {ROLE}\nsource_profile = plain\nmfa_serial = arn:aws:iam::1:mfa/me\n"
-        f"[profile process]\ncredential_process = cat {process}\n"
-        f"[profile broken]\ncredential_process = {sys.executable} -c 'raise SystemExit(3)'\n"
+        f"[profile process]\ncredential_process = cat {shlex.quote(str(process))}\n"
+        f"[profile broken]\ncredential_process = {shlex.quote(sys.executable)} -c 'raise SystemExit(3)'\n"
     )
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
