@@ -252,7 +252,7 @@ async def test_a_vendor_of_the_openai_dialect(line: Line) -> None:
     ]
     got = await line.gate.post(ask("anvil", messages=turns, seed=1, max_completion_tokens=9))
     assert got.json()["choices"][0]["message"]["content"] == "Clang!"
-    assert got.json()["lmchat"]["dropped_params"] == ["seed"]
+    assert got.json()["lmchat"]["dropped_params"] == ["seed", "messages[1].reasoning_details"]
     chunks = [c async for c in line.gate.chat.StreamChatCompletion(line.typed("anvil"), metadata=AUTH)]
     assert "".join(choice.delta.content for chunk in chunks for choice in chunk.choices) == "Clang!"
     call = line.up.calls[0]
