@@ -37,6 +37,7 @@ class StreamState(enum.Enum):
     FAILED = enum.auto()
 
 
+_OPEN = StreamState.OPEN
 _Event = TypeVar("_Event")
 
 
@@ -48,7 +49,7 @@ class ChunkDecoder(ABC, Generic[_Event]):
 
     def __init__(self, expected: int = 1) -> None:
         self._builder = ChunkBuilder(expected)
-        self._state = StreamState.OPEN
+        self._state = _OPEN
         self._error: ProviderError | None = None
         self._pending = 0  # bytes since the last event
 
@@ -105,21 +106,21 @@ class ChunkDecoder(ABC, Generic[_Event]):
 
     def _run(self, events: Iterator[_Event], chunks: list[pb.ChatCompletionChunk]) -> None:
         """Decode `events` up to an end mark. Events that cannot be decoded are skipped if everything was said."""
-        while not self._is_complete():
+        while self._state is _OPEN:
             try:
-                for event in events:
-                    self._pending = 0
-                    self._decode(event, chunks)
-                    if self._is_complete():
-                        break
+                self._drain(events, chunks)
                 return
             except ProviderError as error:
                 self._fail(error, chunks)
             except UNREADABLE as error:
                 self._fail(unreadable(error), chunks)
 
-    def _is_complete(self) -> bool:
-        return self._state is StreamState.COMPLETE
+    def _drain(self, events: Iterator[_Event], chunks: list[pb.ChatCompletionChunk]) -> None:
+        for event in events:
+            self._pending = 0
+            self._decode(event, chunks)
+            if self._state is not _OPEN:
+                break
 
     def _fail(self, error: ProviderError, chunks: list[pb.ChatCompletionChunk]) -> None:
         """Raise `error`, unless everything was said before it, or it refuses content of which some is out."""

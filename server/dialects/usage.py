@@ -26,6 +26,8 @@ TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
 #: Where vendors of the OpenAI dialect count tokens read from a cache, beside `prompt_tokens_details`: DeepSeek;
 #: Moonshot; vLLM and Together; gateways to Anthropic.
 _CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens", "cache_read_input_tokens")
+#: Keys of a usage object that only some vendors have, and that `place_counts` reads.
+OTHER_NAMES = frozenset({*_CACHED, "input_tokens", "output_tokens", "input_tokens_details", "reasoning_tokens"})
 #: Counts past this, or below zero, are left as they are.
 _MAX_COUNT = 10**15
 #: Other names of the counts, of gateways that speak of input and output.

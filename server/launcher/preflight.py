@@ -76,7 +76,7 @@ def _state(directory: Path, *, make_key: bool) -> str | None:
             f"cannot use the state directory: {where}: {error.strerror}; choose with --state-dir"
         ) from None
     if not key:
-        raise UpFailed(f"{path} is empty; remove it, and a new key is made")
+        raise UpFailed(f"{path} is empty; remove it to have a new key generated")
     return key
 
 

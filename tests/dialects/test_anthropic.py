@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import random
@@ -715,6 +716,36 @@ def test_errors(type_: str, message: str, reason: Reason, status: int, fall_over
         (reason, status, fall_over, message)
     }
     assert errors[0].retry_after == 3
+
+
+def test_a_message_that_is_whole_from_its_start() -> None:
+    """https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling"""
+    call = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"city": "Oslo"}}
+    message = {
+        "id": "m",
+        "content": [{"type": "text", "text": "Hi"}, call],
+        "stop_reason": "tool_use",
+        "usage": {},
+    }
+    start = {"type": "message_start", "message": message | {"usage": {"input_tokens": 17, "output_tokens": 1}}}
+    whole = fold_messages(decode(sse([start, {"type": "message_stop"}])))
+    assert same(whole) == same(unary(json.dumps(start["message"]).encode()))
+    assert whole.choices[0].message.tool_calls[0].function.arguments == '{"city":"Oslo"}'
+
+
+@pytest.mark.parametrize(("id_", "reason"), [("msg_1", None), ("msg_2", Reason.UPSTREAM_INVALID_RESPONSE)])
+def test_a_second_message_start(id_: str, reason: Reason | None) -> None:
+    """Repeated by gateways; another message's is spliced in. https://github.com/vercel/ai/issues/18331"""
+    first, *rest = ANSWERS[0]["stream"]
+    again = copy.deepcopy(first)
+    again["message"]["id"] = id_
+    data = sse([first, again, *rest])
+    if reason is None:
+        assert fold_messages(decode(data)) == fold_messages(decode(sse(ANSWERS[0]["stream"])))
+    else:
+        with pytest.raises(ProviderError) as caught:
+            decode(data)
+        assert caught.value.reason is reason
 
 
 def test_a_refusal_in_mid_stream_ends_the_answer() -> None:

@@ -593,6 +593,13 @@ def test_any_split_gives_the_same_chunks(turn: dict[str, Any], places: list[int]
     assert stream(cut(data, places), request_for(turn)) == stream([data], request_for(turn))
 
 
+def test_usage_before_the_stop() -> None:
+    """https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStreamOutput.html"""
+    events = [event(type_, payload) for type_, payload in TURNS[0]["events"]]
+    swapped = [*events[:-2], events[-1], events[-2]]
+    assert fold_messages(stream(swapped)[0]) == fold_messages(stream(events)[0])
+
+
 def test_chunks_leave_at_once() -> None:
     turn = TURNS[0]
     decoder = TRANSLATOR.decoder(ask())

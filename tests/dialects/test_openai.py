@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
+from server.chat.completion import JsonCompletion
+from server.chat.request import ProtoRequest
 from server.dialects.base import Endpoint, Vendor
+from server.dialects.openai import response
 from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from server.vendors.registry import VENDORS
 from tests.chat.strategies import COMPLETIONS, JSON, PATIENT
@@ -625,6 +628,125 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     assert TRANSLATOR.error(429, headers, b"").retry_after == seconds
 
 
+#: Errors that concern the caller's request: what of them reaches the caller, whole or in a stream.
+OWN_ERRORS: list[tuple[str, int, dict[str, Any], str, dict[str, Any]]] = [
+    # https://platform.openai.com/docs/guides/error-codes
+    ("OpenAI's code", 400, {"message": "x", "type": "invalid_request_error", "code": "unsupported_parameter"},
+     "unsupported_parameter", {}),
+    # https://console.groq.com/docs/tool-use
+    (
+        "Groq's failed call",
+        400,
+        {"message": "x", "code": "tool_use_failed", "failed_generation": "<f>", "status_code": 400},
+        "tool_use_failed",
+        {"failed_generation": "<f>"},
+    ),
+    # https://learn.microsoft.com/azure/ai-foundry/openai/concepts/content-filter
+    (
+        "Azure's filter",
+        400,
+        {"message": "x", "code": "content_filter", "status": 400, "innererror": {"content_filter_result": [1]}},
+        "content_policy_violation",
+        {"innererror": {"content_filter_result": [1]}},
+    ),
+    ("a number for a code", 400, {"message": "x", "code": 400, "type": "BadRequestError"}, "invalid_request", {}),
+    ("a code with spaces", 400, {"message": "x", "code": "some words", "status": 400}, "invalid_request", {}),
+    ("a text that is too long", 400, {"message": "x", "status": 400, "more": "y" * 9000}, "invalid_request",
+     {"more": "y" * 2000}),
+    ("too much of it", 400, {"message": "x", "status": 400, "more": ["y"] * 9000, "a": 1}, "invalid_request",
+     {"a": 1}),
+    ("a failure of the provider's", 500, {"message": "x", "code": "boom", "status": 500, "host": "10.0.0.1"},
+     "upstream_error", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code", "details"), [row[1:] for row in OWN_ERRORS], ids=[row[0] for row in OWN_ERRORS]
+)
+def test_what_reaches_the_caller(status: int, error: dict[str, Any], code: str, details: dict[str, Any]) -> None:
+    body = {"error": error}
+    streamed = outcome([sse(chunk(delta(role="assistant")), body)])[1]
+    assert streamed is not None
+    for found in (TRANSLATOR.error(status, {}, json.dumps(body).encode()), streamed):
+        assert (found.code, found.details) == (code, details)
+        assert found.http_status == status or "status" not in json.dumps(error)
+
+
+#: A vendor's usage, and prompt, completion, total, cached and reasoning tokens in the contract's terms.
+USAGES: list[tuple[str, dict[str, Any], tuple[int, int, int, int, int]]] = [
+    ("OpenAI's", {"prompt_tokens": 12, "completion_tokens": 400, "total_tokens": 412,
+                  "completion_tokens_details": {"reasoning_tokens": 386}}, (12, 400, 412, 0, 386)),
+    # https://github.com/vercel/ai/issues/12425
+    ("xAI's", {"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 399,
+               "completion_tokens_details": {"reasoning_tokens": 386}}, (12, 387, 399, 0, 386)),
+    ("xAI's, with more text than thought", {"prompt_tokens": 12, "completion_tokens": 500, "total_tokens": 522,
+     "completion_tokens_details": {"reasoning_tokens": 10}}, (12, 510, 522, 0, 10)),
+    # https://github.com/mozilla-ai/any-llm/issues/1290
+    ("Google's", {"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623}, (20, 603, 623, 0, 0)),
+    ("DeepSeek's", {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10, "prompt_cache_hit_tokens": 8},
+     (9, 1, 10, 8, 0)),
+    ("Moonshot's", {"prompt_tokens": 8, "completion_tokens": 4, "total_tokens": 12, "cached_tokens": 8},
+     (8, 4, 12, 8, 0)),
+    ("a cache beside the prompt", {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14,
+     "prompt_tokens_details": {"cached_tokens": 161}}, (171, 4, 175, 161, 0)),
+    ("Perplexity's reasoning", {"prompt_tokens": 8, "completion_tokens": 9, "total_tokens": 17,
+                                "reasoning_tokens": 5}, (8, 9, 17, 0, 5)),
+    ("no total", {"prompt_tokens": 8, "completion_tokens": 9}, (8, 9, 17, 0, 0)),
+    ("other names", {"input_tokens": 8, "output_tokens": 9, "input_tokens_details": {"cached_tokens": 2}},
+     (8, 9, 17, 2, 0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("counts", "expected"), [row[1:] for row in USAGES], ids=[row[0] for row in USAGES])
+def test_usage(counts: dict[str, Any], expected: tuple[int, ...]) -> None:
+    whole = answer(usage=copy.deepcopy(counts))
+    completion, _ = complete(whole)
+    [*_, last] = decode([sse(chunk(delta("stop", content="Hi")), chunk(usage=counts), DONE)])
+    usages = [completion.usage, last.usage]
+    message, _ = response.completion(json.dumps(whole).encode())
+    usages.append(message.usage)  # the same whether it stays JSON or not
+    for usage in usages:
+        assert (
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.total_tokens,
+            usage.prompt_tokens_details.cached_tokens,
+            usage.completion_tokens_details.reasoning_tokens,
+        ) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "tier"),
+    [
+        ("on_demand", "default"),
+        ("standard", "default"),
+        ("performance", "priority"),
+        ("flex", "flex"),
+        ("new", "new"),
+    ],
+)
+def test_the_service_tier_is_in_openais_words(word: str, tier: str) -> None:
+    whole = answer(service_tier=word)
+    assert complete(whole)[0].service_tier == tier
+    completion = TRANSLATOR.translator.completion(json.dumps(whole).encode(), ProtoRequest(ask()))
+    assert isinstance(completion, JsonCompletion) == (word in ("flex",))
+    first, *_ = decode([sse(chunk(delta("stop", content="Hi"), service_tier=word), DONE)])
+    assert first.service_tier == tier
+
+
+def test_azures_filtered_choice_has_no_message() -> None:
+    choice = {
+        "index": 0,
+        "finish_reason": "content_filter",
+        "content_filter_results": {"hate": {"filtered": True}},
+    }
+    written = openai_json.dump_completion(complete(answer() | {"choices": [choice]})[0])["choices"][0]
+    assert (written["message"]["role"], written["message"]["content"]) == ("assistant", None)
+    assert written["content_filter_results"] == choice["content_filter_results"]
+    with pytest.raises(ProviderError):
+        complete(answer() | {"choices": [choice | {"finish_reason": "stop"}]})
+
+
 # Streams
 
 
@@ -1021,6 +1143,99 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
         "cut after the finish reason",
         [chunk(delta("stop", content="Hi")), b"data: [DO"],
         [ROLE | {"content": "Hi"}, {"finish": "stop"}],
+    ),
+    # https://github.com/open-webui/open-webui/issues/16377
+    (
+        "a finish reason before the answer",
+        [
+            chunk(delta("stop", role="assistant", content="")),
+            chunk(delta(reasoning_content="Hm.")),
+            chunk(delta(content="Hi")),
+            chunk(delta("length")),
+        ],
+        [ROLE | {"reasoning_content": "Hm."}, {"content": "Hi"}, {"content": "", "finish": "length"}],
+    ),
+    (
+        "a finish reason with every piece",
+        [chunk(delta("stop", content="H")), chunk(delta("stop", content="i")), chunk(delta("length"))],
+        [ROLE | {"content": "H"}, {"content": "i"}, {"finish": "length"}],
+    ),
+    (
+        "null in words",
+        [chunk(delta("null", content="H")), chunk(delta("None", content="i")), chunk(delta("length")), DONE],
+        [ROLE | {"content": "H"}, {"content": "i"}, {"finish": "length"}],
+    ),
+    # https://docs.together.ai/docs/function-calling
+    (
+        "a finish reason after each call",
+        [
+            calls(call(0, "1", name="f", arguments="{}"), finish="tool_calls"),
+            calls(call(1, "2", name="g", arguments="{}"), finish="tool_calls"),
+            DONE,
+        ],
+        [
+            ROLE | {"tool_calls": [told(0, "1", "{}", name="f")]},
+            {"tool_calls": [told(1, "2", "{}", name="g")]},
+            {"finish": "tool_calls"},
+        ],
+    ),
+    # https://github.com/JetBrains/koog/issues/2052
+    (
+        "an id that changes in mid-call",
+        [
+            calls(call(0, "1", name="f", arguments="")),
+            calls(call(0, "2", arguments="{")),
+            calls(call(0, "2", arguments="}")),
+            DONE,
+        ],
+        [
+            ROLE | {"tool_calls": [told(0, "1", name="f")]},
+            {"tool_calls": [told(0, arguments="{")]},
+            {"tool_calls": [told(0, arguments="}")]},
+            {"finish": "tool_calls"},
+        ],
+    ),
+    # https://github.com/microsoft/foundry-local/issues/144
+    (
+        "an index that counts chunks",
+        [
+            chunk(delta(index=0, role="assistant", content="H")),
+            chunk(delta(index=1, role="assistant", content="i")),
+            chunk(delta("stop", index=2, content="")),
+            DONE,
+        ],
+        [ROLE | {"content": "H"}, {"content": "i"}, {"content": "", "finish": "stop"}],
+    ),
+    # https://platform.moonshot.ai/docs/api/chat
+    (
+        "usage inside the choice",
+        [chunk(delta(content="Hi")), chunk(delta("stop") | {"usage": USAGE}), DONE],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}, {"usage": 5}],
+    ),
+    # https://console.groq.com/docs/api-reference
+    (
+        "usage in a field of Groq's",
+        [chunk(delta(content="Hi")), chunk(delta("stop"), x_groq={"id": "x", "usage": USAGE}), DONE],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}, {"usage": 5}],
+    ),
+    (
+        "half a character",
+        [
+            b'data: {"choices":[{"index":0,"delta":{"content":"a \\ud83d"}}]}\n\n',
+            b'data: {"choices":[{"index":0,"delta":{"content":"\\ude00\\\\ud83d \xf0\x9f b"}}]}\n\n',
+            b'data: {"choices":[{"index":0,"delta":{"content":"\\ud83d\\ude00"},"finish_reason":"stop"}]}\n\n',
+        ],
+        [
+            ROLE | {"content": "a \ufffd"},
+            {"content": "\ufffd\\ud83d \ufffd b"},
+            {"content": "\U0001f600"},
+            {"finish": "stop"},
+        ],
+    ),
+    (
+        "Azure's filtered choice",
+        [chunk({"index": 0, "finish_reason": "content_filter", "content_filter_results": {"hate": 1}}), DONE],
+        [ROLE | {"finish": "content_filter"}],
     ),
     (
         "an error after the finish reason",

@@ -18,6 +18,9 @@ import psutil
 import pytest
 
 from server.launcher import local_model
+from tests.e2e.envoy_fixture import edge_fixture, envoy_process_fixture
+
+__all__ = ["edge_fixture", "envoy_process_fixture"]
 
 READY = 120  # seconds; the first start loads a model
 

@@ -439,4 +439,4 @@ async def test_up_makes_one_key_and_keeps_it(tmp_path: Path) -> None:
     assert "Envoy needs an IP address" in await refusal(refused)
     assert file.read_text() == key
     file.write_text("")
-    assert await refusal(refused) == f"lmchat: {file} is empty; remove it, and a new key is made\n"
+    assert await refusal(refused) == f"lmchat: {file} is empty; remove it to have a new key generated\n"

@@ -25,7 +25,7 @@ from server.errors import Reason
 from server.upstream.ports import has_content
 from server.vendors.registry import VENDORS
 from tests.dialects.openai_help import TRANSLATOR, decode, endpoint, torn
-from tests.recordings.readings import Told, content_of
+from tests.recordings.readings import Told, content_of, contract_usage
 from tests.support.fold import fold_messages
 from tests.support.needs import RECORDINGS, missing
 
@@ -178,19 +178,6 @@ def lost(sent: Any, kept: Any, path: str = "") -> Iterator[str]:
             yield from lost(one, other, f"{path}[{index}]")
     elif sent != kept and not (sent == [] and kept is None):
         yield f"{path}: {sent!r} is now {kept!r}"
-
-
-def contract_usage(sent: dict[str, Any]) -> dict[str, Any]:
-    """A vendor's counts where prompt tokens include cache and audio, and the total is the sum.
-
-    Azure's Grok counts the cache, and Mistral audio, beside `prompt_tokens`.
-    """
-    details = sent.get("prompt_tokens_details") or {}
-    cached, audio = details.get("cached_tokens") or 0, details.get("audio_tokens") or 0
-    prompt, completion = sent["prompt_tokens"], sent["completion_tokens"]
-    prompt += cached if cached > prompt else 0
-    prompt += audio if sent["total_tokens"] == prompt + completion + audio else 0
-    return sent | {"prompt_tokens": prompt, "total_tokens": prompt + completion}
 
 
 @VENDOR

@@ -130,7 +130,7 @@ def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
     explanation = refusal(obj)
     if explanation:
         message.refusal = explanation
-    native = obj.get("stop_reason") or ""
+    native = failures.text(obj.get("stop_reason"))
     choice.finish_reason = finish_reason(native, bool(message.tool_calls))
     counts = obj.get("usage")
     if counts:

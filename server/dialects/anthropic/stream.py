@@ -170,7 +170,7 @@ class AnthropicDecoder(ChunkDecoder[Event]):
 
     def _finish(self, message: dict[str, Any], chunks: Chunks) -> None:
         """End the answer if the message has a `stop_reason`."""
-        native = message.get("stop_reason")
+        native = failures.text(message.get("stop_reason"))
         if not native:
             return
         for index in list(self._open):

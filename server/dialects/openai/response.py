@@ -86,7 +86,7 @@ def is_plain(completion: JsonCompletion) -> bool:
         counts.total_tokens == counts.prompt_tokens + counts.completion_tokens
         and (reasoning or 0) <= counts.completion_tokens
         and (cached or 0) <= counts.prompt_tokens
-        and (cached is not None or not completion.unknown_at(("usage",)).get("prompt_cache_hit_tokens"))
+        and (not completion.unknown or usage.OTHER_NAMES.isdisjoint(completion.unknown_at(("usage",))))
     )
 
 
