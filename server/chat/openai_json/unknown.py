@@ -31,8 +31,9 @@ def set_aside(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()
     """Move the keys of `obj` that `level` does not know to `found`, and so for the objects below it."""
     if level.types and obj.get("type", level.types[0]) not in level.types:
         return
-    unknown = [key for key in obj if key not in level.known]
-    unknown += [key for key, words in level.open.items() if _is_new(obj.get(key), words)]
+    unknown = [] if obj.keys() <= level.known else [key for key in obj if key not in level.known]
+    if level.open:
+        unknown += [key for key, words in level.open.items() if _is_new(obj.get(key), words)]
     if unknown:
         found.append((path, {key: obj.pop(key) for key in unknown}))
     for key, below in level.below.items():
