@@ -17,7 +17,8 @@ from server.chat.request import ChatRequest
 from server.dialects import errors as failures
 from server.dialects.base import Endpoint, HttpRequest
 from server.dialects.bedrock import response as given
-from server.dialects.bedrock.messages import extra_content, tool_names
+from server.dialects.bedrock.messages import tool_names
+from server.dialects.bedrock.replay import extra_content
 from server.dialects.bedrock.request import http_request
 from server.dialects.bedrock.stream import BedrockDecoder
 from server.errors import ProviderError

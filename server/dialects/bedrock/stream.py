@@ -13,7 +13,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.dialects import errors as failures
 from server.dialects.bedrock import response as given
-from server.dialects.bedrock.messages import extra_content
+from server.dialects.bedrock.replay import extra_content
 from server.errors import ProviderError, StreamTruncated
 from server.wire.eventstream import CorruptStream, EventStreamDecoder, Frame
 

@@ -19,7 +19,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat.openai_json import decode_json, encode_text
 from server.dialects import errors as failures
 from server.dialects.base import completion_id
-from server.dialects.gemini.contents import FORMAT
+from server.dialects.gemini.replay import FORMAT
 from server.errors import ProviderError, Reason, StreamTruncated
 
 # Errors
