@@ -17,7 +17,7 @@ from pathlib import Path
 from server.config import model as configuration
 from server.config.load import load
 from server.config.model import Config
-from server.config.yaml import ConfigError
+from server.config.problems import ConfigError
 from server.routing.catalog import Catalog
 from server.vendors.ambient import default_config
 from server.vendors.registry import VENDORS

@@ -14,13 +14,19 @@ from lmchat.v1 import model_service_pb2_grpc as model_grpc
 
 Metadata = tuple[tuple[str, str], ...]
 
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
 
 def _channel(url: str) -> grpc.aio.Channel:
     parts = urlsplit(url)
-    target = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    # A proxy that http_proxy names does not reach this machine's loopback, but gRPC would use it.
+    options = [("grpc.enable_http_proxy", 0)] if host in _LOOPBACK else []
     if parts.scheme == "https":
-        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials())
-    return grpc.aio.insecure_channel(target)
+        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options)
+    return grpc.aio.insecure_channel(target, options)
 
 
 def _metadata(key: str) -> Metadata:

@@ -1,12 +1,13 @@
-"""The exception tree, and the one map from reasons to what callers see.
+"""The exception tree, and the one table from reasons to what callers see.
 
-    LmchatError                 anything a caller is told, with its Reason
+    LmchatError                 any error that a caller sees, with its Reason
     ├── InvalidRequest          the caller's mistake, with the field's path
-    └── ProviderError           a provider, or the way to it, failed; says what may be tried next
+    └── ProviderError           a provider, or the connection to it, failed; says what may be tried next
         └── StreamTruncated     a stream ended without its provider finishing it
 
-Rendering lives here too, so that both doors say the same: `body()` is OpenAI's
-error object, `STATUS` gives the HTTP status, gRPC code and type of a Reason.
+`STATUS` is the only table of HTTP statuses, gRPC codes and OpenAI types; the comments
+of error_reason.proto and the Lua of envoy.yaml are tested to agree with it. `body()`
+is OpenAI's error object.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Reason(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     MISSING_API_KEY = "missing_api_key"
     INVALID_API_KEY = "invalid_api_key"
-    MODEL_NOT_ALLOWED = "model_not_allowed"
+    MODEL_NOT_ALLOWED = "model_not_allowed"  # this and the next: reserved for access control, not raised yet
     BUDGET_EXCEEDED = "budget_exceeded"
     MODEL_NOT_FOUND = "model_not_found"
     NOT_FOUND = "not_found"
@@ -51,7 +52,7 @@ class Reason(StrEnum):
 
 
 class Status(NamedTuple):
-    """How one reason looks at the two doors."""
+    """A reason's HTTP status, gRPC code and OpenAI error type."""
 
     http: int
     grpc: grpc.StatusCode
@@ -88,7 +89,7 @@ STATUS: Mapping[Reason, Status] = {
 
 
 class AttemptRecord(msgspec.Struct, frozen=True):
-    """One provider call as errors and reports list it; `ms` is its duration, `status` 0 when there was none."""
+    """One provider call as errors and reports list it; `ms` is its duration, `status` 0 without a response."""
 
     provider: str
     model: str
@@ -106,7 +107,7 @@ class SkippedRecord(msgspec.Struct, frozen=True):
 
 
 class LmchatError(Exception):
-    """Anything a caller is told: `message` is for people, `param` is the JSON path of the field at fault.
+    """An error that a caller sees: `message` is for people, `param` is the JSON path of the field at fault.
 
     `retry_after` is in seconds. `code` is the machine-readable code in OpenAI's
     body; by default the reason. `skipped` is for callers who debug their routing.
@@ -153,8 +154,8 @@ class ProviderError(LmchatError):
     """A provider call failed.
 
     `message` is safe for callers; `raw` is the provider's own text, for logs.
-    `http_status` is the provider's, None when no answer came. `retry_here`: the
-    same endpoint may do better in a moment. `fall_over`: another endpoint may.
+    `http_status` is the provider's, None without a response. `retry_here`: the
+    same endpoint may succeed soon. `fall_over`: another endpoint may.
     """
 
     def __init__(
@@ -169,46 +170,51 @@ class ProviderError(LmchatError):
         code: str | None = None,
         retry_after: float | None = None,
         raw: str = "",
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(reason, message, param=param, code=code, retry_after=retry_after)
         self.http_status = http_status
         self.retry_here = retry_here
         self.fall_over = fall_over
         self.raw = raw
-        #: What a stream decoder had decoded of the same bytes before it came to the error.
+        #: Further fields of the provider's error, where it concerns the caller's request.
+        self.details: Mapping[str, Any] = details or {}
+        #: What a stream decoder had decoded of the same bytes before the error.
         self.decoded: list[Any] = []
 
 
 class StreamTruncated(ProviderError):
-    """The provider's stream ended before it said that it was complete."""
+    """The provider's stream ended before its end was announced."""
 
     def __init__(self, message: str = "The provider's stream broke off before the answer was complete.") -> None:
         super().__init__(Reason.STREAM_TRUNCATED, message)
 
 
 def body(error: LmchatError, request_id: str) -> dict[str, Any]:
-    """OpenAI's error object for `error`, with ours under `lmchat`."""
-    ours: dict[str, Any] = {"reason": str(error.reason), "request_id": request_id}
+    """OpenAI's error object for `error`, with the gateway's own fields under `lmchat`."""
+    own: dict[str, Any] = {"reason": str(error.reason), "request_id": request_id}
     if error.attempts:
-        ours["attempts"] = [
+        own["attempts"] = [
             {"provider": a.provider, "model": a.model, "status": a.status, "reason": a.reason, "ms": a.ms}
             for a in error.attempts
         ]
     if error.skipped:
-        ours["skipped"] = [{"provider": s.provider, "model": s.model, "reason": s.reason} for s in error.skipped]
+        own["skipped"] = [{"provider": s.provider, "model": s.model, "reason": s.reason} for s in error.skipped]
+    details = error.details if isinstance(error, ProviderError) else {}
     return {
         "error": {
+            **details,
             "message": error.message,
             "type": error.status.type,
             "param": error.param,
             "code": error.code,
-            "lmchat": ours,
+            "lmchat": own,
         }
     }
 
 
 def internal() -> LmchatError:
-    """What callers see of a fault of ours."""
+    """What callers see of a bug of the gateway."""
     return LmchatError(
         Reason.INTERNAL, "The gateway failed on this request. Report the request id to its operator."
     )

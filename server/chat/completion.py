@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -15,7 +16,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat import openai_json
 from server.chat.openai_json import completion_fields
 from server.chat.openai_json.completion_fields import CompletionFields
-from server.chat.openai_json.unknown import Unknown, fields_at, put_back
+from server.chat.openai_json.unknown import Path, Unknown, fields_at, put_back
 
 
 def completion_id(provider_id: str) -> str:
@@ -68,14 +69,14 @@ class Completion(ABC):
 class JsonCompletion(Completion):
     """A completion in OpenAI's JSON. `unknown`: the fields that `fields` has no place for."""
 
-    __slots__ = ("_fields", "_proto", "_unknown")
+    __slots__ = ("_proto", "fields", "unknown")
 
     def __init__(self, fields: CompletionFields, unknown: Unknown) -> None:
         first = fields.choices[0]
         native = fields_at(unknown, ("choices", 0)).get("native_finish_reason") if unknown else None
         super().__init__(str(native) if native else first.finish_reason)
-        self._fields = fields
-        self._unknown = unknown
+        self.fields = fields
+        self.unknown = unknown
         self._proto: pb.ChatCompletion | None = None
 
     @classmethod
@@ -90,11 +91,11 @@ class JsonCompletion(Completion):
 
     @property
     def completion_tokens(self) -> int:
-        usage = self._fields.usage
+        usage = self.fields.usage
         return usage.completion_tokens if usage is not None else 0
 
     def stamp(self, *, id: str, created: int, model: str, report: Report) -> None:
-        fields = self._fields
+        fields = self.fields
         fields.id = fields.id or id
         fields.created = fields.created or created
         report.native_model = fields.model
@@ -102,15 +103,19 @@ class JsonCompletion(Completion):
         fields.lmchat = report
         self._proto = None
 
+    def unknown_at(self, path: Path) -> Mapping[str, Any]:
+        """The unknown fields of the object at `path`."""
+        return fields_at(self.unknown, path) if self.unknown else {}
+
     def to_proto(self) -> pb.ChatCompletion:
         if self._proto is None:
             self._proto = openai_json.parse_completion(self.to_openai())
         return self._proto
 
     def to_openai(self) -> dict[str, Any]:
-        out: dict[str, Any] = msgspec.to_builtins(self._fields)
-        if self._unknown:
-            put_back(out, self._unknown)
+        out: dict[str, Any] = msgspec.to_builtins(self.fields)
+        if self.unknown:
+            put_back(out, self.unknown)
         return out
 
 

@@ -1,6 +1,6 @@
 """The configuration file: YAML in, a Config out; every error names file, line and field.
 
-What a provider's `type` means is not known here: the catalogue checks that.
+What a provider's `type` means is checked by the catalogue.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from server.config.model import (
     Timeouts,
     environment_keys,
 )
-from server.config.yaml import ConfigError, Document, Problem, Section, suggest
+from server.config.problems import ConfigError, Problem, suggest
+from server.config.yaml import NAME_FORM, Document, Section, is_name
 
 #: A host's name, its last label not a number (that would be an address); or all names below one.
 _HOST = re.compile(r"(\*\.)?([a-z0-9_-]+\.)*[a-z0-9_-]*[a-z][a-z0-9_-]*\.?", re.ASCII | re.IGNORECASE)
@@ -37,7 +38,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     """Read the file at `path`; `environ` gives its variables, and the key `env`.
 
     Raises ConfigError with every problem found. Top-level keys that start with
-    `x-` are left alone: they are a place for anchors.
+    `x-` are ignored: they are a place for anchors.
     """
     document = Document(str(path), environ)
     try:
@@ -62,6 +63,8 @@ def _config(root: Section, environ: Mapping[str, str]) -> Config:
         providers: dict[str, ProviderSettings] = {}
         provider_timeouts: dict[str, Timeouts] = {}
         for key, section in root.sections("providers").items():
+            if not is_name(key):
+                section.report("", f"expected {NAME_FORM}")
             provider_timeouts[key] = _timeouts(section.section("timeouts"), timeouts)
             providers[key] = _provider(key, section)
         entries = root.sections("models")
@@ -130,14 +133,14 @@ def _is_network(text: str) -> bool:
     return True
 
 
-def _timeouts(section: Section, over: Timeouts) -> Timeouts:
-    """What the section says, the rest from `over`."""
+def _timeouts(section: Section, default: Timeouts) -> Timeouts:
+    """The section's timeouts, the absent ones from `default`."""
     with section:
         return Timeouts(
-            connect=section.duration("connect", over.connect),
-            first_token=section.duration("first_token", over.first_token),
-            idle=section.duration("idle", over.idle),
-            total=section.duration("total", over.total),
+            connect=section.duration("connect", default.connect),
+            first_token=section.duration("first_token", default.first_token),
+            idle=section.duration("idle", default.idle),
+            total=section.duration("total", default.total),
         )
 
 
@@ -164,7 +167,7 @@ def _secret(section: Section, name: str) -> Secret | None:
 
 
 def _credentials(section: Section) -> dict[str, str | bool | Secret]:
-    """Those given, secrets wrapped."""
+    """The credentials that are present, secrets wrapped."""
     credentials: dict[str, str | bool | Secret] = {}
     with section:
         if section.flag("adc"):
@@ -176,10 +179,10 @@ def _credentials(section: Section) -> dict[str, str | bool | Secret]:
             if secret := _secret(section, name):
                 credentials[name] = secret
         for group in (("access_key_id", "secret_access_key"), ("tenant_id", "client_id", "client_secret")):
-            given = [name for name in group if name in section]
+            present = [name for name in group if name in section]
             for name in group:
-                if given and name not in given:
-                    section.report(name, f"missing; {given[0]} needs it")
+                if present and name not in present:
+                    section.report(name, f"missing; {present[0]} needs it")
     return credentials
 
 
@@ -212,7 +215,7 @@ def _endpoint(section: Section, providers: Mapping[str, Timeouts]) -> EndpointSe
         section.report("provider", f'no provider "{provider}"{suggest(provider, providers)}')
     with section:
         return EndpointSettings(
-            name=section.text("name") or provider,
+            name=section.name("name") or provider,
             provider=provider,
             model=section.text("model", required=True),
             dialect=section.text("dialect"),
@@ -239,7 +242,7 @@ def _aliases(
     models: Mapping[str, ModelSettings],
     timeouts: Mapping[str, Timeouts],
 ) -> dict[str, ModelSettings]:
-    """The models that aliases bring in themselves: those they name as `<provider>/<model>`."""
+    """The models that only aliases name, as `<provider>/<model>`."""
     prefixes = tuple(id_[:-1] for id_ in models if id_.endswith("*"))
     implied: dict[str, ModelSettings] = {}
     for alias, target in aliases.items():

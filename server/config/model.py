@@ -1,6 +1,6 @@
-"""Configuration: what it holds, typed and frozen. config_file.py reads it.
+"""The configuration, typed and frozen. load.py reads it from a file.
 
-The only module that reads the environment.
+The only module that reads the process's environment.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from server.config.yaml import Problem
+from server.config.problems import Problem
 
 
 class Secret:
@@ -52,7 +52,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of `providers`: an account at a vendor, or a server of one's own."""
+    """One entry of `providers`: an account at a vendor, or a server that the operator runs."""
 
     key: str
     type: str
@@ -64,7 +64,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     location: str = ""
     #: Further headers sent with every call; names in lower case.
     headers: Mapping[str, str] = {}
-    #: What credentials.py understands: adc, service_account_file, access_token, profile, access_key_id, ...
+    #: What vendors/credentials understands: adc, service_account_file, access_token, profile, access_key_id, ...
     credentials: Mapping[str, str | bool | Secret] = {}
 
 
@@ -149,7 +149,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     lines: Mapping[str, int] = {}
 
     def problem(self, field: str, message: str) -> Problem:
-        """What a later check found wrong, at the line of `field` or of what holds it."""
+        """A problem that a later check found, at the line of `field` or of what contains it."""
         at = field
         while at and at not in self.lines:
             at = at[: max(at.rfind("."), at.rfind("["), 0)]

@@ -1,24 +1,24 @@
-"""YAML with positions: nodes in, typed values out, and every problem kept with its file, line and field.
+"""YAML with positions: nodes in, typed values out, and every problem collected with its file, line and field.
 
-Knows nothing of our fields. Scalars are converted here and not by PyYAML, so
-that YAML 1.1 has no say in them: `on` is text, `08` is a number, `2024-10-21`
+Independent of what the fields are. Scalars are converted here and not by PyYAML, so
+that YAML 1.1's rules do not apply: `on` is text, `08` is a number, `2024-10-21`
 is not a date. `${VAR}` and `${VAR:-default}` expand in values, `$$` is a dollar
 sign; a variable that is unset or empty, and has no default, is a problem.
 Anchors and merge keys (`<<`) work; duplicate keys and tags are problems.
 
-Messages show what stands in the file, never what a variable expanded to, and
-nothing at all of text: it may be a secret.
+Messages show what is written in the file, never what a variable expanded to, and
+no text values: they may be secrets.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import yaml
+
+from server.config.problems import ConfigError, Problem, suggest
 
 #: libyaml's parser where PyYAML was built with it: the same nodes, many times faster.
 _Loader: type[yaml.SafeLoader | yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -30,40 +30,12 @@ _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<defa
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-class Problem(NamedTuple):
-    """One thing wrong. `line` counts from 1, 0 where there is none; `field` is empty for the file as such."""
-
-    file: str
-    line: int
-    field: str
-    message: str
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return ": ".join(part for part in (place, self.field, self.message) if part)
-
-
-class ConfigError(Exception):
-    """A configuration that cannot be used, with everything wrong with it, a line each in the file's order."""
-
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(sorted(problems, key=lambda problem: problem.line))
-        super().__init__("\n".join(map(str, self.problems)))
-
-
-def suggest(word: str, options: Collection[str]) -> str:
-    """The end of a message about an unknown `word`: the nearest of `options`, or all of them if few."""
-    near = difflib.get_close_matches(word, options, n=1)
-    if near:
-        return f'; did you mean "{near[0]}"?'
-    return f"; known: {', '.join(sorted(options))}" if 0 < len(options) <= 12 else ""
-
-
 class Document:
-    """One file being read: its problems so far, and the line of every field met."""
+    """One file being read: its problems so far, and the line of every field read."""
 
     def __init__(self, file: str, environ: Mapping[str, str]) -> None:
         self.file = file
@@ -72,7 +44,7 @@ class Document:
         self._environ = environ
 
     def report(self, line: int, field: str, message: str) -> None:
-        """Keep a problem."""
+        """Add a problem."""
         self.problems.append(Problem(self.file, line, field, message))
 
     def root(self, text: str) -> Section:
@@ -93,7 +65,7 @@ class Document:
 
     def entries(self, node: yaml.MappingNode, field: str, within: frozenset[int] = frozenset()) -> _Entries:
         """Key -> (its line, value), merge keys applied: the mapping's own keys win, then earlier merges."""
-        own: _Entries = {}
+        entries: _Entries = {}
         merged: list[tuple[int, yaml.Node]] = []
         for key, value in node.value:
             line = key.start_mark.line + 1
@@ -101,22 +73,22 @@ class Document:
                 merged.extend((line, part) for part in _parts(value))
             elif not isinstance(key, yaml.ScalarNode):
                 self.report(line, field, f"a key must be plain text, found {_kind(key)}")
-            elif key.value in own:
-                first = own[key.value][0]
+            elif key.value in entries:
+                first = entries[key.value][0]
                 self.report(line, _join(field, key.value), f"duplicate key, first on line {first}")
             else:
-                own[key.value] = (line, value)
+                entries[key.value] = (line, value)
         within |= {id(node)}
         for line, part in merged:
             if not isinstance(part, yaml.MappingNode) or id(part) in within:
                 self.report(line, _join(field, "<<"), "a merge key takes another mapping, or a list of them")
                 continue
             for name, entry in self.entries(part, field, within).items():
-                own.setdefault(name, entry)
-        return own
+                entries.setdefault(name, entry)
+        return entries
 
     def expand(self, line: int, field: str, text: str) -> str | None:
-        """`text` with its variables put in; None where one is missing."""
+        """`text` with its variables replaced; None where one is missing."""
         missing = False
 
         def value(match: re.Match[str]) -> str:
@@ -142,11 +114,10 @@ class Document:
 class Section:
     """One mapping of the file, read key by key.
 
-    A key that is absent or null gives its default. One that is wrong is
-    reported, and gives its default too, so that reading goes on and finds the
-    rest; of what should have been a mapping and is not, nothing is expected.
-    Used as a context manager: at its end, keys nobody asked for are reported,
-    those that start with `extensions` excepted.
+    A key that is absent or null gives its default. An invalid one is reported,
+    and gives its default too, so that the remaining problems are found; a section
+    that is not a mapping reports nothing further. Used as a context manager: at
+    its end, keys that were not read are reported, except those that start with `extensions`.
     """
 
     extensions = "\0"
@@ -157,15 +128,15 @@ class Section:
         self.line = line
         self._void = entries is None
         self._entries = entries or {}
-        self._asked: set[str] = set()
+        self._read: set[str] = set()
 
     def __enter__(self) -> Section:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for name in self._entries:
-            if kind is None and name not in self._asked and not name.startswith(self.extensions):
-                self.report(name, "unknown key" + suggest(name, self._asked))
+            if kind is None and name not in self._read and not name.startswith(self.extensions):
+                self.report(name, "unknown key" + suggest(name, self._read))
 
     def __contains__(self, name: str) -> bool:
         return self._value(name) is not None
@@ -178,14 +149,21 @@ class Section:
         self.document.report(line, _join(self.field, name), message)
 
     def text(self, name: str, default: str = "", *, required: bool = False) -> str:
-        """A scalar as it is written. `required`: it must be there, and not empty."""
+        """A scalar as it is written. `required`: it must be present, and not empty."""
         value = self._scalar(name, "text")
         if required and not value and not (value is None and name in self):
             self.report(name, "must not be empty" if name in self else "missing")
         return default if value is None else value
 
+    def name(self, name: str, default: str = "") -> str:
+        """A scalar that is a name: see `is_name`."""
+        value = self.text(name, default)
+        if value and not is_name(value):
+            self._wrong(name, NAME_FORM)
+        return value
+
     def flag(self, name: str, default: bool = False) -> bool:
-        """`true` or `false`, and no other word."""
+        """`true` or `false`; nothing else counts."""
         value = self._scalar(name, "true or false")
         if value is None:
             return default
@@ -207,7 +185,7 @@ class Section:
     def number(
         self, name: str, default: float, *, minimum: float, maximum: float = math.inf, positive: bool = False
     ) -> float:
-        """A decimal number within the bounds; `positive` rules zero out."""
+        """A decimal number within the bounds; `positive` excludes zero."""
         value = self._scalar(name, "a number")
         if value is None:
             return default
@@ -266,7 +244,7 @@ class Section:
 
     def _value(self, name: str) -> tuple[int, yaml.Node] | None:
         """The line and node of a key; None where it is absent or null."""
-        self._asked.add(name)
+        self._read.add(name)
         entry = self._entries.get(name)
         if entry is None or entry[1].tag == _NULL:
             return None
@@ -308,6 +286,15 @@ class Section:
     def _wrong(self, name: str, expected: str) -> None:
         node = self._entries[name][1]
         self.report(name, f'expected {expected}, found "{_shown(node.value)}"')
+
+
+#: What a name looks like, for messages.
+NAME_FORM = "a name of ASCII letters, digits, `.`, `_` and `-` that begins with a letter or digit"
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be part of headers, metrics and paths without escaping."""
+    return _NAME.fullmatch(text) is not None
 
 
 _Entries = dict[str, tuple[int, yaml.Node]]

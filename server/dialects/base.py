@@ -151,6 +151,13 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     string_content: bool = False
     #: `stream_options.include_usage` is understood.
     stream_usage: bool = True
+    #: Fields beyond OpenAI's that it takes in messages, parts, calls and tools, such as `cache_control` and the
+    #: `reasoning_content` of earlier answers; None for any.
+    extensions: frozenset[str] | None = None
+    #: Tool call ids must have exactly so many letters and digits; 0 for any.
+    call_id_length: int = 0
+    #: Pattern of the models for which `json_schema` is understood; empty for all.
+    schema_models: str = ""
 
     def dialect_for(self, model: str) -> str:
         """The dialect of a model by its id at this vendor."""
@@ -278,6 +285,11 @@ class StreamDecoder(Protocol):
     @property
     def native_finish_reason(self) -> str:
         """The provider's own word for why it ended; empty until then."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Every choice has its finish reason, which is held: the rest of the stream can add only usage."""
         ...
 
 

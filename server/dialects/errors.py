@@ -1,7 +1,7 @@
 """What a provider's failure means for the caller and for the next attempt.
 
-Every dialect takes its error body apart itself and hands the pieces to
-`classify`; the decision what may be retried or tried elsewhere is made here, once.
+Every dialect takes its error body apart and passes the parts to `classify`; what may be retried or tried at
+another endpoint is decided here and nowhere else.
 """
 
 from __future__ import annotations
@@ -11,18 +11,26 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from server.errors import ProviderError, Reason
+from server.chat.openai_json import encode_text
+from server.errors import InvalidRequest, ProviderError, Reason
 
-#: Codes and types that mean the same at every vendor which uses them.
+#: A provider's codes and types in lower case -> Reason, whatever the HTTP status.
 CODES: Mapping[str, Reason] = {
     "context_length_exceeded": Reason.CONTEXT_LENGTH_EXCEEDED,
     "string_above_max_length": Reason.CONTEXT_LENGTH_EXCEEDED,
     "too_many_prompt_tokens": Reason.CONTEXT_LENGTH_EXCEEDED,  # Perplexity
     "exceed_context_size_error": Reason.CONTEXT_LENGTH_EXCEEDED,  # llama.cpp
+    "contextwindowexceedederror": Reason.CONTEXT_LENGTH_EXCEEDED,  # LiteLLM
+    "1261": Reason.CONTEXT_LENGTH_EXCEEDED,  # Z.ai: https://docs.z.ai/api-reference/api-code
     "content_filter": Reason.CONTENT_POLICY_VIOLATION,
     "content_policy_violation": Reason.CONTENT_POLICY_VIOLATION,
-    "responsibleaipolicyviolation": Reason.CONTENT_POLICY_VIOLATION,
+    "contentpolicyviolationerror": Reason.CONTENT_POLICY_VIOLATION,  # LiteLLM
+    "responsibleaipolicyviolation": Reason.CONTENT_POLICY_VIOLATION,  # Azure
     "moderation_blocked": Reason.CONTENT_POLICY_VIOLATION,
+    # DashScope: https://www.alibabacloud.com/help/en/model-studio/error-code
+    "data_inspection_failed": Reason.CONTENT_POLICY_VIOLATION,
+    "datainspectionfailed": Reason.CONTENT_POLICY_VIOLATION,
+    "1301": Reason.CONTENT_POLICY_VIOLATION,  # Z.ai
     "model_not_found": Reason.MODEL_NOT_FOUND,
     "deploymentnotfound": Reason.MODEL_NOT_FOUND,
     "invalid_api_key": Reason.UPSTREAM_AUTHENTICATION,
@@ -31,26 +39,57 @@ CODES: Mapping[str, Reason] = {
     "ratelimitreached": Reason.RATE_LIMITED,
 }
 
-#: Providers that have no code for it say it in one of these ways.
-_CONTEXT_PHRASES = (
-    "maximum context length",
-    "context length",
-    "context window",
-    "context_length",
-    "context size",
-    "prompt is too long",
-    "input is too long",
-    "too many input tokens",
-    "input tokens exceed",
-    "input token count",
-    "exceeds the maximum number of tokens",
-    "exceeds maximum length",
-    "prompt contains too many tokens",
-    "too large for model",
+#: A refusal of the content in words, whatever the HTTP status; with whose words they are.
+_REFUSAL_PHRASES = (
+    "violates usage guidelines",  # xAI: https://github.com/theopenco/llmgateway/pull/1785
+    "violating our usage policy",  # OpenAI's invalid_prompt: https://platform.openai.com/docs/guides/reasoning
+    "rejected as a result of our safety system",  # OpenAI
+    "content management policy",  # Azure
+    "blocked by content filtering",  # Anthropic, Bedrock
+    "input was flagged",  # OpenRouter: https://openrouter.ai/docs/api/reference/errors-and-debugging
+    "content exists risk",  # DeepSeek: https://github.com/deepseek-ai/awesome-deepseek-integration/issues/13
+    "may contain inappropriate content",  # DashScope: https://github.com/QwenLM/qwen-code/issues/3145
+    "unsafe or sensitive content",  # Z.ai: https://docs.z.ai/api-reference/api-code
+    "considered high risk",  # Moonshot: https://platform.moonshot.ai/docs/api/chat
 )
 
-#: A provider's 400 that is none of the caller's doing: x.ai, Google.
+#: A context that is too long, in words, where the HTTP status blames the request; with whose words they are.
+_CONTEXT_PHRASES = (
+    "maximum context length",  # OpenAI, DeepSeek, vLLM, Mistral, OpenRouter, Fireworks
+    "context length",  # Together, SGLang, LM Studio, Ollama
+    "context window",  # OpenAI, Anthropic
+    "context_length",
+    "context size",  # llama.cpp
+    "context limit",  # Anthropic
+    "prompt is too long",  # Anthropic, Fireworks
+    "prompt too long",  # Ollama
+    "input is too long",  # Bedrock
+    "too many input tokens",  # Bedrock
+    "input tokens exceed",  # OpenAI
+    "input token count",  # Gemini
+    "exceeds the maximum number of tokens",  # Gemini
+    "exceeds maximum length",
+    "exceeds max length",  # Z.ai
+    "maximum prompt length",  # xAI
+    "maximum allowed input length",  # Poolside, behind OpenRouter
+    "maximum input length",  # TensorRT-LLM, behind Baseten and NVIDIA
+    "range of input length",  # DashScope
+    "reduce the length of the messages",  # Groq, Cerebras
+    "exceeded model token limit",  # Moonshot
+    "prompt contains too many tokens",  # Mistral
+    "too large for model",  # Mistral
+    "max_seq_len",  # SiliconFlow
+    "too many tokens",  # Cohere
+    "`inputs` tokens + `max_new_tokens` must be",  # Text Generation Inference
+    "`inputs` must have less than",  # Text Generation Inference
+)
+
+#: A key that is refused with a 400: xAI, Google.
 _KEY_PHRASES = ("incorrect api key", "invalid api key", "api key not valid", "api key is not valid")
+
+#: A 404 for something the request names, other than the model: Gemini's caches and files, Anthropic's and
+#: OpenAI's files.
+_RESOURCE_PHRASES = ("cachedcontent", "cached content", "file not found", "no such file", "files/", "file_id")
 
 _MASKED = {
     Reason.UPSTREAM_AUTHENTICATION: "The provider refused the gateway's credentials. Tell the gateway's operator.",
@@ -63,6 +102,14 @@ _MASKED = {
 }
 
 
+_NO_MESSAGE = "The provider refused the request without saying why."
+
+#: Characters of a provider's message that callers get.
+MAX_MESSAGE = 2000
+#: Bytes of JSON that the further fields of a provider's error may have.
+MAX_DETAILS = 8 * 1024
+
+
 def classify(
     status: int,
     *,
@@ -71,29 +118,55 @@ def classify(
     param: str | None = None,
     reason: Reason | None = None,
     retry_after: float | None = None,
+    own_code: str = "",
+    details: Mapping[str, Any] | None = None,
 ) -> ProviderError:
-    """The error for a provider's HTTP status, its code and its message.
+    """The error for a provider's HTTP status (200 for an error inside a 200 that has none), its code and message.
 
-    `reason` is what the dialect knows already. The provider's own message goes
-    to the caller only where it concerns the caller's input.
+    `reason` is what the dialect knows already; by default it follows from the rest. Where the error concerns the
+    caller's request, the caller gets the provider's `message`, `param` and further fields (`details`), and where
+    the gateway has no more precise word than `invalid_request`, `own_code` as the code.
+    `retry_after` is in seconds.
     """
     reason = reason or _reason(status, code, message)
-    own = reason not in _MASKED and bool(message)
+    callers = reason not in _MASKED
+    own = callers and bool(message)
     return ProviderError(
         reason,
-        message[:2000] if own else _MASKED.get(reason, "The provider refused the request without saying why."),
+        message[:MAX_MESSAGE] if own else _MASKED.get(reason, _NO_MESSAGE),
         http_status=status,
-        retry_here=(reason in _PASSES and status in (500, 502, 503, 529))
+        retry_here=(reason in _TRANSIENT and status in (500, 502, 503, 529))
         or (reason is Reason.RATE_LIMITED and code != "insufficient_quota"),
         fall_over=reason in _FALLS_OVER,
-        param=param if own else None,
+        param=param[:MAX_MESSAGE] if param and own else None,
+        code=own_code if reason is Reason.INVALID_REQUEST else None,
         retry_after=retry_after,
         raw=message,
+        details=_bounded(details or {}) if callers else {},
     )
 
 
-#: What may be over in a moment.
-_PASSES = frozenset({Reason.UPSTREAM_ERROR, Reason.UPSTREAM_INVALID_RESPONSE, Reason.OVERLOADED})
+def _bounded(details: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `details` that fit into MAX_DETAILS; texts are cut to fit, other values left out."""
+    out: dict[str, Any] = {}
+    left = MAX_DETAILS
+    for name, value in details.items():
+        if value is None or name == "lmchat":
+            continue
+        if isinstance(value, str):
+            value = value[:MAX_MESSAGE]
+        try:
+            size = len(encode_text({name: value}).encode())
+        except (InvalidRequest, ValueError):
+            continue
+        if size <= left:
+            left -= size
+            out[name] = value
+    return out
+
+
+#: A second try at the same endpoint may succeed.
+_TRANSIENT = frozenset({Reason.UPSTREAM_ERROR, Reason.UPSTREAM_INVALID_RESPONSE, Reason.OVERLOADED})
 
 _FALLS_OVER = frozenset(
     {
@@ -129,35 +202,47 @@ def _reason(status: int, code: str, message: str) -> Reason:
     known = CODES.get(code.lower())
     if known is not None:
         return known
+    text = message.lower()
+    if any(phrase in text for phrase in _REFUSAL_PHRASES):
+        return Reason.CONTENT_POLICY_VIOLATION
     reason = _STATUSES.get(status, Reason.UPSTREAM_ERROR)
-    if reason in (Reason.INVALID_REQUEST, Reason.REQUEST_TOO_LARGE):
-        text = message.lower()
+    if status < 400 or reason in (Reason.INVALID_REQUEST, Reason.REQUEST_TOO_LARGE):
         if any(phrase in text for phrase in _CONTEXT_PHRASES):
             return Reason.CONTEXT_LENGTH_EXCEEDED
         if any(phrase in text for phrase in _KEY_PHRASES):
             return Reason.UPSTREAM_AUTHENTICATION
+    if reason is Reason.MODEL_NOT_FOUND and any(phrase in text for phrase in _RESOURCE_PHRASES):
+        return Reason.INVALID_REQUEST
     return reason
 
 
 def invalid_response(what: str, *, http_status: int | None = 200) -> ProviderError:
-    """The error for an answer that cannot be read; `what` is for logs."""
+    """The error for an answer that cannot be read; `what` says why, for logs."""
     reason = Reason.UPSTREAM_INVALID_RESPONSE
     return ProviderError(reason, _MASKED[reason], http_status=http_status, raw=what)
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait: the longest that `retry-after-ms` and `retry-after` ask for.
+#: Seconds; a provider that asks for more is asked again after this.
+MAX_RETRY_AFTER = 24 * 3600.0
 
-    A date is taken relative to the answer's own `date`. Azure sends both
-    headers, and a zero in the first.
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, at most MAX_RETRY_AFTER: the longer of `retry-after-ms` and `retry-after`.
+
+    A date is relative to the response's `date`. Azure sends both headers, with a zero in the first.
     """
     waits = []
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
         seconds = _seconds(value, headers) if value else None
         if seconds is not None:
-            waits.append(max(0.0, seconds * scale))
+            waits.append(bounded_wait(seconds * scale))
     return max(waits, default=None)
+
+
+def bounded_wait(seconds: float) -> float:
+    """`seconds` as a wait that is not negative and at most MAX_RETRY_AFTER."""
+    return min(max(0.0, seconds), MAX_RETRY_AFTER)
 
 
 def _seconds(value: str, headers: Mapping[str, str]) -> float | None:
@@ -174,5 +259,5 @@ def _seconds(value: str, headers: Mapping[str, str]) -> float | None:
 
 
 def text(value: Any) -> str:
-    """`value` if it is a string or a number, as a string; else nothing."""
+    """`value` as a string if it is a string or an integer, else an empty string."""
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import string
 
 #: The limit of Bedrock and of most others; Anthropic documents none for ids.
 MAX_LENGTH = 64
@@ -22,3 +23,18 @@ def fit(text: str, forbidden: re.Pattern[str]) -> str:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
     return f"{fitted[: MAX_LENGTH - _DIGEST_LENGTH - 1]}_{digest}"
+
+
+_ALPHANUMERIC = string.digits + string.ascii_letters
+
+
+def exact(text: str, length: int) -> str:
+    """`text` where it is exactly `length` ASCII letters and digits, else a digest of it that is."""
+    if len(text) == length and text.isascii() and text.isalnum():
+        return text
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest())
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, len(_ALPHANUMERIC))
+        digits.append(_ALPHANUMERIC[digit])
+    return "".join(digits)

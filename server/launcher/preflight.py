@@ -7,9 +7,15 @@ import secrets
 import shutil
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from server.launcher import local_model
+
+#: Bytes of the temporary directory's path. Those of a unix socket in a directory there are at most 107.
+MAX_TEMPORARY_PATH = 60
 
 
 class UpFailed(Exception):
@@ -70,8 +76,17 @@ def _state(directory: Path, *, make_key: bool) -> str | None:
             f"cannot use the state directory: {where}: {error.strerror}; choose with --state-dir"
         ) from None
     if not key:
-        raise UpFailed(f"{path} is empty; remove it, and a new key is made")
+        raise UpFailed(f"{path} is empty; remove it to have a new key generated")
     return key
+
+
+@contextmanager
+def runtime_directory() -> Iterator[Path]:
+    """A private directory for unix sockets, removed at the end: under /tmp where TMPDIR is too long for them."""
+    long = len(os.fsencode(tempfile.gettempdir())) > MAX_TEMPORARY_PATH
+    parent = "/tmp" if long and os.access("/tmp", os.W_OK) else None  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="lmchat-", dir=parent, ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
 
 
 def bracketed(host: str) -> str:

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from server.launcher import envoy, resources
-from server.launcher.preflight import UpFailed, bracketed, prepare
+from server.launcher.preflight import UpFailed, bracketed, prepare, runtime_directory
 from server.launcher.readiness import grpc_serving, http_ok
 from server.launcher.supervisor import Child, ChildFailed, Launch, Log
 from server.launcher.welcome import reachable, welcome
@@ -67,9 +66,8 @@ async def up(options: UpOptions, *, out: TextIO, err: TextIO) -> int:
             local=options.local_model,
             path=options.environ.get("PATH"),
         )
-        # Short: a unix socket's path has room for about 100 bytes.
-        with tempfile.TemporaryDirectory(prefix="lmchat-", ignore_cleanup_errors=True) as runtime:
-            gateway = Gateway(options, envoy_binary=binary, key=key, runtime=Path(runtime), log=log)
+        with runtime_directory() as runtime:
+            gateway = Gateway(options, envoy_binary=binary, key=key, runtime=runtime, log=log)
             return await _run(gateway, log, out)
     except UpFailed as failed:
         log.line("lmchat", str(failed))

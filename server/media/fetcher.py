@@ -4,8 +4,8 @@ What is allowed is decided for the very address a socket is about to connect to,
 at every redirect anew: whatever a name, a resolver or a server says, there is no
 second look-up between the check and the connection.
 
-Fetches share no connections, cookies, proxies or credentials. Errors say as little about a
-name that does not resolve as about one that leads to an address of ours.
+Fetches share no connections, cookies, proxies or credentials. Errors do not tell
+a name that does not resolve from one that leads to an internal address.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _UNENCODED = re.compile(r"[!#-;=?-~]+", re.ASCII)
 
 
 class Media(NamedTuple):
-    """A file that was fetched: its media type, told by its bytes, in lower case and without parameters."""
+    """A file that was fetched: its media type, recognized by its bytes, in lower case and without parameters."""
 
     type: str
     data: bytes

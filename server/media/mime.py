@@ -1,4 +1,4 @@
-"""Media types, told by the bytes of a file. Pure."""
+"""Media types, recognized by the bytes of a file. Pure."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from itertools import islice
 import msgspec
 
 from server.config.model import Config, ModelSettings
-from server.config.yaml import ConfigError
+from server.config.problems import ConfigError
 from server.dialects.base import Dialect, Endpoint, Vendor
 from server.dialects.registry import DIALECTS
 from server.errors import LmchatError, Reason

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from server.config.model import Config, EndpointSettings, ModelSettings, ProviderSettings
-from server.config.yaml import Problem, suggest
+from server.config.problems import Problem, suggest
 from server.dialects.base import Dialect, Endpoint, Vendor
 from server.vendors.ambient import first_set
 from server.vendors.credentials.select import credentials_error
@@ -109,7 +109,7 @@ class EndpointBuilder:
             vendor = vendor.in_dialect(self._plain[name])
         dialect = self._dialects[name]
         dropped = vendor.drops | settings.drops | dialect.drops(upstream)
-        native = _native_features(vendor, dialect, dropped)
+        native = _native_features(vendor, dialect, upstream, dropped)
         added = _EMULABLE - native
         platform = vendor.platforms.get(name, dialect.platform)
         return Endpoint(
@@ -134,10 +134,12 @@ class EndpointBuilder:
         )
 
 
-def _native_features(vendor: Vendor, dialect: Dialect, dropped: frozenset[str]) -> frozenset[str]:
+def _native_features(vendor: Vendor, dialect: Dialect, model: str, dropped: frozenset[str]) -> frozenset[str]:
     """The features of capabilities.FEATURES that the endpoint has without emulation."""
     features = {"tools", "other_tools", "n", "audio_output", *vendor.response_formats, *vendor.modalities}
     features.discard("text")
+    if vendor.schema_models and not re.search(vendor.schema_models, model):
+        features.discard("json_schema")
     if dialect.other_parts and len(vendor.modalities) > 1:
         features.add("other_parts")
     for field in dropped & _FEATURE_FIELDS.keys():

@@ -81,9 +81,7 @@ class Upstream:
             return response
 
         decoder = translator.decoder(request)
-        return UpstreamStream(
-            send, decoder, request.choices, endpoint.timeouts, self._deadlines, dropped=call.dropped
-        )
+        return UpstreamStream(send, decoder, endpoint.timeouts, self._deadlines, dropped=call.dropped)
 
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> Response:
         """A 2xx response whose body is unread; anything else raises."""

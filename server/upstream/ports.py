@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.completion import Completion
-from server.chat.openai_json import decode_json
 from server.chat.request import ChatRequest
+from server.dialects import choices
 from server.dialects.base import Endpoint
 
 T = TypeVar("T")
@@ -60,22 +60,8 @@ class Caller(Protocol):
 
 
 def has_content(chunk: pb.ChatCompletionChunk) -> bool:
-    """Whether a chunk holds anything beyond the role: what commits a stream to its endpoint."""
-    for choice in chunk.choices:
-        delta = choice.delta
-        if (
-            choice.finish_reason
-            or delta.content
-            or delta.reasoning_content
-            or delta.reasoning_details
-            or delta.tool_calls
-            or delta.refusal
-            or delta.HasField("audio")
-        ):
-            return True
-        if delta.extra_json and any(decode_json(delta.extra_json).values()):
-            return True
-    return False
+    """Whether a chunk has more than a role: what commits a stream to its endpoint."""
+    return any(choice.finish_reason or choices.has_content(choice) for choice in chunk.choices)
 
 
 async def gather(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

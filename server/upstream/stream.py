@@ -24,13 +24,12 @@ TAIL_TIMEOUT = 5.0
 
 
 class UpstreamStream:
-    """See `ports.Stream`. `send` makes the call; `choices` is how many the caller wants."""
+    """See `ports.Stream`. `send` makes the call."""
 
     def __init__(
         self,
         send: Callable[[], Awaitable[Response]],
         decoder: StreamDecoder,
-        choices: int,
         timeouts: Timeouts,
         deadlines: Deadlines,
         *,
@@ -39,12 +38,9 @@ class UpstreamStream:
         self.dropped = dropped
         self._send: Callable[[], Awaitable[Response]] | None = send
         self._decoder = decoder
-        self._wanted = choices
         self._timeouts = timeouts
         self._deadlines = deadlines
         self._body: Body | None = None
-        self._seen: set[int] = set()
-        self._finished: set[int] = set()
         self._ended = False
 
     @property
@@ -82,7 +78,7 @@ class UpstreamStream:
         idle = self._timeouts.idle
         now = asyncio.get_running_loop().time
         while not self._ended:
-            complete = len(self._seen) >= self._wanted and self._finished >= self._seen
+            complete = self._decoder.finished
             try:
                 with self._deadlines.until(min(now() + (min(idle, TAIL_TIMEOUT) if complete else idle), deadline)):
                     chunks = await self._read()
@@ -114,13 +110,7 @@ class UpstreamStream:
             data = await anext(self._body, None)
         except httpx.TransportError as error:
             raise transport_error(error) from None
-        chunks = self._close() if data is None else self._decoder.feed(data)
-        for chunk in chunks:
-            for choice in chunk.choices:
-                self._seen.add(choice.index)
-                if choice.finish_reason:
-                    self._finished.add(choice.index)
-        return chunks
+        return self._close() if data is None else self._decoder.feed(data)
 
     def _close(self) -> Chunks:
         self._ended = True

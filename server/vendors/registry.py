@@ -37,6 +37,8 @@ _PLATFORM = frozenset({"store", "prediction", "verbosity", "modalities", "audio"
 _LABELS = frozenset({"user", "metadata", "service_tier"})
 #: Fields that only the OpenAI dialect has.
 _FOREIGN = frozenset({"logit_bias", "prediction", "verbosity"})
+#: Vendors that refuse fields which OpenAI does not know.
+_NO_EXTENSIONS: frozenset[str] = frozenset()
 
 #: llama.cpp continues a last assistant turn by itself, but a model that thinks would begin with thinking: a 400.
 #: https://github.com/ggml-org/llama.cpp/tree/master/tools/server
@@ -116,6 +118,7 @@ _ROWS = (
         # Reasoning models refuse `max_tokens`, and all others know the newer name too.
         # https://platform.openai.com/docs/api-reference/chat/create
         token_limit=_NEWER_LIMIT,
+        extensions=_NO_EXTENSIONS,
     ),
     Vendor(
         type="azure",
@@ -130,6 +133,7 @@ _ROWS = (
         # `developer` where the model has that role.
         # https://learn.microsoft.com/azure/ai-foundry/openai/how-to/reasoning
         developer_role=False,
+        extensions=_NO_EXTENSIONS,
     ),
     _ANTHROPIC,
     _GEMINI,
@@ -163,24 +167,30 @@ _ROWS = (
         defaults={"temperature": 0.2},
         **_LLAMA_PREFILL,
     ),
-    # A 400 for logprobs, logit_bias and n; penalties, metadata and store do nothing.
+    # A 400 for logprobs, logit_bias and n, and for unknown fields in messages, `reasoning_content` among them (its
+    # own name is `reasoning`); penalties, metadata and store do nothing. Some models only take schemas.
     # https://console.groq.com/docs/openai  https://console.groq.com/docs/api-reference
+    # https://console.groq.com/docs/structured-outputs  https://github.com/tashfeenahmed/freellmapi/issues/1070
     _compatible(
         "groq",
         "https://api.groq.com/openai/v1",
         "GROQ_API_KEY",
         drops=_LOGPROBS | _PENALTIES | {"logit_bias", "n", "metadata", "store"},
+        extensions=frozenset({"reasoning"}),
+        schema_models=r"gpt-oss|kimi-k2|llama-4",
         token_limit=_NEWER_LIMIT,
         modalities=_IMAGES,
     ),
     # A 422 for any field it does not know: `seed` is its `random_seed`; streams carry usage without being told to.
-    # https://docs.mistral.ai/api/
+    # Tool call ids are nine letters and digits. https://docs.mistral.ai/api/
     _compatible(
         "mistral",
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
         drops=_LOGPROBS | (_PLATFORM - {"prediction"}) | {"logit_bias", "seed", "user", "service_tier"},
         stream_usage=False,
+        extensions=frozenset({"prefix"}),
+        call_id_length=9,
         modalities=_IMAGES | {"audio"},
     ),
     # A 400 for content other than text and for json_schema. https://api-docs.deepseek.com/api/create-chat-completion
@@ -189,6 +199,8 @@ _ROWS = (
         "https://api.deepseek.com",
         "DEEPSEEK_API_KEY",
         drops=_PLATFORM | _LABELS | {"logit_bias", "n", "seed", "parallel_tool_calls"},
+        # A turn of tool calls must come back with its reasoning. https://api-docs.deepseek.com/guides/thinking_mode
+        extensions=frozenset({"reasoning_content", "prefix"}),
         response_formats=_JSON_OBJECT,
         modalities=_TEXT,
         max_stop=16,
@@ -205,13 +217,21 @@ _ROWS = (
     # https://docs.together.ai/docs/inference/openai-compatibility
     _compatible("together", "https://api.together.ai/v1", "TOGETHER_API_KEY"),
     # https://docs.fireworks.ai/tools-sdks/openai-compatibility
-    _compatible("fireworks", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
-    # A 400 for these. https://inference-docs.cerebras.ai/resources/openai
+    # A 400 for unknown fields, `cache_control` among them. https://github.com/musistudio/claude-code-router/issues/377
+    _compatible(
+        "fireworks",
+        "https://api.fireworks.ai/inference/v1",
+        "FIREWORKS_API_KEY",
+        extensions=frozenset({"reasoning_content"}),
+    ),
+    # A 400 for these, and for unknown fields in messages: reasoning goes back as `reasoning`.
+    # https://inference-docs.cerebras.ai/resources/openai  https://github.com/QwenLM/qwen-code/issues/11045
     _compatible(
         "cerebras",
         "https://api.cerebras.ai/v1",
         "CEREBRAS_API_KEY",
         drops=_PENALTIES | {"logit_bias", "parallel_tool_calls", "service_tier"},
+        extensions=frozenset({"reasoning"}),
         token_limit=_NEWER_LIMIT,
         modalities=_IMAGES,
     ),

@@ -1,8 +1,7 @@
 """`application/vnd.amazon.eventstream`, sans-I/O: bytes in, frames out.
 
-botocore's buffer takes the frames apart and checks both CRCs, of the prelude
-and of the whole message; what it raises, or would stumble over, comes out as
-CorruptStream. https://smithy.io/2.0/aws/amazon-eventstream.html
+botocore's buffer parses the frames, at most 24 MiB each, and checks both CRCs, of the
+prelude and of the whole message; whatever it raises becomes CorruptStream. https://smithy.io/2.0/aws/amazon-eventstream.html
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from botocore.eventstream import EventStreamBuffer, ParserError
 
 
 class CorruptStream(Exception):
-    """The bytes are not event-stream frames, or a checksum does not hold. Nothing after that can be trusted."""
+    """The bytes are not event-stream frames, or a checksum is wrong. Nothing after that can be trusted."""
 
 
 class Frame(NamedTuple):
-    """One message. Headers of type string are `str`; what they are called starts with a colon."""
+    """One message. Headers of type string are `str`; the names of the protocol's own start with a colon."""
 
     headers: Mapping[str, Any]
     payload: bytes
@@ -32,7 +31,7 @@ class EventStreamDecoder:
         self._buffer = EventStreamBuffer()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Frames that `data` completes, each as it is asked for. Raises CorruptStream, then and ever after."""
+        """The frames that `data` completes, parsed one by one. Raises CorruptStream, and does so ever after."""
         self._buffer.add_data(data)
         return self._complete()
 

@@ -76,7 +76,7 @@ class Resolver:
     def _done(self, key: tuple[str, int], task: asyncio.Task[list[AddressInfo]]) -> None:
         del self._pending[key]
         if not task.cancelled():
-            task.exception()  # seen, also where nobody waits for it any more
+            task.exception()  # retrieved, also where every caller was cancelled
 
     async def aclose(self) -> None:
         """Cancel what is under way."""

@@ -24,7 +24,7 @@ from server.config.model import (
     environment,
     environment_keys,
 )
-from server.config.yaml import ConfigError, Problem
+from server.config.problems import ConfigError, Problem
 
 #: The example of the documentation.
 EXAMPLE = """\
@@ -71,6 +71,7 @@ EXAMPLE_ENVIRON = {
 
 DURATION = "expected a duration above 0 such as 500ms, 30s, 5m or 1h"
 DOLLAR = "a lone $: write ${NAME} for a variable, $$ for the sign itself"
+NAME = "a name of ASCII letters, digits, `.`, `_` and `-` that begins with a letter or digit"
 MERGE = "a merge key takes another mapping, or a list of them"
 
 #: A file that is in order; tests add to it.
@@ -306,6 +307,27 @@ def test_the_environment_is_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
         (f"{BASE}retry: {{<<: 3}}\n", [f"5: retry.<<: {MERGE}"]),
         ("providers: {}\n", ["1: models: at least one model is needed"]),
         (BASE.replace(" {type: openai}", ""), ["2: providers.one: expected a mapping, found nothing"]),
+        # Names
+        *(
+            (
+                BASE.replace("provider: one", f'name: "{name}", provider: one'),
+                [f'4: models.m.endpoints[0].name: expected {NAME}, found "{shown}"'],
+            )
+            for name, shown in (
+                ("a/b", "a/b"),
+                ("\\e[31m", r"\x1b[31m"),
+                ("\u00e9", "\u00e9"),
+                ("-a", "-a"),
+                ("a b", "a b"),
+            )
+        ),
+        *(
+            (
+                f"{BASE}".replace("one:", f'"{name}":').replace("provider: one", f'name: n, provider: "{name}"'),
+                [f"2: providers.{shown}: expected {NAME}"],
+            )
+            for name, shown in (("a/b", "a/b"), ("\\x00", r"\x00"), ("\u0430", "\u0430"))
+        ),
         # Timeouts, circuit, retry, stream
         (
             f"{BASE}timeouts:\n  idle: 30\n",

@@ -51,11 +51,8 @@ def test_request_is_documented(folder: Path, target: str) -> None:
 #: Answers, and completions, that stray from the description: case, dialect, which -> how the violation begins.
 STRAY = {
     ("without-usage", "bedrock", "answer"): "Missing required parameter",
-    (
-        "spoken",
-        "gemini",
-        "completion",
-    ): "$.choices[0].message.audio: ",  # Google gives no transcript
+    # Google gives no transcript.
+    ("spoken", "gemini", "completion"): "$.choices[0].message.audio: ",
 }
 
 

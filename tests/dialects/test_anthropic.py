@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import random
@@ -705,7 +706,7 @@ IN_BAND = [
 def test_errors(type_: str, message: str, reason: Reason, status: int, fall_over: bool) -> None:
     body = {"type": "error", "error": {"details": None, "type": type_, "message": message}, "request_id": "r"}
     data = json.dumps(body).encode()
-    in_stream = sse(ANSWERS[0]["stream"][:4]) + b"event: error\ndata: " + data
+    in_stream = sse(ANSWERS[0]["stream"][:1]) + b"event: error\ndata: " + data
     errors = [TRANSLATOR.error(status, {"retry-after": "3"}, data)]
     for call, argument in ((unary, data), (decode, in_stream + b"\n\n"), (decode, in_stream)):
         with pytest.raises(ProviderError) as caught:
@@ -715,6 +716,48 @@ def test_errors(type_: str, message: str, reason: Reason, status: int, fall_over
         (reason, status, fall_over, message)
     }
     assert errors[0].retry_after == 3
+
+
+def test_a_message_that_is_whole_from_its_start() -> None:
+    """https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling"""
+    call = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"city": "Oslo"}}
+    message = {
+        "id": "m",
+        "content": [{"type": "text", "text": "Hi"}, call],
+        "stop_reason": "tool_use",
+        "usage": {},
+    }
+    start = {"type": "message_start", "message": message | {"usage": {"input_tokens": 17, "output_tokens": 1}}}
+    whole = fold_messages(decode(sse([start, {"type": "message_stop"}])))
+    assert same(whole) == same(unary(json.dumps(start["message"]).encode()))
+    assert whole.choices[0].message.tool_calls[0].function.arguments == '{"city":"Oslo"}'
+
+
+@pytest.mark.parametrize(("id_", "reason"), [("msg_1", None), ("msg_2", Reason.UPSTREAM_INVALID_RESPONSE)])
+def test_a_second_message_start(id_: str, reason: Reason | None) -> None:
+    """Repeated by gateways; another message's is spliced in. https://github.com/vercel/ai/issues/18331"""
+    first, *rest = ANSWERS[0]["stream"]
+    again = copy.deepcopy(first)
+    again["message"]["id"] = id_
+    data = sse([first, again, *rest])
+    if reason is None:
+        assert fold_messages(decode(data)) == fold_messages(decode(sse(ANSWERS[0]["stream"])))
+    else:
+        with pytest.raises(ProviderError) as caught:
+            decode(data)
+        assert caught.value.reason is reason
+
+
+def test_a_refusal_in_mid_stream_ends_the_answer() -> None:
+    error = {"type": "invalid_request_error", "message": "Output blocked by content filtering policy"}
+    for reason, message in (("CONTENT_FILTER", error), ("", error | {"message": "messages.0: bad"})):
+        data = sse([*ANSWERS[0]["stream"][:4], {"type": "error", "error": message}])
+        if reason:
+            finish = decode(data)[-2].choices[0].finish_reason  # before the usage
+            assert pb.FinishReason.Name(finish) == f"FINISH_REASON_{reason}"
+        else:
+            with pytest.raises(ProviderError, match=r"messages\.0"):
+                decode(data)
 
 
 @pytest.mark.parametrize(
@@ -825,7 +868,7 @@ def check(completion: pb.ChatCompletion, message: dict[str, Any]) -> None:
     if counts.get("output_tokens_details"):
         thought = counts["output_tokens_details"]["thinking_tokens"]
         assert usage.completion_tokens_details.reasoning_tokens == thought
-    assert completion.service_tier == counts["service_tier"]
+    assert completion.service_tier == {"standard": "default"}.get(counts["service_tier"], counts["service_tier"])
 
 
 @needs_recordings

@@ -596,11 +596,18 @@ def test_any_split_gives_the_same_chunks(turn: dict[str, Any], places: list[int]
     assert stream(cut(data, places), request_for(turn)) == stream([data], request_for(turn))
 
 
+def test_usage_before_the_stop() -> None:
+    """https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStreamOutput.html"""
+    events = [event(type_, payload) for type_, payload in TURNS[0]["events"]]
+    swapped = [*events[:-2], events[-1], events[-2]]
+    assert fold_messages(stream(swapped)[0]) == fold_messages(stream(events)[0])
+
+
 def test_chunks_leave_at_once() -> None:
     turn = TURNS[0]
     decoder = TRANSLATOR.decoder(ask())
     counts = [len(decoder.feed(event(type_, payload))) for type_, payload in turn["events"]]
-    assert counts == [1, 1, 0, 1, 0, 1, 0, 1, 1]
+    assert counts == [1, 1, 0, 1, 0, 1, 0, 0, 2]
     assert decoder.close() == []
     assert decoder.native_finish_reason == "end_turn"
 
@@ -683,13 +690,19 @@ def test_a_malformed_answer_is_none(reason: str) -> None:
         b'{"output":{"message":{"content":[{"text":7}]}},"stopReason":"end_turn"}',
         b'{"output":{"message":{"content":[{"toolUse":{}}]}},"stopReason":"tool_use"}',
         b'{"output":{"message":{"content":[{"reasoningContent":{"redactedContent":"A"}}]}},"stopReason":"end_turn"}',
-        b'{"output":{"message":{"content":[{"text":"\xff"}]}},"stopReason":"end_turn"}',
+        b'{"output":{"message":{"content":[{"text":"\xff"}],"stopReason":"end_turn"}',
     ],
 )
 def test_nonsense(whole: bytes) -> None:
     with pytest.raises(ProviderError) as error:
         TRANSLATOR.completion(whole, ask())
     assert error.value.reason is Reason.UPSTREAM_INVALID_RESPONSE
+
+
+@pytest.mark.parametrize("half", [b"\xff", b"\\ud83d", b"\\ude00", b"\xf0\x9f"])
+def test_half_a_character_is_a_replacement_character(half: bytes) -> None:
+    whole = b'{"output":{"message":{"content":[{"text":"a%b b"}]}},"stopReason":"end_turn"}' % half
+    assert TRANSLATOR.completion(whole, ask())[0].choices[0].message.content[0].text == "a\ufffd b"
 
 
 # Errors

@@ -600,7 +600,7 @@ def test_calls_and_finish_in_different_pieces() -> None:
         candidate({"text": ""}, usageMetadata={"promptTokenCount": 1}),
     ]
     chunks = stream([sse(events)])
-    assert [len(chunk.choices) for chunk in chunks] == [1, 1, 1, 1, 0]
+    assert [len(chunk.choices) for chunk in chunks] == [1, 1, 1, 1, 0]  # the finish reason's is the fourth
     calls = [call for chunk in chunks for choice in chunk.choices for call in choice.delta.tool_calls]
     assert [call.index for call in calls] == [0, 1]
     answer = fold_messages(chunks)
@@ -616,9 +616,10 @@ def test_pieces_leave_at_once() -> None:
     data = sse([candidate({"text": "a"}, finish=None)])
     assert decoder.feed(data[:-1])  # CR LF CR ends an event
     assert decoder.feed(data[-1:]) == []
-    last = decoder.feed(sse([candidate({"text": "b"})]))
-    assert last[0].choices[0].finish_reason == pb.FINISH_REASON_STOP
-    assert last[0].choices[0].delta.content == "b"
+    [piece] = decoder.feed(sse([candidate({"text": "b"})]))
+    assert piece.choices[0].delta.content == "b"
+    [last] = decoder.close()
+    assert last.choices[0].finish_reason == pb.FINISH_REASON_STOP
     assert decoder.close() == []
     assert decoder.close() == []
 
@@ -642,7 +643,6 @@ def test_several_candidates() -> None:
         pytest.param(
             [candidate({"text": "a"}), candidate({"text": "b"})],
             id="in every piece",
-            marks=pytest.mark.xfail(strict=True, reason="text follows the finish_reason; it is to be held back"),
         ),
         pytest.param(
             [candidate(), candidate({"text": "ab"}, finish=None), candidate()], id="before the first word"
@@ -653,6 +653,85 @@ def test_one_finish_reason(events: list[Any]) -> None:
     answer = fold_messages(stream([sse(events)]))
     assert answer.choices[0].message.content[0].text == "ab"
     assert answer.choices[0].finish_reason == pb.FINISH_REASON_STOP
+
+
+def test_the_last_finish_reason_counts() -> None:
+    answer = fold_messages(
+        stream([sse([candidate({"text": "a"}), candidate({"text": "b"}), candidate(finish="RECITATION")])])
+    )
+    assert answer.choices[0].message.content[0].text == "ab"
+    assert answer.choices[0].finish_reason == pb.FINISH_REASON_CONTENT_FILTER
+
+
+def test_a_block_in_mid_stream_ends_the_answer() -> None:
+    answer = fold_messages(
+        stream([sse([candidate({"text": "a"}, finish=None), {"promptFeedback": {"blockReason": "OTHER"}}])])
+    )
+    assert answer.choices[0].message.content[0].text == "a"
+    assert answer.choices[0].finish_reason == pb.FINISH_REASON_CONTENT_FILTER
+
+
+def test_an_error_after_a_finish_reason_is_one() -> None:
+    """Any STOP may be followed by more of the answer."""
+    with pytest.raises(ProviderError) as caught:
+        stream([sse([candidate({"text": "a"}), {"error": {"code": 503}}])])
+    assert caught.value.reason is Reason.OVERLOADED
+
+
+def partial(*pieces: dict[str, Any], goes_on: bool = True, **call: Any) -> dict[str, Any]:
+    """A piece of a call whose arguments are streamed."""
+    return {"functionCall": call | {"partialArgs": list(pieces)} | ({"willContinue": True} if goes_on else {})}
+
+
+def test_streamed_arguments() -> None:
+    """https://cloud.google.com/vertex-ai/generative-ai/docs/multimodal/function-calling"""
+    parts = [
+        {"functionCall": {"name": "f", "willContinue": True}, "thoughtSignature": "c2ln"},
+        partial({"jsonPath": "$.city", "stringValue": "Os", "willContinue": True}),
+        partial({"jsonPath": "$.city", "stringValue": "lo"}, {"jsonPath": "$.days", "numberValue": 3}),
+        partial({"jsonPath": "$.at[0].x", "boolValue": True}, {"jsonPath": "$.at[1]['a b']", "nullValue": None}),
+        {"functionCall": {}},
+        {"functionCall": {"name": "g", "args": {"y": 1}}},
+        partial({"jsonPath": "$.z", "stringValue": "!"}, name="h", goes_on=False),
+        partial({"jsonPath": "$.z", "stringValue": "?"}, name="i"),
+    ]
+    answer = fold_messages(stream([sse([*(candidate(part, finish=None) for part in parts), candidate()])]))
+    calls = answer.choices[0].message.tool_calls
+    assert [(call.function.name, json.loads(call.function.arguments)) for call in calls] == [
+        ("f", {"city": "Oslo", "days": 3, "at": [{"x": True}, {"a b": None}]}),
+        ("g", {"y": 1}),
+        ("h", {"z": "!"}),
+        ("i", {"z": "?"}),  # the finish reason ends it
+    ]
+    assert json.loads(calls[0].extra_json)["extra_content"]["google"]["thought_signature"] == "c2ln"
+    assert answer.choices[0].finish_reason == pb.FINISH_REASON_TOOL_CALLS
+
+
+@pytest.mark.parametrize("path", ["$.a[7]", "$.a..b", "$[0]", "$.a[x]", "", 7, None])
+def test_paths_that_lead_nowhere(path: Any) -> None:
+    event = candidate(partial({"jsonPath": path, "stringValue": "x"}, name="f", goes_on=False))
+    with pytest.raises(ProviderError) as caught:
+        stream([sse([event])])
+    assert caught.value.reason is Reason.UPSTREAM_INVALID_RESPONSE
+
+
+def test_a_call_of_an_undeclared_tool() -> None:
+    """https://ai.google.dev/api/generate-content#FinishReason"""
+    event = candidate(CALL_1, finish="UNEXPECTED_TOOL_CALL")
+    assert whole(event) == fold_messages(stream([sse([event])]))
+    assert whole(event).choices[0].finish_reason == pb.FINISH_REASON_TOOL_CALLS
+
+
+def test_usage_without_a_prompt_count() -> None:
+    usage = whole(candidate(usageMetadata={"candidatesTokenCount": 18, "thoughtsTokenCount": 58})).usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (0, 76, 76)
+
+
+@pytest.mark.parametrize("delay", ["1.2.3s", "9" * 400 + "s", "1e308s", "soon"])
+def test_odd_delays(delay: str) -> None:
+    error = {"error": {"code": 429, "details": [{"retryDelay": delay}]}}
+    found = TRANSLATOR.error(429, {}, json.dumps(error).encode())
+    assert found.retry_after is None or found.retry_after <= 86400
 
 
 def test_an_answer_without_a_word() -> None:

@@ -9,10 +9,8 @@ import pytest
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
-from server.dialects.base import platform_of
 from server.dialects.dropped import Dropped
 from server.dialects.gemini import request as gemini_request
-from server.dialects.gemini.platform import DEFAULT_PLATFORM
 from server.dialects.gemini.schema import MAX_COPIED, adapt, parameters
 from server.errors import InvalidRequest
 from tests.dialects.gemini_help import endpoint
@@ -24,8 +22,7 @@ def parsed(*messages: Any, **fields: Any) -> pb.ChatCompletionRequest:
 
 
 def body(request: pb.ChatCompletionRequest, model: str = "gemini-3-pro", vendor: str = "gemini") -> dict[str, Any]:
-    where = endpoint(model, vendor)
-    return gemini_request.body(request, where, platform_of(where, DEFAULT_PLATFORM), Dropped())
+    return gemini_request.body(request, endpoint(model, vendor), Dropped())
 
 
 # Schemas

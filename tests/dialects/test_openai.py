@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
+from server.chat.completion import JsonCompletion
+from server.chat.request import ProtoRequest
 from server.dialects.base import Endpoint, Vendor
+from server.dialects.openai import response
 from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from server.vendors.registry import VENDORS
 from tests.chat.strategies import COMPLETIONS, JSON, PATIENT
@@ -407,8 +410,7 @@ def test_ids(given_: str | None, id_: str) -> None:
 @pytest.mark.parametrize("lmchat", [{"provider": "x", "tries": 2}, {"tries": 10**12}, {"new": 1}, "x"])
 def test_the_report_of_a_gateway_upstream_is_not_ours(lmchat: Any) -> None:
     assert not complete(answer(lmchat=lmchat))[0].HasField("lmchat")
-    [only] = decode([sse(chunk(delta("stop", content="a"), lmchat=lmchat))])
-    assert not only.HasField("lmchat")
+    assert not any(c.HasField("lmchat") for c in decode([sse(chunk(delta("stop", content="a"), lmchat=lmchat))]))
 
 
 @pytest.mark.parametrize(
@@ -452,8 +454,10 @@ INSIDE: list[tuple[str, dict[str, Any], Reason, int]] = [
     ("a status", {"error": {"message": "x", "code": 502}}, R.UPSTREAM_ERROR, 502),
     ("a status as text", {"error": {"message": "x", "code": "429"}}, R.RATE_LIMITED, 429),
     ("a known code", {"error": {"code": "context_length_exceeded"}}, R.CONTEXT_LENGTH_EXCEEDED, 200),
-    ("a known type", {"error": {"type": "insufficient_quota", "code": 7}}, R.RATE_LIMITED, 200),
-    ("a number that is no status", {"error": {"code": 1301}}, R.UPSTREAM_ERROR, 200),
+    ("a known type", {"error": {"type": "insufficient_quota", "code": 7}}, R.RATE_LIMITED, 429),
+    ("a number that is no status", {"error": {"code": 1302}}, R.UPSTREAM_ERROR, 200),
+    # https://docs.z.ai/api-reference/api-code
+    ("Z.ai's refusal", {"error": {"code": "1301", "message": "unsafe"}}, R.CONTENT_POLICY_VIOLATION, 200),
     ("vLLM's", {"object": "error", "message": "x", "code": 400}, R.INVALID_REQUEST, 400),
     ("beside choices", {"error": {"code": 503}, **answer()}, R.OVERLOADED, 503),
     (
@@ -470,7 +474,14 @@ def test_an_error_in_a_200(obj: dict[str, Any], reason: Reason, status: int) -> 
     with pytest.raises(ProviderError) as caught:
         complete(obj)
     assert (caught.value.reason, caught.value.http_status) == (reason, status)
+    chunks, error = outcome([sse(chunk(delta(role="assistant"))), sse(obj)])
+    assert [c.choices[0].delta.content for c in chunks] == [""]
+    assert error is not None
+    assert (error.reason, error.http_status) == (reason, status)
     chunks, error = outcome([sse(chunk(delta(content="Hi"))), sse(obj)])
+    if reason is R.CONTENT_POLICY_VIOLATION:  # in mid-stream it ends the answer
+        assert said(chunks) == [ROLE | {"content": "Hi"}, {"finish": "content_filter"}]
+        return
     assert [c.choices[0].delta.content for c in chunks] == ["Hi"]
     assert error is not None
     assert (error.reason, error.http_status) == (reason, status)
@@ -617,6 +628,125 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     assert TRANSLATOR.error(429, headers, b"").retry_after == seconds
 
 
+#: Errors that concern the caller's request: what of them reaches the caller, whole or in a stream.
+OWN_ERRORS: list[tuple[str, int, dict[str, Any], str, dict[str, Any]]] = [
+    # https://platform.openai.com/docs/guides/error-codes
+    ("OpenAI's code", 400, {"message": "x", "type": "invalid_request_error", "code": "unsupported_parameter"},
+     "unsupported_parameter", {}),
+    # https://console.groq.com/docs/tool-use
+    (
+        "Groq's failed call",
+        400,
+        {"message": "x", "code": "tool_use_failed", "failed_generation": "<f>", "status_code": 400},
+        "tool_use_failed",
+        {"failed_generation": "<f>"},
+    ),
+    # https://learn.microsoft.com/azure/ai-foundry/openai/concepts/content-filter
+    (
+        "Azure's filter",
+        400,
+        {"message": "x", "code": "content_filter", "status": 400, "innererror": {"content_filter_result": [1]}},
+        "content_policy_violation",
+        {"innererror": {"content_filter_result": [1]}},
+    ),
+    ("a number for a code", 400, {"message": "x", "code": 400, "type": "BadRequestError"}, "invalid_request", {}),
+    ("a code with spaces", 400, {"message": "x", "code": "some words", "status": 400}, "invalid_request", {}),
+    ("a text that is too long", 400, {"message": "x", "status": 400, "more": "y" * 9000}, "invalid_request",
+     {"more": "y" * 2000}),
+    ("too much of it", 400, {"message": "x", "status": 400, "more": ["y"] * 9000, "a": 1}, "invalid_request",
+     {"a": 1}),
+    ("a failure of the provider's", 500, {"message": "x", "code": "boom", "status": 500, "host": "10.0.0.1"},
+     "upstream_error", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code", "details"), [row[1:] for row in OWN_ERRORS], ids=[row[0] for row in OWN_ERRORS]
+)
+def test_what_reaches_the_caller(status: int, error: dict[str, Any], code: str, details: dict[str, Any]) -> None:
+    body = {"error": error}
+    streamed = outcome([sse(chunk(delta(role="assistant")), body)])[1]
+    assert streamed is not None
+    for found in (TRANSLATOR.error(status, {}, json.dumps(body).encode()), streamed):
+        assert (found.code, found.details) == (code, details)
+        assert found.http_status == status or "status" not in json.dumps(error)
+
+
+#: A vendor's usage, and prompt, completion, total, cached and reasoning tokens in the contract's terms.
+USAGES: list[tuple[str, dict[str, Any], tuple[int, int, int, int, int]]] = [
+    ("OpenAI's", {"prompt_tokens": 12, "completion_tokens": 400, "total_tokens": 412,
+                  "completion_tokens_details": {"reasoning_tokens": 386}}, (12, 400, 412, 0, 386)),
+    # https://github.com/vercel/ai/issues/12425
+    ("xAI's", {"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 399,
+               "completion_tokens_details": {"reasoning_tokens": 386}}, (12, 387, 399, 0, 386)),
+    ("xAI's, with more text than thought", {"prompt_tokens": 12, "completion_tokens": 500, "total_tokens": 522,
+     "completion_tokens_details": {"reasoning_tokens": 10}}, (12, 510, 522, 0, 10)),
+    # https://github.com/mozilla-ai/any-llm/issues/1290
+    ("Google's", {"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623}, (20, 603, 623, 0, 0)),
+    ("DeepSeek's", {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10, "prompt_cache_hit_tokens": 8},
+     (9, 1, 10, 8, 0)),
+    ("Moonshot's", {"prompt_tokens": 8, "completion_tokens": 4, "total_tokens": 12, "cached_tokens": 8},
+     (8, 4, 12, 8, 0)),
+    ("a cache beside the prompt", {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14,
+     "prompt_tokens_details": {"cached_tokens": 161}}, (171, 4, 175, 161, 0)),
+    ("Perplexity's reasoning", {"prompt_tokens": 8, "completion_tokens": 9, "total_tokens": 17,
+                                "reasoning_tokens": 5}, (8, 9, 17, 0, 5)),
+    ("no total", {"prompt_tokens": 8, "completion_tokens": 9}, (8, 9, 17, 0, 0)),
+    ("other names", {"input_tokens": 8, "output_tokens": 9, "input_tokens_details": {"cached_tokens": 2}},
+     (8, 9, 17, 2, 0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("counts", "expected"), [row[1:] for row in USAGES], ids=[row[0] for row in USAGES])
+def test_usage(counts: dict[str, Any], expected: tuple[int, ...]) -> None:
+    whole = answer(usage=copy.deepcopy(counts))
+    completion, _ = complete(whole)
+    [*_, last] = decode([sse(chunk(delta("stop", content="Hi")), chunk(usage=counts), DONE)])
+    usages = [completion.usage, last.usage]
+    message, _ = response.completion(json.dumps(whole).encode())
+    usages.append(message.usage)  # the same whether it stays JSON or not
+    for usage in usages:
+        assert (
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.total_tokens,
+            usage.prompt_tokens_details.cached_tokens,
+            usage.completion_tokens_details.reasoning_tokens,
+        ) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "tier"),
+    [
+        ("on_demand", "default"),
+        ("standard", "default"),
+        ("performance", "priority"),
+        ("flex", "flex"),
+        ("new", "new"),
+    ],
+)
+def test_the_service_tier_is_in_openais_words(word: str, tier: str) -> None:
+    whole = answer(service_tier=word)
+    assert complete(whole)[0].service_tier == tier
+    completion = TRANSLATOR.translator.completion(json.dumps(whole).encode(), ProtoRequest(ask()))
+    assert isinstance(completion, JsonCompletion) == (word in ("flex",))
+    first, *_ = decode([sse(chunk(delta("stop", content="Hi"), service_tier=word), DONE)])
+    assert first.service_tier == tier
+
+
+def test_azures_filtered_choice_has_no_message() -> None:
+    choice = {
+        "index": 0,
+        "finish_reason": "content_filter",
+        "content_filter_results": {"hate": {"filtered": True}},
+    }
+    written = openai_json.dump_completion(complete(answer() | {"choices": [choice]})[0])["choices"][0]
+    assert (written["message"]["role"], written["message"]["content"]) == ("assistant", None)
+    assert written["content_filter_results"] == choice["content_filter_results"]
+    with pytest.raises(ProviderError):
+        complete(answer() | {"choices": [choice | {"finish_reason": "stop"}]})
+
+
 # Streams
 
 
@@ -694,7 +824,7 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta("", content="Hi") | {"native_finish_reason": "STOP"}),
             chunk(delta("stop", content="!") | {"native_finish_reason": "STOP"}),
         ],
-        [ROLE | {"content": "Hi"}, {"content": "!", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"content": "!"}, {"finish": "stop"}],
     ),
     (
         "usage on the last chunk of content",
@@ -713,12 +843,12 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
     (
         "usage never",
         [chunk(delta("stop", content="Hi"), usage=None), DONE],
-        [ROLE | {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}],
     ),
     (
         "usage after [DONE] is not waited for",
         [chunk(delta("stop", content="Hi")), DONE, chunk(usage=USAGE)],
-        [ROLE | {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}],
     ),
     (
         "Azure's empty first choices",
@@ -735,7 +865,7 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta("stop", content="Hi")),
             DONE,
         ],
-        [ROLE | {"content": ""}, {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"content": ""}, {"content": "Hi"}, {"finish": "stop"}],
     ),
     (
         "Azure's content filter after the end",
@@ -754,12 +884,12 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta("stop", role="assistant", content=""), usage=USAGE),
             DONE,
         ],
-        [ROLE | {"content": "Hi", "finish": "stop"}, {"usage": 5}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}, {"usage": 5}],
     ),
     (
         "OpenRouter's empty delta after the end",
         [chunk(delta("stop", content="Hi")), chunk(delta(role="assistant", content="")), DONE],
-        [ROLE | {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}],
     ),
     (
         "the role on every chunk",
@@ -780,17 +910,17 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta(content="Hi")),
             chunk({"index": 0, "message": {"role": "assistant", "reasoning": "Hm."}, "finish_reason": "stop"}),
         ],
-        [ROLE | {"content": "Hi"}, {"reasoning_content": "Hm.", "reasoning": "Hm.", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"reasoning_content": "Hm.", "reasoning": "Hm."}, {"finish": "stop"}],
     ),
     (
         "reasoning_content",
         [chunk(delta(reasoning_content="Hm.")), chunk(delta("stop", content="Hi"))],
-        [ROLE | {"reasoning_content": "Hm."}, {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"reasoning_content": "Hm."}, {"content": "Hi"}, {"finish": "stop"}],
     ),
     (
         "reasoning",
         [chunk(delta(reasoning="Hm.")), chunk(delta("stop", content="Hi"))],
-        [ROLE | {"reasoning_content": "Hm.", "reasoning": "Hm."}, {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"reasoning_content": "Hm.", "reasoning": "Hm."}, {"content": "Hi"}, {"finish": "stop"}],
     ),
     (
         "Mistral's lists",
@@ -799,7 +929,7 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta(content=[{"type": "text", "text": "Hi"}])),
             chunk(delta("stop", content="!")),
         ],
-        [ROLE | {"reasoning_content": "Hm."}, {"content": "Hi"}, {"content": "!", "finish": "stop"}],
+        [ROLE | {"reasoning_content": "Hm."}, {"content": "Hi"}, {"content": "!"}, {"finish": "stop"}],
     ),
     (
         "two choices, one after the other in each chunk",
@@ -845,7 +975,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             ROLE | {"tool_calls": [told(0, "1", "{", name="f")]},
             {"tool_calls": [told(0, arguments="}")]},
             {"tool_calls": [told(1, "2", name="g"), told(2, "3", "{}", name="h")]},
-            {"tool_calls": [told(1, arguments="{}")], "finish": "tool_calls"},
+            {"tool_calls": [told(1, arguments="{}")]},
+            {"finish": "tool_calls"},
         ],
     ),
     (
@@ -871,7 +1002,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
         [
             ROLE | {"tool_calls": [told(0, "1", "{}", name="f")]},
             {"tool_calls": [told(1, "2", "{", name="f")]},
-            {"tool_calls": [told(1, arguments="}")], "finish": "tool_calls"},
+            {"tool_calls": [told(1, arguments="}")]},
+            {"finish": "tool_calls"},
         ],
     ),
     (
@@ -942,7 +1074,7 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
     (
         "arguments as an object",
         [calls(call(0, "1", name="f", arguments={"z": 1, "a": [2.0]}), finish="stop")],
-        [ROLE | {"tool_calls": [told(0, "1", '{"z":1,"a":[2.0]}', name="f")], "finish": "stop"}],
+        [ROLE | {"tool_calls": [told(0, "1", '{"z":1,"a":[2.0]}', name="f")]}, {"finish": "stop"}],
     ),
     (
         "null arguments",
@@ -977,7 +1109,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
         [
             ROLE
             | {"tool_calls": [{"index": 0, "id": "1", "type": "custom", "custom": {"name": "c", "input": ""}}]},
-            {"tool_calls": [{"index": 0, "custom": {"input": "in"}}], "finish": "tool_calls"},
+            {"tool_calls": [{"index": 0, "custom": {"input": "in"}}]},
+            {"finish": "tool_calls"},
         ],
     ),
     (
@@ -999,7 +1132,7 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             b'\xef\xbb\xbfdata: {"choices": [{"index": 0,\n'
             b'data: "delta": {"content": "H\xc3\xbc"},\ndata: "finish_reason": "stop"}]}\n\n'
         ],
-        [ROLE | {"content": "Hü", "finish": "stop"}],
+        [ROLE | {"content": "Hü"}, {"finish": "stop"}],
     ),
     (
         "no blank line at the end",
@@ -1009,17 +1142,110 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
     (
         "cut after the finish reason",
         [chunk(delta("stop", content="Hi")), b"data: [DO"],
-        [ROLE | {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}],
+    ),
+    # https://github.com/open-webui/open-webui/issues/16377
+    (
+        "a finish reason before the answer",
+        [
+            chunk(delta("stop", role="assistant", content="")),
+            chunk(delta(reasoning_content="Hm.")),
+            chunk(delta(content="Hi")),
+            chunk(delta("length")),
+        ],
+        [ROLE | {"reasoning_content": "Hm."}, {"content": "Hi"}, {"content": "", "finish": "length"}],
+    ),
+    (
+        "a finish reason with every piece",
+        [chunk(delta("stop", content="H")), chunk(delta("stop", content="i")), chunk(delta("length"))],
+        [ROLE | {"content": "H"}, {"content": "i"}, {"finish": "length"}],
+    ),
+    (
+        "null in words",
+        [chunk(delta("null", content="H")), chunk(delta("None", content="i")), chunk(delta("length")), DONE],
+        [ROLE | {"content": "H"}, {"content": "i"}, {"finish": "length"}],
+    ),
+    # https://docs.together.ai/docs/function-calling
+    (
+        "a finish reason after each call",
+        [
+            calls(call(0, "1", name="f", arguments="{}"), finish="tool_calls"),
+            calls(call(1, "2", name="g", arguments="{}"), finish="tool_calls"),
+            DONE,
+        ],
+        [
+            ROLE | {"tool_calls": [told(0, "1", "{}", name="f")]},
+            {"tool_calls": [told(1, "2", "{}", name="g")]},
+            {"finish": "tool_calls"},
+        ],
+    ),
+    # https://github.com/JetBrains/koog/issues/2052
+    (
+        "an id that changes in mid-call",
+        [
+            calls(call(0, "1", name="f", arguments="")),
+            calls(call(0, "2", arguments="{")),
+            calls(call(0, "2", arguments="}")),
+            DONE,
+        ],
+        [
+            ROLE | {"tool_calls": [told(0, "1", name="f")]},
+            {"tool_calls": [told(0, arguments="{")]},
+            {"tool_calls": [told(0, arguments="}")]},
+            {"finish": "tool_calls"},
+        ],
+    ),
+    # https://github.com/microsoft/foundry-local/issues/144
+    (
+        "an index that counts chunks",
+        [
+            chunk(delta(index=0, role="assistant", content="H")),
+            chunk(delta(index=1, role="assistant", content="i")),
+            chunk(delta("stop", index=2, content="")),
+            DONE,
+        ],
+        [ROLE | {"content": "H"}, {"content": "i"}, {"content": "", "finish": "stop"}],
+    ),
+    # https://platform.moonshot.ai/docs/api/chat
+    (
+        "usage inside the choice",
+        [chunk(delta(content="Hi")), chunk(delta("stop") | {"usage": USAGE}), DONE],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}, {"usage": 5}],
+    ),
+    # https://console.groq.com/docs/api-reference
+    (
+        "usage in a field of Groq's",
+        [chunk(delta(content="Hi")), chunk(delta("stop"), x_groq={"id": "x", "usage": USAGE}), DONE],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}, {"usage": 5}],
+    ),
+    (
+        "half a character",
+        [
+            b'data: {"choices":[{"index":0,"delta":{"content":"a \\ud83d"}}]}\n\n',
+            b'data: {"choices":[{"index":0,"delta":{"content":"\\ude00\\\\ud83d \xf0\x9f b"}}]}\n\n',
+            b'data: {"choices":[{"index":0,"delta":{"content":"\\ud83d\\ude00"},"finish_reason":"stop"}]}\n\n',
+        ],
+        [
+            ROLE | {"content": "a \ufffd"},
+            {"content": "\ufffd\\ud83d \ufffd b"},
+            {"content": "\U0001f600"},
+            {"finish": "stop"},
+        ],
+    ),
+    (
+        "Azure's filtered choice",
+        [chunk({"index": 0, "finish_reason": "content_filter", "content_filter_results": {"hate": 1}}), DONE],
+        [ROLE | {"finish": "content_filter"}],
     ),
     (
         "an error after the finish reason",
         [chunk(delta("stop", content="Hi")), {"error": {"message": "late"}}, chunk(usage=USAGE), DONE],
-        [ROLE | {"content": "Hi", "finish": "stop"}, {"usage": 5}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}, {"usage": 5}],
     ),
     (
         "nonsense after the finish reason",
         [chunk(delta("stop", content="Hi")), b"data: <html>\n\n"],
-        [ROLE | {"content": "Hi", "finish": "stop"}],
+        [ROLE | {"content": "Hi"}, {"finish": "stop"}],
     ),
 ]
 
@@ -1068,7 +1294,7 @@ def test_every_chunk_has_the_first_ones_id_and_time() -> None:
     [
         ([chunk(delta("eos", content="a"))], "eos"),
         ([chunk(delta("stop", content="a") | {"native_finish_reason": "end_turn"})], "end_turn"),
-        ([chunk(delta("stop", content="a")), chunk(delta("length"))], "stop"),
+        ([chunk(delta("stop", content="a")), chunk(delta("length"))], "length"),
         ([chunk(delta(content="a")), DONE], ""),
     ],
 )
@@ -1136,7 +1362,7 @@ def test_broken_streams(events: list[Any], n: int, before: int, reason: Reason) 
 def test_closing_twice() -> None:
     decoder = TRANSLATOR.decoder(ask())
     decoder.feed(sse(chunk(delta("stop", content="Hi")), chunk(usage=USAGE)))
-    assert said(decoder.close()) == [{"usage": 5}]
+    assert said(decoder.close()) == [{"finish": "stop"}, {"usage": 5}]
     assert decoder.close() == []
     broken = TRANSLATOR.decoder(ask())
     broken.feed(sse(chunk(delta(content="Hi"))))

@@ -1,4 +1,4 @@
-"""The shortcut for events that differ in their text only says what the long way says."""
+"""Templates of text events decode them as the decoder itself does."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ def events(draw: st.DrawFn) -> list[bytes]:
     return found
 
 
-def decoded(data: bytes, splits: list[int], most_learned: int) -> tuple[list[pb.ChatCompletionChunk], str]:
+def decoded(data: bytes, splits: list[int], max_templates: int) -> tuple[list[pb.ChatCompletionChunk], str]:
     """What a decoder makes of `data` torn at `splits`, and how it ends."""
     out: list[pb.ChatCompletionChunk] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(openai_stream, "_MOST_LEARNED", most_learned)
+        patch.setattr(openai_stream, "_MAX_TEMPLATES", max_templates)
         decoder = OpenAIDecoder(1)
         try:
             places = [0, *sorted(splits), len(data)]
@@ -94,7 +94,7 @@ def decoded(data: bytes, splits: list[int], most_learned: int) -> tuple[list[pb.
 
 
 @given(st.data())
-def test_the_shortcut_says_what_the_long_way_says(data: st.DataObject) -> None:
+def test_templates_change_nothing(data: st.DataObject) -> None:
     stream = b"".join(data.draw(events())) + b"data: [DONE]\n\n"
     splits = data.draw(st.lists(st.integers(0, len(stream)), max_size=4))
     assert decoded(stream, splits, 4) == decoded(stream, splits, 0)
@@ -123,7 +123,7 @@ def test_what_comes_after_texts(end: list[bytes]) -> None:
 
 
 def plain(data: bytes) -> pb.ChatCompletionChunk:
-    return openai_stream._parse(data)
+    return OpenAIDecoder(1)._parse_text(data)
 
 
 EVENT = b'{"id":"1","choices":[{"index":0,"delta":{"content":" cat"},"finish_reason":null}],"x":" cat"}'
@@ -150,7 +150,7 @@ def test_what_is_taken() -> None:
         b"",
     ],
 )
-def test_what_takes_the_long_way(event: bytes) -> None:
+def test_what_does_not_match(event: bytes) -> None:
     template = TextTemplate.learn(EVENT, plain(EVENT), plain)
     assert template is not None
     assert template.chunk(event) is None

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
 from server.launcher import local_model
+from tests.e2e.envoy_fixture import edge_fixture, envoy_process_fixture
+
+__all__ = ["edge_fixture", "envoy_process_fixture"]
 
 READY = 120  # seconds; the first start loads a model
 
@@ -55,15 +61,12 @@ class Up:
 
     def children(self) -> dict[int, str]:
         """pid -> command line of its child processes, and theirs."""
-        found: dict[int, str] = {}
-        parents = {self.process.pid}
-        listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
-        for line in sorted(listing.stdout.splitlines(), key=lambda text: int(text.split()[0])):
-            pid, parent, command = line.split(None, 2)
-            if int(parent) in parents:
-                parents.add(int(pid))
-                found[int(pid)] = command
-        return found
+        commands: dict[int, str] = {}
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                    commands[child.pid] = shlex.join(child.cmdline())
+        return commands
 
     def workers(self) -> list[int]:
         """The pids of its workers."""

@@ -14,7 +14,6 @@ import shutil
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -32,6 +31,7 @@ from lmchat.v1 import chat_pb2, chat_service_pb2_grpc, model_pb2, model_service_
 from lmchat.v1 import rest_pb2_grpc as rest_grpc
 
 from server.launcher import envoy as places
+from server.launcher.preflight import runtime_directory
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 10.0
@@ -227,8 +227,7 @@ def running(change: Callable[[str], str] = lambda text: text) -> Iterator[Envoy]
     """An Envoy with the repository's configuration, in which `change` may alter what a test cannot wait for."""
     envoy = binary()
     # Not pytest's own: the paths of unix sockets must be short.
-    with tempfile.TemporaryDirectory(prefix="lmchat-") as name:
-        directory = Path(name)
+    with runtime_directory() as directory:
         config, endpoints, admin = (directory / each for each in ("envoy.yaml", "endpoints.yaml", "admin.sock"))
         shutil.copy(ROOT / "generated" / "lmchat.pb", directory)
         places.write(endpoints, places.endpoints([]))

@@ -27,8 +27,8 @@ SLEEP = "import signal; signal.pause()"
 """Ends at SIGTERM."""
 
 DRAIN = """
-import signal, sys
-signal.signal(signal.SIGTERM, lambda *_: (print("drained", flush=True), sys.exit(0)))
+import os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"drained\\n"), sys.exit(0)))
 print("up", flush=True)
 while True: signal.pause()
 """
@@ -36,8 +36,8 @@ while True: signal.pause()
 PID = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
 
 STUBBORN = """
-import signal
-signal.signal(signal.SIGTERM, lambda *_: print("no", flush=True))
+import os, signal
+signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"no\\n"))
 print("up", flush=True)
 while True: signal.pause()
 """
@@ -128,6 +128,7 @@ async def test_both_outputs_are_passed_on_line_by_line() -> None:
 import sys
 print("out", flush=True)
 sys.stderr.buffer.write(b"bytes \\xff\\r\\n")
+sys.stderr.flush()
 print("x" * 60_000, flush=True)
 print("y" * 200_000, end="", flush=True)
 """
@@ -438,4 +439,4 @@ async def test_up_makes_one_key_and_keeps_it(tmp_path: Path) -> None:
     assert "Envoy needs an IP address" in await refusal(refused)
     assert file.read_text() == key
     file.write_text("")
-    assert await refusal(refused) == f"lmchat: {file} is empty; remove it, and a new key is made\n"
+    assert await refusal(refused) == f"lmchat: {file} is empty; remove it to have a new key generated\n"

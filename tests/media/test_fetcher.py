@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from server.config.load import load
 from server.config.model import Fetch
-from server.config.yaml import ConfigError
+from server.config.problems import ConfigError
 from server.errors import InvalidRequest
 from server.media.addresses import AllowList, embedded, is_public
 from server.media.fetcher import Fetcher, Media

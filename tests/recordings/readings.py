@@ -22,6 +22,19 @@ def content_of(message: dict[str, Any]) -> tuple[str | None, str]:
     return "".join(texts) if texts else None, thoughts
 
 
+def contract_usage(sent: dict[str, Any]) -> dict[str, Any]:
+    """A vendor's counts where prompt tokens include cache and audio, and the total is the sum.
+
+    Azure's Grok counts the cache, and Mistral audio, beside `prompt_tokens`.
+    """
+    details = sent.get("prompt_tokens_details") or {}
+    cached, audio = details.get("cached_tokens") or 0, details.get("audio_tokens") or 0
+    prompt, completion = sent["prompt_tokens"], sent["completion_tokens"]
+    prompt += cached if cached > prompt else 0
+    prompt += audio if sent["total_tokens"] == prompt + completion + audio else 0
+    return sent | {"prompt_tokens": prompt, "total_tokens": prompt + completion}
+
+
 def openai_events(body: str) -> list[dict[str, Any]]:
     """The JSON of every event."""
     payloads = re.findall(r"^data: ?(.*?)$", body.replace("\r\n", "\n"), re.MULTILINE)
@@ -252,7 +265,10 @@ def said_openai(body: str, *, stream: bool) -> Said:
         told = Told(body)
         calls = [(told.calls[i]["name"], arguments(told.calls[i]["arguments"])) for i in sorted(told.calls)]
         finish = told.finish or ("tool_calls" if calls else "stop")  # one ends with [DONE] alone
-        return Said([Choice(told.content, told.thoughts, calls, finish)], openai_usage(told.usage))
+        return Said(
+            [Choice(told.content, told.thoughts, calls, finish)],
+            openai_usage(told.usage and contract_usage(told.usage)),
+        )
     answer = json.loads(body)
     choices = []
     for index, choice in enumerate(answer["choices"]):
@@ -261,7 +277,8 @@ def said_openai(body: str, *, stream: bool) -> Said:
         functions = [call["function"] for call in choice["message"].get("tool_calls") or []]
         calls = [(function["name"], arguments(function["arguments"])) for function in functions]
         choices.append(Choice(text or "", thoughts, calls, choice["finish_reason"]))
-    return Said(choices, openai_usage(answer.get("usage")))
+    usage = answer.get("usage")
+    return Said(choices, openai_usage(usage and contract_usage(usage)))
 
 
 def said_anthropic(body: str, *, stream: bool) -> Said:

@@ -20,7 +20,7 @@ from server.config.model import (
     Secret,
     Timeouts,
 )
-from server.config.yaml import ConfigError
+from server.config.problems import ConfigError
 from server.dialects.base import Dialect, Endpoint, Vendor
 from server.dialects.registry import DIALECTS
 from server.errors import LmchatError, Reason
@@ -55,8 +55,8 @@ def only(
     provider: ProviderSettings, model: str = "m", dialect: str = "", environ: Mapping[str, str] | None = None
 ) -> Endpoint:
     """The endpoint of a catalogue that has no other."""
-    made = config({"id": [settings(model, provider.key, dialect)]}, provider)
-    return Catalog(made, environ or {}).resolve("id").endpoints[0]
+    configured = config({"id": [settings(model, provider.key, dialect)]}, provider)
+    return Catalog(configured, environ or {}).resolve("id").endpoints[0]
 
 
 def not_found(catalog: Catalog, model: str) -> str:
@@ -84,7 +84,7 @@ RESOLVING = Catalog(
 
 
 @pytest.mark.parametrize(
-    ("asked", "id_", "upstream"),
+    ("requested", "id_", "upstream"),
     [
         ("openai/mini", "openai/mini", "mini-1"),
         ("fast", "openai/mini", "mini-1"),
@@ -97,8 +97,8 @@ RESOLVING = Catalog(
         ("one/whatever", "one/whatever", "fixed"),
     ],
 )
-def test_exact_ids_then_aliases_then_the_longest_prefix(asked: str, id_: str, upstream: str) -> None:
-    model = RESOLVING.resolve(asked)
+def test_exact_ids_then_aliases_then_the_longest_prefix(requested: str, id_: str, upstream: str) -> None:
+    model = RESOLVING.resolve(requested)
     (endpoint,) = model.endpoints
     assert (model.id, endpoint.public_model, endpoint.model) == (id_, id_, upstream)
 
@@ -133,7 +133,7 @@ def test_what_a_star_matches(star: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("requested", "message"),
     [
         ("openai/", 'There is no model "openai/". Did you mean openai/mini?'),
         ("opnai/mini", 'There is no model "opnai/mini". Did you mean openai/mini?'),
@@ -144,8 +144,8 @@ def test_what_a_star_matches(star: str) -> None:
         ("", 'There is no model "". GET /api/v1/models lists those there are.'),
     ],
 )
-def test_an_unknown_model(asked: str, message: str) -> None:
-    assert not_found(RESOLVING, asked).startswith(message[:-1])
+def test_an_unknown_model(requested: str, message: str) -> None:
+    assert not_found(RESOLVING, requested).startswith(message[:-1])
 
 
 def test_a_long_id_is_cut_in_the_message() -> None:
@@ -172,7 +172,7 @@ def test_endpoint_names() -> None:
     assert Catalog(config(models), {}).endpoint_names() == {"direct", "second", "openai"}
 
 
-def test_wildcards_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolved_wildcards_are_cached_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_CACHED_WILDCARDS", 4)
     catalog = Catalog(config({"openai/*": [settings("*")]}), {})
     first = catalog.resolve("openai/0")
@@ -234,7 +234,7 @@ def test_an_endpoint_has_what_was_configured() -> None:
         price=Price(input=1, output=2),
         drops=(VENDORS["groq"].drops - {"n"}) | {"seed"},
         features=found.features,
-        emulates=frozenset({"n"}),
+        emulates=frozenset({"n", "json_schema"}),
         extra_body=None,
         foreign_formats=frozenset({"anthropic", "bedrock", "gemini", "google"}),
         context_length=1000,
@@ -335,7 +335,7 @@ def test_claude_on_vertex_is_anthropic_with_googles_credentials() -> None:
     assert endpoint.extra_body == DIALECTS["anthropic"].extra_body
 
 
-def test_a_wildcards_dialect_follows_the_model_asked_for() -> None:
+def test_a_wildcards_dialect_follows_the_model() -> None:
     provider = ProviderSettings(key="vertex", type="vertex", project="p", location="global")
     catalog = Catalog(config({"vertex/*": [settings("*", "vertex")]}, provider), {})
     assert catalog.resolve("vertex/claude-haiku-4-5").endpoints[0].dialect == "anthropic"
@@ -480,7 +480,7 @@ def test_the_default_configuration_of_an_empty_environment() -> None:
 def test_the_default_configuration_takes_what_the_environment_has() -> None:
     environ = {
         "LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1:9/v1",
-        "LMCHAT_API_KEY": "door",
+        "LMCHAT_API_KEY": "caller-key",
         "GROQ_API_KEY": "g",
         "GOOGLE_API_KEY": "q",
         "OPENAI_API_KEY": "",
@@ -491,9 +491,9 @@ def test_the_default_configuration_takes_what_the_environment_has() -> None:
         "GOOGLE_CLOUD_LOCATION": "global",
         "AZURE_OPENAI_API_KEY": "a",
     }
-    made = default_config(environ)
-    assert made.keys == (Key(name="env", key=Secret("door")),)
-    catalog = Catalog(made, environ)
+    configured = default_config(environ)
+    assert configured.keys == (Key(name="env", key=Secret("caller-key")),)
+    catalog = Catalog(configured, environ)
     assert {model.id for model in catalog.models()} == {
         "local/smollm2",
         "groq/*",
@@ -502,15 +502,15 @@ def test_the_default_configuration_takes_what_the_environment_has() -> None:
         "vertex/*",
     }
     assert catalog.default_model == "local/smollm2"
-    assert made.providers["groq"].api_key == Secret("g")
-    assert made.providers["gemini"].api_key == Secret("q")
+    assert configured.providers["groq"].api_key == Secret("g")
+    assert configured.providers["gemini"].api_key == Secret("q")
     for key, credentials in (("bedrock", {}), ("vertex", {"adc": True})):
-        assert (made.providers[key].api_key, made.providers[key].credentials) == (None, credentials)
+        assert (configured.providers[key].api_key, configured.providers[key].credentials) == (None, credentials)
     (local,) = catalog.resolve("local/smollm2").endpoints
     assert (local.name, local.model, local.base_url) == ("local", "smollm2", "http://127.0.0.1:9/v1")
     (groq,) = catalog.resolve("groq/llama-3.3-70b-versatile").endpoints
     assert (groq.name, groq.model) == ("groq", "llama-3.3-70b-versatile")
-    assert "door" not in repr(made)
+    assert "caller-key" not in repr(configured)
 
 
 @pytest.mark.parametrize("vendor", [v for v in VENDORS.values() if v.env], ids=lambda vendor: vendor.type)

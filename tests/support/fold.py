@@ -1,8 +1,8 @@
 """A stream's chunks put together as clients do, and what the contract promises of every stream checked on the way.
 
-The promises: all chunks have one id, time and model; a choice's first chunk has the role, and no other has; a
-choice has exactly one finish_reason and nothing after it; a tool call has its id on its first piece only, its name
-once, and calls are numbered without gaps; usage comes once, last, on a chunk without choices.
+The promises: chunks have one model, and one id and time once these are known; a choice's first chunk has the role,
+and no other has; a choice has exactly one finish_reason and nothing after it; a tool call has its id on its first
+piece only, its name once, and calls are numbered without gaps; usage comes once, last, on a chunk without choices.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ def fold(chunks: Iterable[Json]) -> Json:
     choices: dict[int, Json] = {}
     for chunk in chunks:
         assert "usage" not in whole, "something follows the usage"
-        head = {"id": chunk["id"], "created": chunk["created"], "model": chunk["model"] or whole.get("model", "")}
-        whole = whole or {"object": "chat.completion", **head, "choices": []}
-        assert whole | head == whole, "id, time or model changed"
+        whole = whole or {"object": "chat.completion", "id": "", "created": 0, "model": "", "choices": []}
+        for name in ("id", "created"):
+            assert not whole[name] or chunk[name] == whole[name], f"{name} changed"
+        assert not (whole["model"] and chunk["model"]) or chunk["model"] == whole["model"], "model changed"
+        whole |= {name: chunk[name] or whole[name] for name in ("id", "created", "model")}
         if chunk.get("usage") is not None:
             assert not chunk["choices"], "usage beside choices"
             whole["usage"] = chunk["usage"]

@@ -14,8 +14,11 @@ from google.api.httpbody_pb2 import HttpBody
 from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2_grpc, operations_service_pb2_grpc, rest_pb2_grpc
 
 from server.config.load import load
+from server.dialects.base import Dialect, Vendor
+from server.dialects.registry import DIALECTS
 from server.routing.catalog import Catalog
 from server.routing.shared_stats import SharedStats
+from server.vendors.registry import PLAIN, VENDORS
 from server.wire.transport import Transport
 from server.worker.app import Worker
 
@@ -86,12 +89,17 @@ async def gateway(
     configuration: str,
     environ: Mapping[str, str] | None = None,
     shared_stats: SharedStats | None = None,
+    *,
+    dialects: Mapping[str, Dialect] = DIALECTS,
+    vendors: Mapping[str, Vendor] = VENDORS,
+    plain: Mapping[str, Vendor] = PLAIN,
 ) -> AsyncIterator[Gateway]:
-    """A worker for a configuration in YAML; the key KEY is added to it. `shared_stats`: see Worker."""
+    """A worker for a configuration in YAML; the key KEY is added to it. For the rest see Worker and Catalog."""
     file = tmp_path / "lmchat.yaml"
     file.write_text(f"auth: {{keys: [{{name: test, key: {KEY}}}]}}\n{configuration}")
     config = load(file, environ or {})
-    worker = Worker(config, Catalog(config, environ or {}), Transport(), shared_stats=shared_stats)
+    catalog = Catalog(config, environ or {}, dialects, vendors, plain)
+    worker = Worker(config, catalog, Transport(), shared_stats=shared_stats, dialects=dialects)
     address = await worker.start("127.0.0.1:0")
     async with grpc.aio.insecure_channel(address) as channel:
         try:

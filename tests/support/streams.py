@@ -9,23 +9,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-#: One event's data: an object, or text that is no JSON (`[DONE]`).
-Event = dict[str, Any] | str
+#: One event's data: an object, or text as it is (`[DONE]`, or what is no JSON).
+Event = dict[str, Any] | str | bytes
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _data(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
 
 
 def openai(event: Event) -> bytes:
     """`data:` and an empty line."""
-    return f"data: {event if isinstance(event, str) else _json(event)}\n\n".encode()
+    return b"data: %b\n\n" % _data(event)
 
 
 def anthropic(event: Event) -> bytes:
     """The event's type has a line of its own."""
-    kind = "" if isinstance(event, str) else f"event: {event['type']}\n"
-    return kind.encode() + openai(event)
+    return (f"event: {event['type']}\n".encode() if isinstance(event, dict) else b"") + openai(event)
 
 
 def gemini(event: Event) -> bytes:
@@ -34,7 +35,7 @@ def gemini(event: Event) -> bytes:
 
 
 def bedrock(event: Event) -> bytes:
-    """`{"<event type>": payload}`, or `{"exception": {"<its name>": payload}}`, as a frame."""
+    """A frame of `{"<event type>": payload}` or `{"exception": {"<name>": payload}}`; payloads may be bytes."""
     assert isinstance(event, dict)
     [(kind, payload)] = event.items()
     if kind != "exception":
@@ -46,13 +47,13 @@ def bedrock(event: Event) -> bytes:
 def frame_of_event(kind: str, payload: Any) -> bytes:
     """A frame of ConverseStream."""
     headers = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
-    return frame(headers, _json(payload).encode())
+    return frame(headers, _data(payload))
 
 
 def frame_of_exception(kind: str, payload: Any) -> bytes:
     """A frame that says that the stream failed."""
     headers = {":exception-type": kind, ":content-type": "application/json", ":message-type": "exception"}
-    return frame(headers, _json(payload).encode())
+    return frame(headers, _data(payload))
 
 
 def frame(headers: dict[str, str], payload: bytes) -> bytes:

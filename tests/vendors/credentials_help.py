@@ -68,10 +68,10 @@ def make(
     )
 
 
-async def refused(made: Authenticator) -> ProviderError:
+async def refused(auth: Authenticator) -> ProviderError:
     """The error of a call without valid credentials."""
     with pytest.raises(ProviderError) as raised:
-        await made.headers(REQUEST)
+        await auth.headers(REQUEST)
     error = raised.value
     assert (error.reason, error.http_status) == (Reason.UPSTREAM_AUTHENTICATION, None)
     assert (error.fall_over, error.retry_here) == (True, False)

@@ -11,7 +11,7 @@ import pytest
 
 from server.config.load import load
 from server.config.model import ProviderSettings, Secret
-from server.config.yaml import ConfigError
+from server.config.problems import ConfigError
 from server.errors import ProviderError
 from server.vendors.credentials import lease as credentials_lease
 from server.vendors.credentials.lease import (
@@ -20,7 +20,7 @@ from server.vendors.credentials.lease import (
     REREAD_INTERVAL,
     RETRY_INTERVAL,
     Lease,
-    Leased,
+    LeaseCache,
     LeasedHeaders,
     NoCredentials,
     summarize,
@@ -53,9 +53,9 @@ SECRET = "the-secret-itself"
     ],
 )
 async def test_what_never_ends(settings: ProviderSettings, headers: dict[str, str]) -> None:
-    made = make(settings)
-    assert await made.headers(REQUEST) == headers
-    assert repr(made) == f"StaticHeaders({', '.join(headers)})"
+    auth = make(settings)
+    assert await auth.headers(REQUEST) == headers
+    assert repr(auth) == f"StaticHeaders({', '.join(headers)})"
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,13 @@ async def test_another_dialect_has_its_vendors_credentials(type_: str, dialect: 
 @pytest.mark.parametrize(
     ("settings", "kind"),
     [
-        (provider("vertex"), "LeasedHeaders(Leased(my-vertex))"),
-        (provider("vertex", adc=True, base_url="http://127.0.0.1:9"), "LeasedHeaders(Leased(my-vertex))"),
-        (provider("vertex", service_account_file="/run/sa.json"), "LeasedHeaders(Leased(my-vertex))"),
-        (provider("azure", tenant_id="t", client_id="c", client_secret=SECRET), "LeasedHeaders(Leased(my-azure))"),
+        (provider("vertex"), "LeasedHeaders(LeaseCache(my-vertex))"),
+        (provider("vertex", adc=True, base_url="http://127.0.0.1:9"), "LeasedHeaders(LeaseCache(my-vertex))"),
+        (provider("vertex", service_account_file="/run/sa.json"), "LeasedHeaders(LeaseCache(my-vertex))"),
+        (
+            provider("azure", tenant_id="t", client_id="c", client_secret=SECRET),
+            "LeasedHeaders(LeaseCache(my-azure))",
+        ),
         (provider("bedrock"), "BedrockAuthenticator(us-east-1)"),
         (provider("bedrock", profile="dev"), "BedrockAuthenticator(us-east-1)"),
         (
@@ -180,8 +183,8 @@ def source(clock: Clock) -> Source:
 
 
 @pytest.fixture
-def leased(source: Source, clock: Clock) -> Leased[str]:
-    return Leased("mine", source, clock)
+def leased(source: Source, clock: Clock) -> LeaseCache[str]:
+    return LeaseCache("mine", source, clock)
 
 
 async def settle() -> None:
@@ -190,11 +193,11 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def failed(leased: Leased[Any]) -> ProviderError:
+async def failed(leased: LeaseCache[Any]) -> ProviderError:
     return await refused(LeasedHeaders(leased))
 
 
-async def test_one_renewal_for_a_hundred_calls(leased: Leased[str], source: Source, clock: Clock) -> None:
+async def test_one_renewal_for_a_hundred_calls(leased: LeaseCache[str], source: Source, clock: Clock) -> None:
     for round_ in (1, 2):
         source.gate.clear()
         calls = [asyncio.create_task(leased.get()) for _ in range(100)]
@@ -206,7 +209,7 @@ async def test_one_renewal_for_a_hundred_calls(leased: Leased[str], source: Sour
         clock.now += 3600  # to the very end
 
 
-async def test_a_failed_renewal_fails_each_of_its_hundred_calls(leased: Leased[str], source: Source) -> None:
+async def test_a_failed_renewal_fails_each_of_its_hundred_calls(leased: LeaseCache[str], source: Source) -> None:
     source.gate.clear()
     source.outcome = NoCredentials("not today")
     calls = [asyncio.create_task(leased.get()) for _ in range(100)]
@@ -218,7 +221,7 @@ async def test_a_failed_renewal_fails_each_of_its_hundred_calls(leased: Leased[s
     assert {getattr(error, "raw", "") for error in errors} == {"not today"}
 
 
-async def test_renewed_ahead_and_without_waiting(leased: Leased[str], source: Source, clock: Clock) -> None:
+async def test_renewed_ahead_and_without_waiting(leased: LeaseCache[str], source: Source, clock: Clock) -> None:
     assert await leased.get() == f"{SECRET}-1"
     clock.now = START + 3600 - RENEWAL_MARGIN - 1
     assert await leased.get() == f"{SECRET}-1"
@@ -236,7 +239,7 @@ async def test_renewed_ahead_and_without_waiting(leased: Leased[str], source: So
 
 
 async def test_a_failed_renewal_leaves_what_is_held_until_it_ends(
-    leased: Leased[str], source: Source, clock: Clock, caplog: pytest.LogCaptureFixture
+    leased: LeaseCache[str], source: Source, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     await leased.get()
     source.outcome = OSError(2, "No such file", "/run/sa.json")
@@ -257,7 +260,7 @@ async def test_a_failed_renewal_leaves_what_is_held_until_it_ends(
     assert error.raw == "FileNotFoundError: [Errno 2] No such file: '/run/sa.json'"
     assert (
         caplog.messages[0]
-        == f"provider mine: no new credentials, those held are used while they last: {error.raw}"
+        == f"provider mine: no new credentials, the current ones are used until they expire: {error.raw}"
     )
     assert caplog.messages[-1] == f"provider mine: no new credentials, calls fail: {error.raw}"
     calls = source.calls
@@ -269,7 +272,7 @@ async def test_a_failed_renewal_leaves_what_is_held_until_it_ends(
 
 
 async def test_what_ends_between_two_renewals_is_renewed_at_its_end(
-    leased: Leased[str], source: Source, clock: Clock
+    leased: LeaseCache[str], source: Source, clock: Clock
 ) -> None:
     await leased.get()
     source.outcome = NoCredentials("not today")
@@ -281,7 +284,9 @@ async def test_what_ends_between_two_renewals_is_renewed_at_its_end(
     assert (await leased.get(), source.calls) == (f"{SECRET}-3", 3)
 
 
-async def test_a_caller_who_leaves_does_not_take_the_renewal_along(leased: Leased[str], source: Source) -> None:
+async def test_a_caller_who_leaves_does_not_take_the_renewal_along(
+    leased: LeaseCache[str], source: Source
+) -> None:
     source.gate.clear()
     first, second = asyncio.create_task(leased.get()), asyncio.create_task(leased.get())
     await settle()
@@ -294,7 +299,7 @@ async def test_a_caller_who_leaves_does_not_take_the_renewal_along(leased: Lease
 
 
 async def test_a_renewal_that_takes_too_long_goes_on(
-    leased: Leased[str], source: Source, monkeypatch: pytest.MonkeyPatch
+    leased: LeaseCache[str], source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(credentials_lease, "WAIT_TIMEOUT", 0)
     source.gate.clear()
@@ -307,13 +312,15 @@ async def test_a_renewal_that_takes_too_long_goes_on(
 
 
 @pytest.mark.parametrize("length", [0.0, -5.0])
-async def test_credentials_that_come_expired_are_none(leased: Leased[str], source: Source, length: float) -> None:
+async def test_credentials_that_come_expired_are_none(
+    leased: LeaseCache[str], source: Source, length: float
+) -> None:
     source.outcome = length
-    assert (await failed(leased)).raw.startswith("those that came have expired already")
+    assert (await failed(leased)).raw.startswith("the new ones have already expired")
 
 
 async def test_short_leases_are_not_renewed_at_every_call(
-    leased: Leased[str], source: Source, clock: Clock
+    leased: LeaseCache[str], source: Source, clock: Clock
 ) -> None:
     source.outcome = 60.0
     await leased.get()
@@ -325,7 +332,7 @@ async def test_short_leases_are_not_renewed_at_every_call(
 
 
 async def test_credentials_without_an_end_are_read_again(
-    leased: Leased[str], source: Source, clock: Clock
+    leased: LeaseCache[str], source: Source, clock: Clock
 ) -> None:
     source.outcome = None
     await leased.get()
@@ -360,7 +367,7 @@ def test_errors_for_logs(error: Exception, line: str) -> None:
 
 
 async def test_nothing_shows_the_secret(
-    leased: Leased[str], source: Source, clock: Clock, caplog: pytest.LogCaptureFixture
+    leased: LeaseCache[str], source: Source, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     shown = [repr(leased), repr(StaticHeaders({"x": SECRET})), repr(Lease(SECRET, 1.0)), repr(Lease(SECRET, None))]

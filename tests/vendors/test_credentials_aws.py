@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from botocore.credentials import ReadOnlyCredentials
 from server.dialects.base import Authenticator, HttpRequest
 from server.vendors.credentials import aws as credentials_aws
 from server.vendors.credentials.aws import BedrockAuthenticator, fetch, sign
-from server.vendors.credentials.lease import RENEWAL_MARGIN, REREAD_INTERVAL, RETRY_INTERVAL, Lease, Leased
+from server.vendors.credentials.lease import RENEWAL_MARGIN, REREAD_INTERVAL, RETRY_INTERVAL, Lease, LeaseCache
 from server.wire.transport import Transport
 from tests.vendors.credentials_help import (
     REQUEST,
@@ -211,10 +212,10 @@ async def test_what_arrives_is_what_was_signed(model: str, size: int) -> None:
 
 async def test_the_time_is_the_clocks() -> None:
     clock = Clock(THEN)
-    made = make(provider("bedrock", access_key_id=ID, secret_access_key=SECRET), clock=clock)
-    first = await made.headers(REQUEST)
+    auth = make(provider("bedrock", access_key_id=ID, secret_access_key=SECRET), clock=clock)
+    first = await auth.headers(REQUEST)
     clock.now += 1
-    second = await made.headers(REQUEST)
+    second = await auth.headers(REQUEST)
     assert (first["x-amz-date"], second["x-amz-date"]) == ("20150830T123600Z", "20150830T123601Z")
     assert first["authorization"] != second["authorization"]
 
@@ -276,9 +277,9 @@ def clock() -> Clock:
     return Clock()
 
 
-async def used(made: Authenticator) -> tuple[str, str]:
+async def used(auth: Authenticator) -> tuple[str, str]:
     """The id and session token that sign a call."""
-    headers = await made.headers(REQUEST)
+    headers = await auth.headers(REQUEST)
     id_ = headers["authorization"].partition("Credential=")[2].partition("/")[0]
     host = urlsplit(REQUEST.url).netloc
     secret = ROLE_SECRET if id_.startswith(ROLE_ID) else SECRET
@@ -289,13 +290,13 @@ async def used(made: Authenticator) -> tuple[str, str]:
 async def test_keys_in_the_environment(here: AWS, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ID)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    made = make(provider("bedrock"), clock=clock)
-    assert await used(made) == (ID, "")
+    auth = make(provider("bedrock"), clock=clock)
+    assert await used(auth) == (ID, "")
     monkeypatch.setenv("AWS_SESSION_TOKEN", SESSION)
     clock.now += REREAD_INTERVAL
-    await used(made)
-    await renewed(made)
-    assert await used(made) == (ID, SESSION)
+    await used(auth)
+    await renewed(auth)
+    assert await used(auth) == (ID, SESSION)
 
 
 async def test_a_bearer_token_in_the_environment_comes_first(
@@ -304,8 +305,8 @@ async def test_a_bearer_token_in_the_environment_comes_first(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ID)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "bedrock-api-key-x")
-    made = make(provider("bedrock"), clock=clock)
-    assert await made.headers(REQUEST) == {"authorization": "Bearer bedrock-api-key-x"}
+    auth = make(provider("bedrock"), clock=clock)
+    assert await auth.headers(REQUEST) == {"authorization": "Bearer bedrock-api-key-x"}
     explicit = make(provider("bedrock", access_key_id=ID, secret_access_key=SECRET), clock=clock)
     assert await used(explicit) == (ID, "")
 
@@ -318,8 +319,8 @@ def write_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config").write_text(
         f"[profile role]\nrole_arn = {ROLE}\nsource_profile = plain\n"
         f"[profile mfa]\nrole_arn = {ROLE}\nsource_profile = plain\nmfa_serial = arn:aws:iam::1:mfa/me\n"
-        f"[profile process]\ncredential_process = cat {process}\n"
-        f"[profile broken]\ncredential_process = {sys.executable} -c 'raise SystemExit(3)'\n"
+        f"[profile process]\ncredential_process = cat {shlex.quote(str(process))}\n"
+        f"[profile broken]\ncredential_process = {shlex.quote(sys.executable)} -c 'raise SystemExit(3)'\n"
     )
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
@@ -344,11 +345,11 @@ async def test_profiles(
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
         monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "another")
-        made = make(provider("bedrock", profile=profile), clock=clock)
+        auth = make(provider("bedrock", profile=profile), clock=clock)
     else:
         monkeypatch.setenv("AWS_PROFILE", profile)
-        made = make(provider("bedrock"), clock=clock)
-    assert await used(made) == keys
+        auth = make(provider("bedrock"), clock=clock)
+    assert await used(auth) == keys
     if profile == "role":
         (request,) = here.seen
         assert (request.form["Action"], request.form["RoleArn"]) == ("AssumeRole", ROLE)
@@ -381,9 +382,9 @@ def instance(here: AWS, monkeypatch: pytest.MonkeyPatch) -> AWS:
 
 
 async def test_an_instances_role(instance: AWS, clock: Clock) -> None:
-    made = make(provider("bedrock"), clock=clock)
+    auth = make(provider("bedrock"), clock=clock)
     assert not instance.seen
-    answers = await asyncio.gather(*(used(made) for _ in range(100)))
+    answers = await asyncio.gather(*(used(auth) for _ in range(100)))
     assert answers == [(f"{ROLE_ID}1", SESSION)] * 100
     assert instance.given == 1
     assert instance.seen[-1].headers["x-aws-ec2-metadata-token"] == "imds-token"
@@ -392,30 +393,30 @@ async def test_an_instances_role(instance: AWS, clock: Clock) -> None:
 # For how long
 
 
-async def renewed(made: Authenticator) -> None:
+async def renewed(auth: Authenticator) -> None:
     """Wait for the renewal under way, in its thread."""
-    assert isinstance(made, BedrockAuthenticator)
-    leased = made._keys.__self__  # type: ignore[attr-defined]
-    assert isinstance(leased, Leased)
-    if leased._task:
-        await asyncio.wait((leased._task,))
+    assert isinstance(auth, BedrockAuthenticator)
+    leased = auth._keys.__self__  # type: ignore[attr-defined]
+    assert isinstance(leased, LeaseCache)
+    if leased._renewal:
+        await asyncio.wait((leased._renewal,))
 
 
 async def test_renewed_ahead_of_the_end_and_kept_until_it(instance: AWS, clock: Clock) -> None:
-    made = make(provider("bedrock"), clock=clock)
-    await used(made)
+    auth = make(provider("bedrock"), clock=clock)
+    await used(auth)
     clock.now = START + 3600 - RENEWAL_MARGIN
     instance.fails = 500, "down"
-    assert await used(made) == (f"{ROLE_ID}1", SESSION)
-    await renewed(made)
+    assert await used(auth) == (f"{ROLE_ID}1", SESSION)
+    await renewed(auth)
     clock.now = START + 3599
-    assert await used(made) == (f"{ROLE_ID}1", SESSION)
-    await renewed(made)
+    assert await used(auth) == (f"{ROLE_ID}1", SESSION)
+    await renewed(auth)
     clock.now = START + 3600
-    assert (await refused(made)).raw.startswith("AWS's usual chain has none")
+    assert (await refused(auth)).raw.startswith("AWS's usual chain has none")
     instance.fails = None  # and what comes now names the same end
     clock.now += RETRY_INTERVAL
-    assert (await refused(made)).raw.startswith("those that came have expired already")
+    assert (await refused(auth)).raw.startswith("the new ones have already expired")
 
 
 async def test_what_goes_wrong(here: AWS, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,8 +424,11 @@ async def test_what_goes_wrong(here: AWS, clock: Clock, tmp_path: Path, monkeypa
     assert error.raw == "AWS's usual chain has none: no variables, profile, web identity or instance role"
     write_profiles(tmp_path, monkeypatch)
     for profile, raw in (
-        ("nobody", "ProfileNotFound: The config profile (nobody) could not be found"),
-        ("mfa", "the profile's role wants a code from a device (mfa_serial), and nobody is there to type it"),
+        ("no-such-profile", "ProfileNotFound: The config profile (no-such-profile) could not be found"),
+        (
+            "mfa",
+            "the profile's role requires a code from a device (mfa_serial); use a role or a profile without one",
+        ),
         ("broken", "CredentialRetrievalError: Error when retrieving credentials from custom-process:"),
     ):
         assert (await refused(make(provider("bedrock", profile=profile), clock=clock))).raw == raw
@@ -443,18 +447,18 @@ async def test_nothing_shows_the_secrets(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     write_profiles(tmp_path, monkeypatch)
-    made = make(provider("bedrock", profile="role"), clock=clock)
+    auth = make(provider("bedrock", profile="role"), clock=clock)
     explicit = make(
         provider("bedrock", access_key_id=ID, secret_access_key=SECRET, session_token=SESSION), clock=clock
     )
-    await used(made)
+    await used(auth)
     await used(explicit)
     lease: Lease[credentials_aws.Keys] = fetch("plain", "us-east-1")
     clock.now += 3600
     here.fails = 403, "<ErrorResponse><Error><Code>ExpiredToken</Code></Error></ErrorResponse>"
-    error = await refused(made)
+    error = await refused(auth)
     logged = [str(record.__dict__) for record in caplog.records]
     assert any("urllib3" in line for line in logged)
-    shown = " ".join((repr(made), repr(explicit), repr(lease), repr(error), error.raw, caplog.text, *logged))
+    shown = " ".join((repr(auth), repr(explicit), repr(lease), repr(error), error.raw, caplog.text, *logged))
     for secret in (SECRET, ROLE_SECRET, SESSION):
         assert secret not in shown

@@ -47,15 +47,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def made(entra: Entra, clock: Clock) -> Authenticator:
+def auth(entra: Entra, clock: Clock) -> Authenticator:
     settings = provider("azure", tenant_id="contoso/x", client_id="app", client_secret=SECRET)
     return make(settings, handler=entra, clock=clock)
 
 
-async def test_the_request_and_the_token(made: Authenticator, entra: Entra) -> None:
+async def test_the_request_and_the_token(auth: Authenticator, entra: Entra) -> None:
     assert not entra.seen  # nothing before the first call
     for _ in range(3):
-        assert await made.headers(REQUEST) == {"authorization": f"Bearer {TOKEN}-1"}
+        assert await auth.headers(REQUEST) == {"authorization": f"Bearer {TOKEN}-1"}
     (request,) = entra.seen
     assert (request.method, str(request.url)) == (
         "POST",
@@ -71,18 +71,18 @@ async def test_the_request_and_the_token(made: Authenticator, entra: Entra) -> N
 
 
 @pytest.mark.parametrize("lifetime", [3599, "3599", 3599.0])
-async def test_renewed_ahead_of_its_end(made: Authenticator, entra: Entra, clock: Clock, lifetime: object) -> None:
+async def test_renewed_ahead_of_its_end(auth: Authenticator, entra: Entra, clock: Clock, lifetime: object) -> None:
     entra.answer["expires_in"] = lifetime
-    await made.headers(REQUEST)
+    await auth.headers(REQUEST)
     entra.answer = {**entra.answer, "access_token": f"{TOKEN}-2"}
     clock.now = START + 3599 - RENEWAL_MARGIN - 1
-    await made.headers(REQUEST)
+    await auth.headers(REQUEST)
     assert len(entra.seen) == 1
     clock.now += 1
-    assert await made.headers(REQUEST) == {"authorization": f"Bearer {TOKEN}-1"}
+    assert await auth.headers(REQUEST) == {"authorization": f"Bearer {TOKEN}-1"}
     for _ in range(3):
         await settle()
-    assert await made.headers(REQUEST) == {"authorization": f"Bearer {TOKEN}-2"}
+    assert await auth.headers(REQUEST) == {"authorization": f"Bearer {TOKEN}-2"}
     assert len(entra.seen) == 2
 
 
@@ -97,38 +97,46 @@ async def test_renewed_ahead_of_its_end(made: Authenticator, entra: Entra, clock
         (400, {"error": "invalid_request"}, "Entra ID answered 400, invalid_request:"),
         (503, b"<html>down</html>", "Entra ID answered 503, no reason given:"),
         (302, b"", "Entra ID answered 302, no reason given:"),
-        (200, b"<html>portal</html>", "Entra ID's answer has no access_token and expires_in"),
-        (200, b"\xff", "Entra ID's answer has no access_token and expires_in"),
-        (200, ["x"], "Entra ID's answer has no access_token and expires_in"),
-        (200, {"access_token": TOKEN}, "Entra ID's answer has no access_token and expires_in"),
-        (200, {"access_token": TOKEN, "expires_in": None}, "Entra ID's answer has no access_token and expires_in"),
-        (200, {"access_token": TOKEN, "expires_in": "x"}, "Entra ID's answer has no access_token and expires_in"),
+        (200, b"<html>portal</html>", "Entra ID's response has no access_token and expires_in"),
+        (200, b"\xff", "Entra ID's response has no access_token and expires_in"),
+        (200, ["x"], "Entra ID's response has no access_token and expires_in"),
+        (200, {"access_token": TOKEN}, "Entra ID's response has no access_token and expires_in"),
+        (
+            200,
+            {"access_token": TOKEN, "expires_in": None},
+            "Entra ID's response has no access_token and expires_in",
+        ),
+        (
+            200,
+            {"access_token": TOKEN, "expires_in": "x"},
+            "Entra ID's response has no access_token and expires_in",
+        ),
     ],
 )
-async def test_failures(made: Authenticator, entra: Entra, status: int, answer: Any, raw: str) -> None:
+async def test_failures(auth: Authenticator, entra: Entra, status: int, answer: Any, raw: str) -> None:
     entra.status, entra.answer = status, answer
-    assert (await refused(made)).raw == raw
+    assert (await refused(auth)).raw == raw
 
 
-async def test_it_recovers(made: Authenticator, entra: Entra, clock: Clock) -> None:
+async def test_it_recovers(auth: Authenticator, entra: Entra, clock: Clock) -> None:
     entra.broken = httpx.ConnectError("no route")
-    assert (await refused(made)).raw == "ConnectError: no route"
-    await refused(made)
+    assert (await refused(auth)).raw == "ConnectError: no route"
+    await refused(auth)
     assert len(entra.seen) == 1
     entra.broken = None
     clock.now += RETRY_INTERVAL
-    assert await made.headers(REQUEST) == {"authorization": f"Bearer {TOKEN}-1"}
+    assert await auth.headers(REQUEST) == {"authorization": f"Bearer {TOKEN}-1"}
 
 
 async def test_nothing_shows_the_secrets(
-    made: Authenticator, entra: Entra, clock: Clock, caplog: pytest.LogCaptureFixture
+    auth: Authenticator, entra: Entra, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    await made.headers(REQUEST)
+    await auth.headers(REQUEST)
     clock.now += 3600
     entra.status, entra.answer = 401, {"error": "invalid_client", "error_description": SECRET}
-    error = await refused(made)
-    shown = f"{made!r} {error!r} {error} {error.raw} {caplog.text}"
+    error = await refused(auth)
+    shown = f"{auth!r} {error!r} {error} {error.raw} {caplog.text}"
     assert SECRET not in shown
     assert TOKEN not in shown
     assert "no new credentials" in shown

@@ -21,7 +21,7 @@ from google.auth import _helpers
 from google.oauth2 import credentials as authorized_user
 
 from server.dialects.base import Authenticator
-from server.vendors.credentials.lease import RENEWAL_MARGIN, RETRY_INTERVAL, Leased
+from server.vendors.credentials.lease import RENEWAL_MARGIN, RETRY_INTERVAL, LeaseCache
 from server.vendors.registry import PLAIN, VENDORS
 from tests.vendors.credentials_help import REQUEST, Clock, Loopback, Reply, Seen, loopback, make, provider, refused
 
@@ -127,25 +127,25 @@ def bearer(number: int) -> dict[str, str]:
     return {"authorization": f"Bearer {TOKEN}-{number}"}
 
 
-async def renewed(made: Authenticator) -> None:
+async def renewed(auth: Authenticator) -> None:
     """Wait for the renewal under way, in its thread."""
-    leased: Leased[Any] = made._leased  # type: ignore[attr-defined]
-    if leased._task:
-        await asyncio.wait((leased._task,))
+    leased: LeaseCache[Any] = auth._cache  # type: ignore[attr-defined]
+    if leased._renewal:
+        await asyncio.wait((leased._renewal,))
 
 
 # Where they come from
 
 
 async def test_a_service_accounts_file(here: Google, key_file: Path, clock: Clock) -> None:
-    made = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
+    auth = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
     assert not here.seen
     for _ in range(3):
-        assert await made.headers(REQUEST) == bearer(1)
+        assert await auth.headers(REQUEST) == bearer(1)
     (request,) = here.seen
     assert (request.method, request.path, request.form["grant_type"]) == ("POST", "/token", JWT)
-    said = claims(request.form["assertion"])
-    assert (said["iss"], said["scope"]) == ("sa@a-project.iam.gserviceaccount.com", SCOPE)
+    claimed = claims(request.form["assertion"])
+    assert (claimed["iss"], claimed["scope"]) == ("sa@a-project.iam.gserviceaccount.com", SCOPE)
 
 
 @pytest.mark.parametrize("explicit", [True, False])
@@ -166,8 +166,8 @@ async def test_the_default_may_be_a_user(
     info = {"type": "authorized_user", "client_id": "id", "client_secret": "s", "refresh_token": "r"}
     file = write(tmp_path / "user.json", **info, **({"quota_project_id": quota} if quota else {}))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
-    made = make(provider("vertex", adc=True), clock=clock)
-    assert await made.headers(REQUEST) == bearer(1) | ({"x-goog-user-project": quota} if quota else {})
+    auth = make(provider("vertex", adc=True), clock=clock)
+    assert await auth.headers(REQUEST) == bearer(1) | ({"x-goog-user-project": quota} if quota else {})
     form = here.seen[0].form
     assert (form["grant_type"], form["refresh_token"]) == ("refresh_token", "r")
 
@@ -177,8 +177,8 @@ async def test_the_quota_project_may_come_from_the_environment(
 ) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
     monkeypatch.setenv("GOOGLE_CLOUD_QUOTA_PROJECT", "payer")
-    made = make(provider("vertex", adc=True), clock=clock)
-    assert await made.headers(REQUEST) == bearer(1) | {"x-goog-user-project": "payer"}
+    auth = make(provider("vertex", adc=True), clock=clock)
+    assert await auth.headers(REQUEST) == bearer(1) | {"x-goog-user-project": "payer"}
 
 
 async def test_the_default_may_be_a_workload_identity(
@@ -195,18 +195,18 @@ async def test_the_default_may_be_a_workload_identity(
         credential_source={"file": str(tmp_path / "oidc")},
     )
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
-    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "a-project")  # or the resource manager is asked for it
-    made = make(provider("vertex", adc=True), clock=clock)
-    assert await made.headers(REQUEST) == bearer(1)
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "a-project")  # or the resource manager is called for it
+    auth = make(provider("vertex", adc=True), clock=clock)
+    assert await auth.headers(REQUEST) == bearer(1)
     (request,) = here.seen
     assert (request.path, request.form["subject_token"]) == ("/sts", "the-oidc-token")
     assert (request.form["audience"], request.form["scope"]) == (audience, SCOPE)
 
 
 async def test_the_default_may_be_the_metadata_server(here: Google, clock: Clock) -> None:
-    made = make(provider("vertex", adc=True), clock=clock)
+    auth = make(provider("vertex", adc=True), clock=clock)
     for _ in range(3):
-        assert await made.headers(REQUEST) == bearer(1)
+        assert await auth.headers(REQUEST) == bearer(1)
     assert all(request.headers["metadata-flavor"] == "Google" for request in here.seen)
     (token,) = (request.path for request in here.seen if "/token" in request.path)
     path, _, query = token.partition("?")
@@ -216,16 +216,16 @@ async def test_the_default_may_be_the_metadata_server(here: Google, clock: Clock
 
 async def test_claude_on_vertex_has_the_same(here: Google, key_file: Path, clock: Clock) -> None:
     vendor = VENDORS["vertex"].in_dialect(PLAIN["anthropic"])
-    made = make(provider("vertex", service_account_file=str(key_file)), vendor=vendor, clock=clock)
-    assert await made.headers(REQUEST) == bearer(1)
+    auth = make(provider("vertex", service_account_file=str(key_file)), vendor=vendor, clock=clock)
+    assert await auth.headers(REQUEST) == bearer(1)
 
 
 # For how long
 
 
 async def test_one_token_for_a_hundred_calls(here: Google, key_file: Path, clock: Clock) -> None:
-    made = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
-    answers = await asyncio.gather(*(made.headers(REQUEST) for _ in range(100)))
+    auth = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
+    answers = await asyncio.gather(*(auth.headers(REQUEST) for _ in range(100)))
     assert answers == [bearer(1)] * 100
     assert here.tokens == 1
 
@@ -233,28 +233,28 @@ async def test_one_token_for_a_hundred_calls(here: Google, key_file: Path, clock
 async def test_renewed_ahead_of_its_end(
     here: Google, key_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
-    await made.headers(REQUEST)
+    auth = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
+    await auth.headers(REQUEST)
     clock.now += 3599 - RENEWAL_MARGIN - 1
-    await made.headers(REQUEST)
+    await auth.headers(REQUEST)
     assert here.tokens == 1
     clock.now += 1
     monkeypatch.setattr(_helpers, "utcnow", lambda: NOW + timedelta(seconds=3599 - RENEWAL_MARGIN))
-    assert await made.headers(REQUEST) == bearer(1)
-    await renewed(made)
-    assert await made.headers(REQUEST) == bearer(2)
+    assert await auth.headers(REQUEST) == bearer(1)
+    await renewed(auth)
+    assert await auth.headers(REQUEST) == bearer(2)
 
 
 async def test_a_failure_leaves_the_old_token_until_it_ends(here: Google, key_file: Path, clock: Clock) -> None:
-    made = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
-    await made.headers(REQUEST)
+    auth = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
+    await auth.headers(REQUEST)
     here.fails = 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
     clock.now += 3598
-    assert await made.headers(REQUEST) == bearer(1)
-    await renewed(made)
-    assert await made.headers(REQUEST) == bearer(1)
+    assert await auth.headers(REQUEST) == bearer(1)
+    await renewed(auth)
+    assert await auth.headers(REQUEST) == bearer(1)
     clock.now += 1
-    assert (await refused(made)).raw == "RefreshError: invalid_grant: Invalid JWT Signature."
+    assert (await refused(auth)).raw == "RefreshError: invalid_grant: Invalid JWT Signature."
 
 
 async def test_the_file_may_be_replaced(
@@ -262,17 +262,17 @@ async def test_the_file_may_be_replaced(
 ) -> None:
     linked = tmp_path / "current.json"  # as a mounted secret is
     broken = write(tmp_path / "broken.json", **read(key_file) | {"private_key": private_key[11:]})
-    made = make(provider("vertex", service_account_file=str(linked)), clock=clock)
-    assert (await refused(made)).raw == f"FileNotFoundError: [Errno 2] No such file or directory: '{linked}'"
+    auth = make(provider("vertex", service_account_file=str(linked)), clock=clock)
+    assert (await refused(auth)).raw == f"FileNotFoundError: [Errno 2] No such file or directory: '{linked}'"
     os.symlink(broken, linked)
     clock.now += RETRY_INTERVAL
-    error = await refused(made)
+    error = await refused(auth)
     assert error.raw.startswith(("ValueError: ", "MalformedError: "))
     assert private_key.splitlines()[1] not in error.raw
     os.unlink(linked)
     os.symlink(key_file, linked)
     clock.now += RETRY_INTERVAL
-    assert await made.headers(REQUEST) == bearer(1)
+    assert await auth.headers(REQUEST) == bearer(1)
 
 
 async def test_no_default_credentials(here: Google, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,14 +286,14 @@ async def test_nothing_shows_the_secrets(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, "google")  # only then would google-auth log requests
-    made = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
-    await made.headers(REQUEST)
+    auth = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
+    await auth.headers(REQUEST)
     assertion = here.seen[0].form["assertion"]
     here.fails = 400, {"error": "invalid_grant", "access_token": f"{TOKEN}-x"}
     clock.now += 3599
-    error = await refused(made)
+    error = await refused(auth)
     logged = [str(record.__dict__) for record in caplog.records]
     assert any("urllib3" in line for line in logged)
-    shown = " ".join((repr(made), repr(error), str(error), error.raw, caplog.text, *logged))
+    shown = " ".join((repr(auth), repr(error), str(error), error.raw, caplog.text, *logged))
     for secret in (TOKEN, assertion, private_key.splitlines()[1]):
         assert secret not in shown

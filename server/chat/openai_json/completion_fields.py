@@ -129,8 +129,6 @@ def read(body: bytes) -> tuple[CompletionFields, Unknown] | None:
             fields = msgspec.convert(obj, CompletionFields)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if fields.usage is not None and not _adds_up(fields.usage):
-        return None
     fields.lmchat = UNSET
     for index, choice in enumerate(fields.choices):
         message = choice.message
@@ -141,11 +139,3 @@ def read(body: bytes) -> tuple[CompletionFields, Unknown] | None:
             reasoning = fields_at(unknown, ("choices", index, "message")).get("reasoning")
             message.reasoning_content = reasoning if reasoning.__class__ is str else None
     return fields, unknown
-
-
-def _adds_up(usage: UsageFields) -> bool:
-    """Whether the counts are OpenAI's: completion tokens include reasoning, and the total is the sum."""
-    details = usage.completion_tokens_details
-    reasoning = (details.reasoning_tokens or 0) if details is not None else 0
-    total = usage.prompt_tokens + usage.completion_tokens
-    return reasoning <= usage.completion_tokens and usage.total_tokens == total

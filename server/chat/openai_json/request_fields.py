@@ -228,18 +228,20 @@ def _level(struct: type[msgspec.Struct], *more: str, **below: Level) -> Level:
 _PART_LEVEL = Level(
     frozenset({"type", "text", "image_url", "input_audio", "file", "refusal"}),
     {"image_url": _level(_Image), "input_audio": _level(_Audio), "file": _level(_File)},
+    ("text", "image_url", "input_audio", "file", "refusal"),
 )
-_CALL_LEVEL = _level(_ToolCall, "custom", function=_level(_FunctionCall))
+_CALL_LEVEL = _level(_ToolCall, function=_level(_FunctionCall))._replace(types=("function",))
 _MESSAGE_LEVEL = _level(_Message, "role", *_PARSED_IN_MESSAGES, content=_PART_LEVEL, tool_calls=_CALL_LEVEL)
-_LEVEL = Level(
+#: The fields of a request that the contract knows, and of the objects in it.
+REQUEST_LEVEL = Level(
     frozenset({*RequestFields.__struct_fields__, *_PARSED}),
     {
         "messages": _MESSAGE_LEVEL,
-        "tools": _level(_Tool, "custom", function=_level(_Function)),
+        "tools": _level(_Tool, function=_level(_Function))._replace(types=("function",)),
         "response_format": Level(frozenset({"type", "json_schema"}), {"json_schema": _level(_JsonSchema)}),
         "stream_options": _level(_StreamOptions),
     },
-    {"reasoning_effort": REASONING_EFFORTS, "verbosity": VERBOSITIES},
+    open={"reasoning_effort": REASONING_EFFORTS, "verbosity": VERBOSITIES},
 )
 
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -254,7 +256,7 @@ def read(body: bytes) -> tuple[RequestFields, Unknown] | None:
             fields = _decode_fields(body)
         except msgspec.ValidationError:  # an unknown field, perhaps
             obj = _decode_object(body)
-            set_aside(obj, _LEVEL, unknown)
+            set_aside(obj, REQUEST_LEVEL, unknown)
             if not unknown or fields_at(unknown, ("response_format",)):  # which takes no others
                 return None
             fields = msgspec.convert(obj, RequestFields)

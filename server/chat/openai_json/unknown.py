@@ -21,12 +21,16 @@ class Level(NamedTuple):
 
     known: frozenset[str]
     below: Mapping[str, Level] = {}
+    #: Values of `type` for which the keys are known; an object of another type is left as it is. Empty for any.
+    types: tuple[str, ...] = ()
     #: Keys whose values are words to which vendors add their own, with the words that the contract knows.
     open: Mapping[str, Collection[str]] = {}
 
 
 def set_aside(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()) -> None:
     """Move the keys of `obj` that `level` does not know to `found`, and so for the objects below it."""
+    if level.types and obj.get("type", level.types[0]) not in level.types:
+        return
     unknown = [key for key in obj if key not in level.known]
     unknown += [key for key, words in level.open.items() if _is_new(obj.get(key), words)]
     if unknown:

@@ -1,10 +1,8 @@
-"""Answers and errors in Anthropic's Messages dialect, to the contract's.
+"""Answers and errors of Anthropic's Messages dialect in the contract's terms.
 
-Visible reasoning is `reasoning_content`; each signed block is also one of
-`reasoning_details`, and for clients that keep only what they know, those before
-the first tool call ride on that call as `extra_content.anthropic.thinking`, in
-Anthropic's own form. Blocks of tools that ran at Anthropic's are left out; what
-they found is cited in `annotations`.
+Visible reasoning is `reasoning_content`; each signed block is also in `reasoning_details`. For clients that keep
+only tool calls, the signed blocks before the first call are also in its `extra_content.anthropic.thinking`, as
+Anthropic gave them. Blocks of tools that ran at Anthropic are left out; their results are cited in `annotations`.
 """
 
 from __future__ import annotations
@@ -12,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json.fields import decode, encode_text
+from server.chat.openai_json.fields import encode_text
 from server.dialects import errors as failures
+from server.dialects import usage as tiers
 from server.dialects.anthropic.replay import FORMAT
 from server.dialects.base import completion_id
+from server.dialects.reading import read_error_body, read_object, reading
 from server.errors import ProviderError, Reason
 
-#: Any other word is read as `stop`, or as `tool_calls` where there are some.
+#: stop_reason -> finish_reason; any other word is read as `stop`, or as `tool_calls` if there are calls.
 #: https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons
 _FINISH: Mapping[str, pb.FinishReason.ValueType] = {
     "end_turn": pb.FINISH_REASON_STOP,
@@ -46,14 +45,10 @@ _STATUSES: Mapping[str, int] = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-#: What Anthropic says with no other code than `invalid_request_error`.
-_PHRASES: Mapping[str, Reason] = {
-    "exceed context limit": Reason.CONTEXT_LENGTH_EXCEEDED,
-    "blocked by content filtering": Reason.CONTENT_POLICY_VIOLATION,
-    "credit balance is too low": Reason.UPSTREAM_AUTHENTICATION,
-}
+#: An `invalid_request_error` that is the gateway's account's.
+_NO_CREDIT = "credit balance is too low"
 
-#: Counted by name in `Usage`, or said elsewhere; the rest of Anthropic's usage is kept as it is.
+#: Fields of Anthropic's usage that `Usage` or the envelope has; the others go into `extra_json`.
 _COUNTED = frozenset(
     {
         "input_tokens",
@@ -68,12 +63,7 @@ _COUNTED = frozenset(
 
 def read(data: bytes) -> dict[str, Any]:
     """The JSON object of an answer or of a stream's event. Raises ProviderError for an error in it or nonsense."""
-    try:
-        obj = decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise failures.invalid_response(f"not JSON: {data[:500]!r}") from None
-    if not isinstance(obj, dict):
-        raise failures.invalid_response(f"not a JSON object: {data[:500]!r}")
+    obj = read_object(data)
     if obj.get("type") == "error" or obj.get("error"):
         raise _classify(obj, 0)
     return obj
@@ -84,24 +74,17 @@ def read(data: bytes) -> dict[str, Any]:
 
 def error(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
     """What a non-2xx answer means."""
-    try:
-        obj = decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        obj = None
-    if isinstance(obj, list) and obj:
-        obj = obj[0]
-    return _classify(obj, status, failures.retry_after(headers))
+    return _classify(read_error_body(body), status, failures.retry_after(headers))
 
 
 def _classify(obj: Any, status: int, retry_after: float | None = None) -> ProviderError:
-    """`status` 0: that of the error's type."""
-    what = obj.get("error") if isinstance(obj, dict) else None
-    if not isinstance(what, dict):
-        what = {"message": what}
-    code = failures.text(what.get("type")) or failures.text(what.get("status"))
-    message = failures.text(what.get("message"))
-    known = (reason for phrase, reason in _PHRASES.items() if phrase in message.lower())
-    reason = next(known, None) if code == "invalid_request_error" else None
+    """`status` 0 stands for that of the error's type."""
+    error = obj.get("error") if isinstance(obj, dict) else None
+    if not isinstance(error, dict):
+        error = {"message": error}
+    code = failures.text(error.get("type")) or failures.text(error.get("status"))
+    message = failures.text(error.get("message"))
+    reason = Reason.UPSTREAM_AUTHENTICATION if _NO_CREDIT in message.lower() else None
     status = status or _STATUSES.get(code, 500)
     return failures.classify(status, code=code, message=message, reason=reason, retry_after=retry_after)
 
@@ -112,10 +95,8 @@ def _classify(obj: Any, status: int, retry_after: float | None = None) -> Provid
 def completion(body: bytes) -> tuple[pb.ChatCompletion, str]:
     """The answer, and Anthropic's `stop_reason`. Raises ProviderError for an error in a 200 or nonsense."""
     obj = read(body)
-    try:
+    with reading(body):
         return _completion(obj)
-    except (KeyError, TypeError, AttributeError, ValueError):
-        raise failures.invalid_response(f"not a message: {body[:500]!r}") from None
 
 
 def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
@@ -123,37 +104,39 @@ def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
     choice = out.choices.add()
     message = choice.message
     message.role = pb.ROLE_ASSISTANT
-    text = thinking = ""
+    text: list[str] = []
+    thinking: list[str] = []
+    length = 0  # of the text, in characters
     replay: list[dict[str, Any]] = []
     for block in obj["content"]:
         match block["type"]:
             case "text":
-                start = len(text)
-                text += block["text"]
-                message.annotations.extend(cited(block.get("citations"), start, len(text)))
+                text.append(block["text"])
+                start, length = length, length + len(block["text"])
+                message.annotations.extend(cited(block.get("citations"), start, length))
             case "thinking" | "redacted_thinking":
-                thinking += block.get("thinking", "")
+                thinking.append(block.get("thinking", ""))
                 replay += signed(block)
             case "tool_use":
                 carry = "" if message.tool_calls else carried(replay)
                 call = message.tool_calls.add(id=block["id"], extra_json=carry)
                 call.function.name = block["name"]
                 call.function.arguments = encode_text(block["input"])
-    if text:
-        message.content.add().text = text
-    if thinking:
-        message.reasoning_content = thinking
+    if length:
+        message.content.add().text = "".join(text)
+    if any(thinking):
+        message.reasoning_content = "".join(thinking)
     message.reasoning_details.extend(map(detail, replay))
     explanation = refusal(obj)
     if explanation:
         message.refusal = explanation
-    native = obj.get("stop_reason") or ""
+    native = failures.text(obj.get("stop_reason"))
     choice.finish_reason = finish_reason(native, bool(message.tool_calls))
     counts = obj.get("usage")
     if counts:
         out.usage.CopyFrom(usage(counts))
         if counts.get("service_tier"):
-            out.service_tier = counts["service_tier"]
+            out.service_tier = tiers.service_tier(counts["service_tier"])
     return out, native
 
 
@@ -168,7 +151,7 @@ def refusal(obj: dict[str, Any]) -> str:
 
 
 def signed(block: dict[str, Any]) -> list[dict[str, Any]]:
-    """The block as it must come back; nothing for one without a signature, which need not."""
+    """The reasoning block in the form in which it must be sent back; empty for one without a signature."""
     if block["type"] == "redacted_thinking":
         return [{"type": "redacted_thinking", "data": block["data"]}]
     if not block.get("signature"):
@@ -177,19 +160,19 @@ def signed(block: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def detail(block: dict[str, Any]) -> pb.ReasoningDetail:
-    """A block of `signed` for callers."""
+    """The `reasoning_details` entry for a block of `signed`."""
     if block["type"] == "redacted_thinking":
         return pb.ReasoningDetail(redacted=block["data"], format=FORMAT)
     return pb.ReasoningDetail(text=block["thinking"], signature=block["signature"], format=FORMAT)
 
 
 def carried(replay: list[dict[str, Any]]) -> str:
-    """The `extra_json` of a turn's first call, for clients that keep only calls: the signed blocks before it."""
+    """The `extra_json` of a turn's first call: the signed blocks before it, for clients that keep only calls."""
     return encode_text({"extra_content": {"anthropic": {"thinking": replay}}}) if replay else ""
 
 
 def cited(citations: Any, start: int, end: int) -> list[pb.Annotation]:
-    """The citations of one text block, which stands at these characters of the answer.
+    """The citations of one text block, at the characters `start:end` of the answer.
 
     https://platform.claude.com/docs/en/build-with-claude/citations
     """
@@ -211,7 +194,7 @@ def cited(citations: Any, start: int, end: int) -> list[pb.Annotation]:
 
 
 def usage(counts: dict[str, Any]) -> pb.Usage:
-    """Anthropic's `input_tokens` are those neither read from nor written to the cache; ours are all."""
+    """The token counts. Anthropic's `input_tokens` exclude the cache; `prompt_tokens` include it."""
     out = pb.Usage()
     cached, written = counts.get("cache_read_input_tokens"), counts.get("cache_creation_input_tokens")
     out.prompt_tokens = (counts.get("input_tokens") or 0) + (cached or 0) + (written or 0)

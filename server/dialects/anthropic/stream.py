@@ -1,4 +1,4 @@
-"""Streamed answers in Anthropic's Messages dialect, sans-I/O.
+"""Streamed answers in Anthropic's Messages dialect, sans-I/O: server-sent events in, chunks out.
 
 https://platform.claude.com/docs/en/build-with-claude/streaming
 """
@@ -10,16 +10,25 @@ from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json.fields import encode_text
+from server.chat.openai_json import encode_text
 from server.dialects import errors as failures
+from server.dialects import usage
 from server.dialects.anthropic import response
-from server.dialects.base import completion_id
-from server.errors import ProviderError, Reason, StreamTruncated
+from server.dialects.decoding import ChunkDecoder
+from server.dialects.reading import UNREADABLE, unreadable
 from server.wire.sse import Event, SSEDecoder
+
+#: Characters that an open block or a citation is held to account for, beside its text.
+_BLOCK_SIZE = 256
+
+Chunks = list[pb.ChatCompletionChunk]
 
 
 class _OpenBlock:
-    """A content block whose end has not come; `start` is where its text begins in the answer's."""
+    """A content block whose end has not come.
+
+    `start` is where its text begins in the answer's, in characters; `call` the index of its tool call.
+    """
 
     __slots__ = ("block", "call", "citations", "pieces", "start")
 
@@ -31,114 +40,115 @@ class _OpenBlock:
         self.citations: list[Any] = list(block.get("citations") or ())
 
 
-class AnthropicDecoder:
-    """See `base.StreamDecoder`.
-
-    The end is `message_stop`; a stream that breaks off before it has said all
-    once `stop_reason` has come.
-    """
+class AnthropicDecoder(ChunkDecoder[Event]):
+    """See `base.StreamDecoder`. The end mark is `message_stop`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._sse = SSEDecoder()
+        self._message_id: str | None = None
         self._open: dict[int, _OpenBlock] = {}
         self._signed: list[dict[str, Any]] = []
-        self._usage: dict[str, Any] = {}
-        self._id = ""
-        self._length = 0  # of the text so far
+        self._counts: dict[str, Any] = {}
+        self._length = 0  # of the text so far, in characters
         self._calls = 0
-        self._spoken = False
-        self._done = False
-        self.native_finish_reason = ""
 
-    def feed(self, data: bytes) -> list[pb.ChatCompletionChunk]:
-        """Decode what `data` completes."""
-        return self._decode(self._sse.feed(data))
+    def _split(self, data: bytes) -> list[Event]:
+        return self._sse.feed(data)
 
-    def close(self) -> list[pb.ChatCompletionChunk]:
-        """The last chunk, with the usage, if `message_stop` did not come."""
-        if self._done:
-            return []
-        chunks: list[pb.ChatCompletionChunk] = []
-        try:
-            chunks = self._decode(self._sse.close())
-        except ProviderError as error:
-            if error.reason is not Reason.UPSTREAM_INVALID_RESPONSE:  # else the torn end of an event
-                raise
-        if not self.native_finish_reason:
-            raise StreamTruncated
-        return chunks if self._done else chunks + self._end()
+    def _rest(self) -> list[Event]:
+        return self._sse.close()
 
-    def _decode(self, events: list[Event]) -> list[pb.ChatCompletionChunk]:
-        chunks: list[pb.ChatCompletionChunk] = []
-        for event in events:
-            if self._done:
-                break
-            try:
-                chunks += self._event(event) if event.data else []
-            except ProviderError as error:
-                error.decoded = chunks
-                raise
-        return chunks
-
-    def _event(self, event: Event) -> list[pb.ChatCompletionChunk]:
+    def _decode(self, event: Event, chunks: Chunks) -> None:
+        if not event.data:
+            return
         obj = response.read(event.data)
         handle = _EVENTS.get(obj.get("type") or event.event)
-        if handle is None:  # `ping`, and what Anthropic may add
-            return []
+        if handle is None:  # `ping`, and types that are yet to come
+            return
         try:
-            return handle(self, obj)
-        except (KeyError, TypeError, AttributeError, ValueError):
-            raise failures.invalid_response(f"not a stream event: {event.data[:500]!r}") from None
+            handle(self, obj, chunks)
+        except UNREADABLE as error:
+            raise unreadable(error, event.data) from None
 
-    def _message_start(self, obj: dict[str, Any]) -> list[pb.ChatCompletionChunk]:
+    def _message_start(self, obj: dict[str, Any], chunks: Chunks) -> None:
+        """Begin the answer.
+
+        Some gateways repeat the event. One of another message begins a second answer, spliced in after a lost
+        connection: a failure. https://github.com/vercel/ai/issues/18331
+        """
         message = obj["message"]
-        self._id = completion_id(message.get("id") or "")
+        id_ = failures.text(message.get("id"))
+        repeated = self._message_id is not None
+        if repeated and id_ != self._message_id:
+            raise failures.invalid_response(f"a second message begins: {id_}")
+        self._message_id = id_
         self._count(message.get("usage"))
-        return [self._chunk(pb.Delta())]
+        if repeated:
+            return
+        self._builder.identify(id_)
+        self._builder.add_delta(pb.Delta(), chunks)
+        # A message that goes on with calls from code that ran at Anthropic is whole from its start.
+        # https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling
+        for index, block in enumerate(message.get("content") or ()):
+            self._start(index, block, chunks)
+            self._stop(index, chunks)
+        self._finish(message, chunks)
 
-    def _block_start(self, obj: dict[str, Any]) -> list[pb.ChatCompletionChunk]:
-        block = obj["content_block"]
-        opened = self._open[obj["index"]] = _OpenBlock(block, self._length, self._calls)
+    def _block_start(self, obj: dict[str, Any], chunks: Chunks) -> None:
+        self._start(obj["index"], obj["content_block"], chunks)
+
+    def _start(self, index: int, block: dict[str, Any], chunks: Chunks) -> None:
+        opened = self._open[index] = _OpenBlock(block, self._length, self._calls)
+        self._builder.hold(_BLOCK_SIZE)
         if block["type"] == "tool_use":
             carried = "" if self._calls else response.carried(self._signed)
             self._calls += 1
             delta = pb.Delta()
             call = delta.tool_calls.add(index=opened.call, id=block["id"], extra_json=carried)
             call.function.name = block["name"]
-            return [self._chunk(delta)]
-        return self._append(opened, block)
+            self._builder.add_delta(delta, chunks)
+        else:
+            self._append(opened, block, chunks)
 
-    def _block_delta(self, obj: dict[str, Any]) -> list[pb.ChatCompletionChunk]:
-        return self._append(self._open[obj["index"]], obj["delta"])
+    def _block_delta(self, obj: dict[str, Any], chunks: Chunks) -> None:
+        self._append(self._open[obj["index"]], obj["delta"], chunks)
 
-    def _append(self, opened: _OpenBlock, piece: dict[str, Any]) -> list[pb.ChatCompletionChunk]:
-        """What one piece adds to a block; the block's start may hold some already."""
+    def _append(self, opened: _OpenBlock, piece: dict[str, Any], chunks: Chunks) -> None:
+        """Add a piece to a block; the block's start may hold the first."""
         delta = pb.Delta()
         match opened.block["type"]:
             case "text":
                 if "citation" in piece:
+                    self._builder.hold(_BLOCK_SIZE)
                     opened.citations.append(piece["citation"])
                 delta.content = piece.get("text") or ""
                 self._length += len(delta.content)
             case "thinking":
                 delta.reasoning_content = piece.get("thinking") or ""
-                opened.pieces.append(delta.reasoning_content)
+                self._keep(opened, delta.reasoning_content)
                 if piece.get("signature"):
                     opened.block["signature"] = piece["signature"]
             case "tool_use":
                 arguments = piece.get("partial_json") or ""
-                opened.pieces.append(arguments)
                 if arguments:
                     delta.tool_calls.add(index=opened.call).function.arguments = arguments
-        said = delta.content or delta.reasoning_content or delta.tool_calls
-        return [self._chunk(delta)] if said else []
+                    opened.pieces = [arguments[:1]]  # only whether there are any
+        if delta.content or delta.reasoning_content or delta.tool_calls:
+            self._builder.add_delta(delta, chunks)
 
-    def _block_stop(self, obj: dict[str, Any]) -> list[pb.ChatCompletionChunk]:
-        opened = self._open.pop(obj["index"], None)
-        return self._complete(opened) if opened else []
+    def _keep(self, opened: _OpenBlock, text: str) -> None:
+        self._builder.hold(len(text))
+        opened.pieces.append(text)
 
-    def _complete(self, opened: _OpenBlock) -> list[pb.ChatCompletionChunk]:
-        """What is known of a block only at its end."""
+    def _block_stop(self, obj: dict[str, Any], chunks: Chunks) -> None:
+        self._stop(obj["index"], chunks)
+
+    def _stop(self, index: int, chunks: Chunks) -> None:
+        """End a block: add what is known of it only then."""
+        opened = self._open.pop(index, None)
+        if opened is None:
+            return
         delta = pb.Delta()
         block = opened.block
         match block["type"]:
@@ -148,61 +158,42 @@ class AnthropicDecoder:
                 signed = response.signed({**block, "thinking": "".join(opened.pieces)})
                 self._signed += signed
                 delta.reasoning_details.extend(map(response.detail, signed))
-            case "tool_use" if not any(opened.pieces):  # a call without arguments streams none
+            case "tool_use" if not opened.pieces:  # a call whose input was in its start, or that has none
                 arguments = encode_text(block.get("input") or {})
                 delta.tool_calls.add(index=opened.call).function.arguments = arguments
-        return [self._chunk(delta)] if delta.ByteSize() else []
+        if delta.ByteSize():
+            self._builder.add_delta(delta, chunks)
 
-    def _message_delta(self, obj: dict[str, Any]) -> list[pb.ChatCompletionChunk]:
+    def _message_delta(self, obj: dict[str, Any], chunks: Chunks) -> None:
         self._count(obj.get("usage"))
-        native = obj["delta"].get("stop_reason")
-        if not native or self.native_finish_reason:
-            return []
-        chunks = [chunk for opened in self._open.values() for chunk in self._complete(opened)]
-        self._open.clear()
-        self.native_finish_reason = native
-        delta = pb.Delta()
-        refusal = response.refusal(obj["delta"])
-        if refusal:
-            delta.refusal = refusal
-        last = self._chunk(delta)
-        last.choices[0].finish_reason = response.finish_reason(native, self._calls > 0)
-        return [*chunks, last]
+        self._finish(obj["delta"], chunks)
 
-    def _message_stop(self, obj: dict[str, Any]) -> list[pb.ChatCompletionChunk]:
+    def _finish(self, message: dict[str, Any], chunks: Chunks) -> None:
+        """End the answer if the message has a `stop_reason`."""
+        native = failures.text(message.get("stop_reason"))
+        if not native:
+            return
+        for index in list(self._open):
+            self._stop(index, chunks)
+        explanation = response.refusal(message)
+        if explanation:
+            self._builder.add_delta(pb.Delta(refusal=explanation), chunks)
+        self._builder.finish(response.finish_reason(native, self._calls > 0), native)
+
+    def _message_stop(self, obj: dict[str, Any], chunks: Chunks) -> None:
         if not self.native_finish_reason:
             raise failures.invalid_response("message_stop without a stop_reason")
-        return self._end()
+        self._end(chunks, marked=True)
 
-    def _count(self, usage: Any) -> None:
+    def _count(self, counts: Any) -> None:
         """Counts are cumulative, and `message_delta` may revise those of `message_start`."""
-        self._usage |= {name: value for name, value in (usage or {}).items() if value is not None}
-
-    def _end(self) -> list[pb.ChatCompletionChunk]:
-        self._done = True
-        if not self._usage:
-            return []
-        chunk = self._stamp(pb.ChatCompletionChunk())
-        chunk.usage.CopyFrom(response.usage(self._usage))
-        return [chunk]
-
-    def _chunk(self, delta: pb.Delta) -> pb.ChatCompletionChunk:
-        """A chunk of the only choice; the first says who speaks."""
-        if not self._spoken:
-            self._spoken = True
-            delta.role = pb.ROLE_ASSISTANT
-        chunk = self._stamp(pb.ChatCompletionChunk())
-        chunk.choices.add(delta=delta)
-        return chunk
-
-    def _stamp(self, chunk: pb.ChatCompletionChunk) -> pb.ChatCompletionChunk:
-        chunk.id = self._id
-        if self._usage.get("service_tier"):
-            chunk.service_tier = self._usage["service_tier"]
-        return chunk
+        self._counts |= {name: value for name, value in (counts or {}).items() if value is not None}
+        if self._counts:
+            self._builder.usage.usage.CopyFrom(response.usage(self._counts))
+            self._builder.service_tier = usage.service_tier(self._counts.get("service_tier") or "")
 
 
-_EVENTS: Mapping[str, Callable[[AnthropicDecoder, dict[str, Any]], list[pb.ChatCompletionChunk]]] = {
+_EVENTS: Mapping[str, Callable[[AnthropicDecoder, dict[str, Any], Chunks], None]] = {
     "message_start": AnthropicDecoder._message_start,
     "content_block_start": AnthropicDecoder._block_start,
     "content_block_delta": AnthropicDecoder._block_delta,

@@ -1,7 +1,6 @@
-"""What Bedrock says, in our words: its answers' shapes, and the pieces that unary answers and streams share.
+"""Bedrock's Converse responses and exceptions as completions and ProviderErrors, and the parts streams share.
 
-Shapes hold what is read and no more; all else in an answer is passed over.
-https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html#API_runtime_Converse_ResponseSyntax
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
 """
 
 from __future__ import annotations
@@ -14,13 +13,16 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.openai_json import encode_text
-from server.chat.openai_json.fields import decode
 from server.dialects import errors as failures
+from server.dialects import usage
+from server.dialects.bedrock import shapes
+from server.dialects.bedrock.replay import extra_content
+from server.dialects.reading import read_error_body, reading, with_whole_characters
 from server.errors import InvalidRequest, ProviderError, Reason
 
 _T = TypeVar("_T")
 
-#: stopReason -> ours; one that is not here is read as `stop`.
+#: stopReason -> finish_reason; any other word is read as `stop`.
 _FINISH: Mapping[str, pb.FinishReason.ValueType] = {
     "end_turn": pb.FINISH_REASON_STOP,
     "stop_sequence": pb.FINISH_REASON_STOP,
@@ -30,184 +32,84 @@ _FINISH: Mapping[str, pb.FinishReason.ValueType] = {
     "guardrail_intervened": pb.FINISH_REASON_CONTENT_FILTER,
     "content_filtered": pb.FINISH_REASON_CONTENT_FILTER,
 }
-#: The model wrote what Bedrock could not read: the answer is not one.
+#: The model wrote output that Bedrock could not parse: a failure, not an answer.
 _MALFORMED = frozenset({"malformed_model_output", "malformed_tool_use"})
-#: Fields that have no other place, e.g. a guardrail's trace.
-_KEPT = {
+#: Fields passed on in `extra_json`, such as a guardrail's trace: attribute -> Bedrock's name.
+_EXTRA_FIELDS = {
     "additional_model_response_fields": "additionalModelResponseFields",
     "performance_config": "performanceConfig",
     "trace": "trace",
 }
 
 
-# Shapes
+def completion(body: bytes, names: Mapping[str, str]) -> tuple[pb.ChatCompletion, str]:
+    """The completion, and Bedrock's stopReason. Raises ProviderError for an error in a 200 or an unreadable body.
+
+    `names` maps tool names that were changed for Bedrock to the caller's.
+    """
+    try:
+        response = _decode_response(body)
+    except ProviderError:
+        code, message = error_parts({}, body)
+        if code or message:
+            raise failure(200, code, message) from None
+        raise
+    with reading(body):
+        return _completion(response, names)
 
 
-class _In(msgspec.Struct, rename="camel"):
-    pass
+def _completion(response: shapes.Response, names: Mapping[str, str]) -> tuple[pb.ChatCompletion, str]:
+    out = pb.ChatCompletion(extra_json=extra_fields(response))
+    choice = out.choices.add()
+    choice.message.role = pb.ROLE_ASSISTANT
+    _fill_message(choice.message, response.output.message.content, names)
+    choice.finish_reason = finish_reason(response.stop_reason, bool(choice.message.tool_calls))
+    if response.usage is not None:
+        fill_usage(out.usage, response.usage)
+    if response.service_tier is not None:
+        out.service_tier = usage.service_tier(response.service_tier.type)
+    return out, response.stop_reason
 
 
-class ToolUse(_In):
-    """A call, by the model; `input` is JSON as Bedrock wrote it, `{}` in streams, where it follows."""
-
-    tool_use_id: str
-    name: str
-    input: msgspec.Raw = msgspec.Raw(b"{}")
-    #: `server_tool_use` where the model's own tool ran on Bedrock's side.
-    type: str | None = None
-
-    @property
-    def is_callers(self) -> bool:
-        """Whether the caller is to run the tool."""
-        return self.type != "server_tool_use"
-
-
-class ReasoningText(_In):
-    """Visible reasoning; Claude signs it."""
-
-    text: str = ""
-    signature: str | None = None
-
-
-class Reasoning(_In):
-    """A block of reasoning; `redacted_content` is base64."""
-
-    reasoning_text: ReasoningText | None = None
-    redacted_content: str | None = None
-
-
-class Text(_In):
-    """A piece of cited text."""
-
-    text: str = ""
-
-
-class Citations(_In):
-    """Text with what it rests on; Nova puts the citations after the text, on their own."""
-
-    content: list[Text] | None = None
-    citations: list[dict[str, Any]] | None = None
-
-
-class Block(_In):
-    """A content block: one of these, or of a kind that is not read."""
-
-    text: str | None = None
-    tool_use: ToolUse | None = None
-    reasoning_content: Reasoning | None = None
-    citations_content: Citations | None = None
-
-
-class Message(_In):
-    """The model's turn."""
-
-    content: list[Block]
-
-
-class Output(_In):
-    """What holds the turn."""
-
-    message: Message
-
-
-class Usage(_In):
-    """Tokens; `input_tokens` without those read from or written to the cache."""
-
-    input_tokens: int
-    output_tokens: int
-    cache_read_input_tokens: int | None = None
-    cache_write_input_tokens: int | None = None
-
-
-class Tier(_In):
-    """The tier that served the call."""
-
-    type: str
-
-
-class Answer(_In):
-    """The whole of a unary answer."""
-
-    output: Output
-    stop_reason: str
-    usage: Usage | None = None
-    service_tier: Tier | None = None
-    additional_model_response_fields: Any = None
-    trace: Any = None
-    performance_config: Any = None
-
-
-class Start(_In):
-    """What a block starts with; nothing for text."""
-
-    tool_use: ToolUse | None = None
-
-
-class BlockStart(_In):
-    """Announces a block, though not one of text."""
-
-    start: Start
-    content_block_index: int
-
-
-class ToolInput(_In):
-    """A piece of a call's input."""
-
-    input: str = ""
-
-
-class ReasoningDelta(_In):
-    """A piece of reasoning, of its signature or of a blob."""
-
-    text: str | None = None
-    signature: str | None = None
-    redacted_content: str | None = None
-
-
-class Delta(_In):
-    """A piece of one block."""
-
-    text: str | None = None
-    tool_use: ToolInput | None = None
-    reasoning_content: ReasoningDelta | None = None
-    citation: dict[str, Any] | None = None
-
-
-class BlockDelta(_In):
-    """A piece of the block with this index."""
-
-    delta: Delta
-    content_block_index: int
-
-
-class BlockStop(_In):
-    """The end of the block with this index."""
-
-    content_block_index: int
-
-
-class MessageStop(_In):
-    """The end of the turn."""
-
-    stop_reason: str
-    additional_model_response_fields: Any = None
-
-
-class Metadata(_In):
-    """What comes last."""
-
-    usage: Usage | None = None
-    service_tier: Tier | None = None
-    trace: Any = None
-    performance_config: Any = None
+def _fill_message(message: pb.Message, blocks: list[shapes.Block], names: Mapping[str, str]) -> None:
+    """All blocks as one message."""
+    text: list[str] = []
+    reasoning: list[str] = []
+    length = 0  # of the text, in characters
+    for block in blocks:
+        if block.text is not None:
+            text.append(block.text)
+            length += len(block.text)
+        elif block.citations_content is not None:
+            cited = "".join(piece.text for piece in block.citations_content.content or ())
+            text.append(cited)
+            start, length = length, length + len(cited)
+            citations = block.citations_content.citations or ()
+            message.annotations.extend(annotation(citation, start, length) for citation in citations)
+        elif block.reasoning_content is not None:
+            inner = block.reasoning_content.reasoning_text or shapes.ReasoningText()
+            reasoning.append(inner.text)
+            redacted = from_base64(block.reasoning_content.redacted_content or "")
+            message.reasoning_details.extend(details(inner.text, inner.signature or "", redacted))
+        elif block.tool_use is not None and block.tool_use.is_client_side:
+            use = block.tool_use
+            call = message.tool_calls.add(id=use.tool_use_id or f"call_{len(message.tool_calls)}")
+            call.function.name = names.get(use.name, use.name)
+            call.function.arguments = bytes(use.input).decode()
+            if len(message.tool_calls) == 1:
+                call.extra_json = extra_content(message.reasoning_details)
+    if length:
+        message.content.add(text="".join(text))
+    if any(reasoning):
+        message.reasoning_content = "".join(reasoning)
 
 
 def details(text: str, signature: str, redacted: bytes) -> list[pb.ReasoningDetail]:
-    """A complete block of reasoning, if it is one that must be sent back.
+    """The `reasoning_details` of a complete block of reasoning; empty unless the block must be sent back.
 
-    Signed text is Claude's. So is a blob that holds Anthropic's `data` as text;
-    OpenAI's and xAI's models give theirs in the same field, and neither takes
-    the other's. https://github.com/maximhq/bifrost/pull/6834
+    Signed text is Claude's, and so is a blob that holds Anthropic's `data` as text. OpenAI's and xAI's models
+    use the same field for blobs of theirs, and each refuses the other's.
+    https://github.com/maximhq/bifrost/pull/6834
     """
     if signature:
         return [pb.ReasoningDetail(text=text, signature=signature, format="anthropic")]
@@ -220,7 +122,7 @@ def details(text: str, signature: str, redacted: bytes) -> list[pb.ReasoningDeta
 
 
 def from_base64(data: str) -> bytes:
-    """The bytes of a blob. Pieces of one must be joined as bytes: base64 cannot be joined."""
+    """The bytes of a base64 blob. A streamed blob must be joined as bytes: its base64 pieces may be padded."""
     try:
         return base64.b64decode(data)
     except ValueError:
@@ -228,7 +130,7 @@ def from_base64(data: str) -> bytes:
 
 
 def annotation(citation: dict[str, Any], start: int, end: int) -> pb.Annotation:
-    """A citation of `content[start:end]`: of a web page, or of a document in Bedrock's own words."""
+    """A citation of `content[start:end]`: of a web page as `url_citation`, of a document as Bedrock's object."""
     location = citation.get("location")
     web = location.get("web") if isinstance(location, dict) else None
     if isinstance(web, dict) and isinstance(web.get("url"), str):
@@ -240,10 +142,10 @@ def annotation(citation: dict[str, Any], start: int, end: int) -> pb.Annotation:
 
 
 def finish_reason(stop_reason: str, has_calls: bool) -> pb.FinishReason.ValueType:
-    """Whether there are calls says more than the word does.
+    """The finish_reason for a stopReason. Raises ProviderError for output that Bedrock could not parse.
 
-    Some models end a turn of calls with end_turn, or one without with tool_use.
-    https://github.com/strands-agents/harness-sdk/pull/767
+    The presence of tool calls decides between `stop` and `tool_calls`: some models end a turn of calls with
+    end_turn, or one without calls with tool_use. https://github.com/strands-agents/harness-sdk/pull/767
     """
     if stop_reason in _MALFORMED:
         raise failures.classify(502, message=f"stopReason {stop_reason}", reason=Reason.UPSTREAM_INVALID_RESPONSE)
@@ -253,34 +155,38 @@ def finish_reason(stop_reason: str, has_calls: bool) -> pb.FinishReason.ValueTyp
     return finish
 
 
-def count(usage: pb.Usage, given: Usage) -> None:
-    """Ours includes the cached tokens, theirs does not."""
-    read, written = given.cache_read_input_tokens, given.cache_write_input_tokens
-    usage.prompt_tokens = given.input_tokens + (read or 0) + (written or 0)
-    usage.completion_tokens = given.output_tokens
-    usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
+def fill_usage(out: pb.Usage, counts: shapes.Usage) -> None:
+    """Set the token counts. Bedrock's `inputTokens` exclude the cache; `prompt_tokens` include it."""
+    read, written = counts.cache_read_input_tokens, counts.cache_write_input_tokens
+    out.prompt_tokens = counts.input_tokens + (read or 0) + (written or 0)
+    out.completion_tokens = counts.output_tokens
+    out.total_tokens = out.prompt_tokens + out.completion_tokens
     if read is not None:
-        usage.prompt_tokens_details.cached_tokens = read
+        out.prompt_tokens_details.cached_tokens = read
     if written is not None:
-        usage.prompt_tokens_details.cache_write_tokens = written
+        out.prompt_tokens_details.cache_write_tokens = written
 
 
-def shaped(type_: type[_T]) -> Callable[[bytes], _T]:
-    """A decoder for one shape. What it raises is safe to show in logs only."""
-    decode_shape = msgspec.json.Decoder(type_).decode
+def decoder(shape: type[_T]) -> Callable[[bytes], _T]:
+    """A function that decodes JSON of one shape. It raises ProviderError."""
+    decode_shape = msgspec.json.Decoder(shape).decode
 
     def read(data: bytes) -> _T:
         try:
             return decode_shape(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise failures.invalid_response(f"{error}: {data[:500]!r}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            with reading(data):
+                return decode_shape(with_whole_characters(data))
 
     return read
 
 
-def kept(source: Answer | MessageStop | Metadata) -> str:
-    """`extra_json` for what has no other place."""
-    values = {name: getattr(source, field, None) for field, name in _KEPT.items()}
+_decode_response = decoder(shapes.Response)
+
+
+def extra_fields(source: shapes.Response | shapes.MessageStop | shapes.Metadata) -> str:
+    """The `extra_json` of a response, messageStop or metadata; empty if there is nothing to pass on."""
+    values = {name: getattr(source, field, None) for field, name in _EXTRA_FIELDS.items()}
     found = {name: value for name, value in values.items() if value is not None}
     return _text(found) if found else ""
 
@@ -288,14 +194,14 @@ def kept(source: Answer | MessageStop | Metadata) -> str:
 def _text(value: Any) -> str:
     try:
         return encode_text(value)
-    except InvalidRequest as error:  # none of the caller's
+    except InvalidRequest as error:  # nested too deeply by the provider, not by the caller
         raise failures.invalid_response(error.message) from None
 
 
 # Errors
 
-#: An exception's name in lower case -> the status it has as an answer, and its reason where the status does
-#: not say it. https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html
+#: An exception's name in lower case -> the HTTP status it has outside a stream, and its reason; None leaves
+#: the reason to `_VALIDATION` and `errors.classify`. https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html
 _EXCEPTIONS: Mapping[str, tuple[int, Reason | None]] = {
     "accessdeniedexception": (403, Reason.UPSTREAM_AUTHENTICATION),
     "expiredtokenexception": (403, Reason.UPSTREAM_AUTHENTICATION),
@@ -314,7 +220,7 @@ _EXCEPTIONS: Mapping[str, tuple[int, Reason | None]] = {
     "throttlingexception": (429, Reason.RATE_LIMITED),
     "validationexception": (400, None),
 }
-#: A ValidationException can be anything; these are the gateway's to know, in the words Bedrock uses.
+#: Phrases of ValidationExceptions, a class that covers everything, with their reasons.
 _VALIDATION = (
     ("model identifier is invalid", Reason.MODEL_NOT_FOUND),
     ("with on-demand throughput isn", Reason.MODEL_NOT_FOUND),
@@ -324,30 +230,27 @@ _VALIDATION = (
     ("model doesn't support", Reason.UNSUPPORTED_FEATURE),
     ("model does not support", Reason.UNSUPPORTED_FEATURE),
 )
-#: Where a message may stand.
-_MESSAGES = ("message", "Message", "originalMessage")
+#: The keys a message is found under.
+_MESSAGE_KEYS = ("message", "Message", "originalMessage")
 
 
 def error_parts(headers: Mapping[str, str], body: bytes) -> tuple[str, str]:
     """The exception's name without its namespaces, and the message."""
-    try:
-        obj = decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        obj = None
+    obj = read_error_body(body)
     if not isinstance(obj, dict):
         obj = {}
-    if isinstance(obj.get("Output"), dict):  # what AWS says on an unknown path, in a 200
+    if isinstance(obj.get("Output"), dict):  # AWS's error for an unknown path, in a 200
         obj = obj["Output"]
     code = headers.get("x-amzn-errortype", "") or failures.text(obj.get("__type"))
-    message = next((text for name in _MESSAGES if (text := failures.text(obj.get(name)))), "")
+    message = next((text for name in _MESSAGE_KEYS if (text := failures.text(obj.get(name)))), "")
     return code.partition(":")[0].rpartition("#")[2], message
 
 
 def failure(status: int, code: str, message: str, *, retry_after: float | None = None) -> ProviderError:
-    """The error for an exception; one inside a 200 gets the status it would have had outside."""
-    usual, reason = _EXCEPTIONS.get(code.lower(), (500, None))
+    """The error for an exception. One inside a 200 or a stream gets the status it has as a response."""
+    exception_status, reason = _EXCEPTIONS.get(code.lower(), (500, None))
     if status < 400:
-        status = usual
+        status = exception_status
     if status == 400 and reason is None:
         text = message.lower()
         reason = next((found for phrase, found in _VALIDATION if phrase in text), None)

@@ -5,21 +5,30 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.dialects import errors as failures
-from server.dialects.bedrock import response as given
+from server.dialects import usage
+from server.dialects.bedrock import response, shapes
 from server.dialects.bedrock.replay import extra_content
-from server.errors import ProviderError, StreamTruncated
+from server.dialects.decoding import ChunkDecoder
 from server.wire.eventstream import CorruptStream, EventStreamDecoder, Frame
 
+#: Characters that an open block or a citation is held to account for, beside its text.
+_BLOCK_SIZE = 256
 
-class _Open:
-    """A content block under way. `start` is where the message's text stood when it began."""
+Chunks = list[pb.ChatCompletionChunk]
+
+
+class _OpenBlock:
+    """A content block whose end has not come; `call` is the index of its tool call, -1 if it is none.
+
+    `start` is where its text begins in the answer's, in characters.
+    """
 
     __slots__ = ("call", "citations", "has_input", "reasoning", "redacted", "signature", "start")
 
@@ -27,172 +36,156 @@ class _Open:
         self.start = start
         self.call = -1
         self.has_input = False
-        self.reasoning = ""
-        self.signature = ""
-        self.redacted = b""
+        self.reasoning: list[str] = []
+        self.signature: list[str] = []
+        self.redacted: list[bytes] = []
         self.citations: list[dict[str, Any]] = []
 
 
-class BedrockDecoder:
-    """See `base.StreamDecoder`. `names` are the tool names that were changed, and what they were.
+class BedrockDecoder(ChunkDecoder[Frame]):
+    """See `base.StreamDecoder`. `names` maps tool names that were changed for Bedrock to the caller's.
 
-    After messageStop the answer is whole; metadata, which has the usage, comes
-    last, and without it the answer is good all the same.
+    The end mark is messageStop with metadata, which has the usage, before or after it.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
+        super().__init__()
         self._names = names
         self._frames = EventStreamDecoder()
-        self._open: dict[int, _Open] = {}
-        self._started = False
+        self._open: dict[int, _OpenBlock] = {}
         self._calls = 0
-        self._length = 0  # of the text, in characters
+        self._length = 0  # of the text so far, in characters
         self._details: list[pb.ReasoningDetail] = []
-        self.native_finish_reason = ""
 
-    def feed(self, data: bytes) -> list[pb.ChatCompletionChunk]:
-        """Decode what `data` completes."""
-        chunks: list[pb.ChatCompletionChunk] = []
+    def _split(self, data: bytes) -> Iterator[Frame]:
         try:
-            for frame in self._frames.feed(data):
-                self._frame(frame, chunks)
+            yield from self._frames.feed(data)
         except CorruptStream as error:
-            if not self.native_finish_reason:
-                corrupt = failures.invalid_response(str(error))
-                corrupt.decoded = chunks
-                raise corrupt from None
-        except ProviderError as error:
-            if not self.native_finish_reason:  # else all was said, and this takes nothing away
-                error.decoded = chunks
-                raise
-        return chunks
+            raise failures.invalid_response(str(error)) from None
 
-    def close(self) -> list[pb.ChatCompletionChunk]:
-        """Nothing more; raises StreamTruncated where there was no messageStop."""
-        if not self.native_finish_reason:
-            raise StreamTruncated
-        return []
+    def _rest(self) -> Iterable[Frame]:
+        return ()
 
-    def _frame(self, frame: Frame, chunks: list[pb.ChatCompletionChunk]) -> None:
-        headers = frame.headers
+    def _decode(self, event: Frame, chunks: Chunks) -> None:
+        headers = event.headers
         kind = headers.get(":message-type")
         if kind == "exception":
-            _, message = given.error_parts({}, frame.payload)
-            raise given.failure(200, str(headers.get(":exception-type", "")), message)
+            _, message = response.error_parts({}, event.payload)
+            raise response.failure(200, str(headers.get(":exception-type", "")), message)
         if kind == "error":
-            raise given.failure(200, str(headers.get(":error-code", "")), str(headers.get(":error-message", "")))
+            code, message = str(headers.get(":error-code", "")), str(headers.get(":error-message", ""))
+            raise response.failure(200, code, message)
         found = _EVENTS.get(str(headers.get(":event-type")))
-        if found is None:  # initial-response, and what is yet to be invented
-            return
-        read, apply = found
-        apply(self, read(frame.payload), chunks)
+        if found is not None:  # else initial-response, and types that are yet to come
+            read, handle = found
+            handle(self, read(event.payload), chunks)
 
-    def _add(self, chunks: list[pb.ChatCompletionChunk]) -> pb.ChunkChoice:
-        """A further chunk's choice; the first has the role."""
-        chunk = pb.ChatCompletionChunk()
-        chunks.append(chunk)
-        choice = chunk.choices.add()
-        choice.delta.SetInParent()
-        if not self._started:
-            self._started = True
-            choice.delta.role = pb.ROLE_ASSISTANT
-        return choice
-
-    def _block(self, index: int) -> _Open:
-        """The block under way; one of text may not have been announced."""
+    def _block(self, index: int) -> _OpenBlock:
+        """The open block with this index; one of text may not have been announced."""
         block = self._open.get(index)
         if block is None:
-            block = self._open[index] = _Open(self._length)
+            self._builder.hold(_BLOCK_SIZE)
+            block = self._open[index] = _OpenBlock(self._length)
         return block
 
-    def _message_start(self, event: msgspec.Raw, chunks: list[pb.ChatCompletionChunk]) -> None:
-        if not self._started:
-            self._add(chunks)
+    def _message_start(self, event: msgspec.Raw, chunks: Chunks) -> None:
+        self._builder.add_delta(pb.Delta(), chunks)
 
-    def _block_start(self, event: given.BlockStart, chunks: list[pb.ChatCompletionChunk]) -> None:
+    def _block_start(self, event: shapes.BlockStart, chunks: Chunks) -> None:
         block = self._block(event.content_block_index)
         use = event.start.tool_use
-        if use is None or not use.is_callers:
+        if use is None or not use.is_client_side:
             return
         block.call = self._calls
         self._calls += 1
-        delta = self._add(chunks).delta.tool_calls.add(index=block.call)
-        delta.id = use.tool_use_id or f"call_{block.call}"
-        delta.function.name = self._names.get(use.name, use.name)
+        delta = pb.Delta()
+        call = delta.tool_calls.add(index=block.call, id=use.tool_use_id or f"call_{block.call}")
+        call.function.name = self._names.get(use.name, use.name)
         if block.call == 0:
-            delta.extra_json = extra_content(self._details)
+            call.extra_json = extra_content(self._details)
+        self._builder.add_delta(delta, chunks)
 
-    def _block_delta(self, event: given.BlockDelta, chunks: list[pb.ChatCompletionChunk]) -> None:
+    def _block_delta(self, event: shapes.BlockDelta, chunks: Chunks) -> None:
         block = self._block(event.content_block_index)
-        delta = event.delta
-        if delta.text:
-            self._length += len(delta.text)
-            self._add(chunks).delta.content = delta.text
-        elif delta.tool_use is not None:
-            if block.call >= 0 and delta.tool_use.input:
+        piece = event.delta
+        if piece.text:
+            self._length += len(piece.text)
+            self._builder.add_delta(pb.Delta(content=piece.text), chunks)
+        elif piece.tool_use is not None:
+            if block.call >= 0 and piece.tool_use.input:
                 block.has_input = True
-                call = self._add(chunks).delta.tool_calls.add(index=block.call)
-                call.function.arguments = delta.tool_use.input
-        elif delta.reasoning_content is not None:
-            reasoning = delta.reasoning_content
-            block.signature += reasoning.signature or ""
-            block.redacted += given.from_base64(reasoning.redacted_content or "")
-            if reasoning.text:
-                block.reasoning += reasoning.text
-                self._add(chunks).delta.reasoning_content = reasoning.text
-        elif delta.citation is not None:
-            block.citations.append(delta.citation)
+                self._add_arguments(block.call, piece.tool_use.input, chunks)
+        elif piece.reasoning_content is not None:
+            self._append_reasoning(block, piece.reasoning_content, chunks)
+        elif piece.citation is not None:
+            self._builder.hold(_BLOCK_SIZE)
+            block.citations.append(piece.citation)
 
-    def _block_stop(self, event: given.BlockStop, chunks: list[pb.ChatCompletionChunk]) -> None:
-        self._settle(event.content_block_index, chunks)
+    def _append_reasoning(self, block: _OpenBlock, piece: shapes.ReasoningDelta, chunks: Chunks) -> None:
+        parts = (piece.text or "", piece.signature or "", piece.redacted_content or "")
+        self._builder.hold(sum(map(len, parts)))
+        block.signature.append(parts[1])
+        block.redacted.append(response.from_base64(parts[2]))
+        if piece.text:
+            block.reasoning.append(piece.text)
+            self._builder.add_delta(pb.Delta(reasoning_content=piece.text), chunks)
 
-    def _settle(self, index: int, chunks: list[pb.ChatCompletionChunk]) -> None:
-        """Say what is only known at a block's end."""
+    def _add_arguments(self, call: int, arguments: str, chunks: Chunks) -> None:
+        delta = pb.Delta()
+        delta.tool_calls.add(index=call).function.arguments = arguments
+        self._builder.add_delta(delta, chunks)
+
+    def _block_stop(self, event: shapes.BlockStop, chunks: Chunks) -> None:
+        self._stop(event.content_block_index, chunks)
+
+    def _stop(self, index: int, chunks: Chunks) -> None:
+        """End a block: add what is known of it only then."""
         block = self._open.pop(index, None)
         if block is None:
             return
         if block.call >= 0 and not block.has_input:  # a call without arguments
-            self._add(chunks).delta.tool_calls.add(index=block.call).function.arguments = "{}"
-        details = given.details(block.reasoning, block.signature, block.redacted)
+            self._add_arguments(block.call, "{}", chunks)
+        details = response.details("".join(block.reasoning), "".join(block.signature), b"".join(block.redacted))
         if details:
             self._details += details
-            self._add(chunks).delta.reasoning_details.extend(details)
+            self._builder.add_delta(pb.Delta(reasoning_details=details), chunks)
         if block.citations:
-            annotations = [given.annotation(citation, block.start, self._length) for citation in block.citations]
-            self._add(chunks).delta.annotations.extend(annotations)
+            citations = [response.annotation(citation, block.start, self._length) for citation in block.citations]
+            self._builder.add_delta(pb.Delta(annotations=citations), chunks)
 
-    def _message_stop(self, event: given.MessageStop, chunks: list[pb.ChatCompletionChunk]) -> None:
+    def _message_stop(self, event: shapes.MessageStop, chunks: Chunks) -> None:
         for index in list(self._open):
-            self._settle(index, chunks)
-        if self.native_finish_reason:
-            return
-        finish = given.finish_reason(event.stop_reason, self._calls > 0)
-        self.native_finish_reason = event.stop_reason
-        self._add(chunks).finish_reason = finish
-        chunks[-1].extra_json = given.kept(event)
+            self._stop(index, chunks)
+        finish = response.finish_reason(event.stop_reason, self._calls > 0)
+        self._builder.finish(finish, event.stop_reason, extra_json=response.extra_fields(event))
+        self._end_if_complete(chunks)
 
-    def _metadata(self, event: given.Metadata, chunks: list[pb.ChatCompletionChunk]) -> None:
+    def _metadata(self, event: shapes.Metadata, chunks: Chunks) -> None:
         if event.usage is None:
             return
-        chunk = pb.ChatCompletionChunk(extra_json=given.kept(event))
-        given.count(chunk.usage, event.usage)
+        self._builder.usage.extra_json = response.extra_fields(event)
+        response.fill_usage(self._builder.usage.usage, event.usage)
         if event.service_tier is not None:
-            chunk.service_tier = event.service_tier.type
-        chunks.append(chunk)
+            self._builder.service_tier = usage.service_tier(event.service_tier.type)
+        self._end_if_complete(chunks)
+
+    def _end_if_complete(self, chunks: Chunks) -> None:
+        if self.native_finish_reason and self._builder.usage.HasField("usage"):
+            self._end(chunks, marked=True)
 
 
-_Apply = Callable[[BedrockDecoder, Any, list[pb.ChatCompletionChunk]], None]
+_Handler = Callable[[BedrockDecoder, Any, Chunks], None]
 
 
-def _event(type_: Any, apply: _Apply) -> tuple[Callable[[bytes], Any], _Apply]:
-    return given.shaped(type_), apply
+def _event(shape: Any, handler: _Handler) -> tuple[Callable[[bytes], Any], _Handler]:
+    return response.decoder(shape), handler
 
 
 _EVENTS = {
     "messageStart": _event(msgspec.Raw, BedrockDecoder._message_start),
-    "contentBlockStart": _event(given.BlockStart, BedrockDecoder._block_start),
-    "contentBlockDelta": _event(given.BlockDelta, BedrockDecoder._block_delta),
-    "contentBlockStop": _event(given.BlockStop, BedrockDecoder._block_stop),
-    "messageStop": _event(given.MessageStop, BedrockDecoder._message_stop),
-    "metadata": _event(given.Metadata, BedrockDecoder._metadata),
+    "contentBlockStart": _event(shapes.BlockStart, BedrockDecoder._block_start),
+    "contentBlockDelta": _event(shapes.BlockDelta, BedrockDecoder._block_delta),
+    "contentBlockStop": _event(shapes.BlockStop, BedrockDecoder._block_stop),
+    "messageStop": _event(shapes.MessageStop, BedrockDecoder._message_stop),
+    "metadata": _event(shapes.Metadata, BedrockDecoder._metadata),
 }

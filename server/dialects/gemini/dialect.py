@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
-from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.completion import Completion, ProtoCompletion
 from server.chat.openai_json import decode_json
@@ -17,8 +16,8 @@ from server.dialects import errors as failures
 from server.dialects.base import Endpoint, HttpRequest, platform_of
 from server.dialects.dropped import Dropped
 from server.dialects.gemini import request as gemini_request
+from server.dialects.gemini import response
 from server.dialects.gemini.platform import DEFAULT_PLATFORM
-from server.dialects.gemini.response import Answer, classify, find_error, message
 from server.dialects.gemini.stream import GeminiDecoder
 from server.errors import InvalidRequest, ProviderError
 
@@ -43,37 +42,22 @@ class GeminiTranslator:
             headers[platform.tier_header] = tier
         dropped = Dropped()
         try:
-            body = _encode(gemini_request.body(message, endpoint, platform, dropped))
+            body = _encode(gemini_request.body(message, endpoint, dropped))
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"A field of JSON text does not hold JSON: {error}") from None
         return HttpRequest(platform.url(endpoint, stream=stream), headers, body, dropped=dropped.paths)
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, and the first candidate's own finish reason."""
-        answer = Answer()
-        chunk = answer.read(body)
-        if not chunk.choices:
-            raise failures.invalid_response(f"no candidates: {body[:500]!r}")
-        completion = pb.ChatCompletion(id=chunk.id, created=chunk.created)
-        for choice in chunk.choices:
-            candidate = answer.candidates[choice.index]
-            completion.choices.add(
-                index=choice.index,
-                message=message(choice.delta),
-                finish_reason=candidate.finish_reason,
-                logprobs=choice.logprobs if choice.HasField("logprobs") else None,
-                extra_json=choice.extra_json,
-            )
-        answer.account(completion)
-        return ProtoCompletion(completion, answer.native_finish_reason)
+        return ProtoCompletion(*response.completion(body))
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """`{"error": {code, message, status, details}}`, a list of one, HTML or nothing."""
         try:
-            error = find_error(decode_json(body))
+            error = response.find_error(decode_json(body))
         except (msgspec.DecodeError, UnicodeDecodeError):
             error = None
-        return classify(status, error or {}, failures.retry_after(headers))
+        return response.classify(status, error or {}, failures.retry_after(headers))
 
     def decoder(self, request: ChatRequest) -> GeminiDecoder:
         """A fresh decoder."""

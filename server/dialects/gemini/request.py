@@ -13,14 +13,14 @@ from typing import Any
 from lmchat.v1 import chat_pb2 as pb
 
 from server.dialects import reasoning
-from server.dialects.base import Endpoint
+from server.dialects.base import Endpoint, platform_of
 from server.dialects.dropped import Dropped
 from server.dialects.gemini import schema as gemini_schema
 from server.dialects.gemini import tools as gemini_tools
 from server.dialects.gemini.contents import Contents
 from server.dialects.gemini.json_object import json_object
 from server.dialects.gemini.names import camel, snake
-from server.dialects.gemini.platform import GeminiPlatform
+from server.dialects.gemini.platform import DEFAULT_PLATFORM
 from server.dialects.schema_text import described
 from server.errors import InvalidRequest, unsupported
 
@@ -71,11 +71,10 @@ _OLD = re.compile(r"gemini-[012]|gemma|learnlm")
 _OLDER = re.compile(r"gemini-([01]|2\.0)|gemma|learnlm")
 
 
-def body(
-    request: pb.ChatCompletionRequest, endpoint: Endpoint, platform: GeminiPlatform, dropped: Dropped
-) -> dict[str, Any]:
+def body(request: pb.ChatCompletionRequest, endpoint: Endpoint, dropped: Dropped) -> dict[str, Any]:
     """The request's JSON. What is left out goes to `dropped`. Raises InvalidRequest for what Gemini cannot do."""
     model = _name(endpoint.model)
+    platform = platform_of(endpoint, DEFAULT_PLATFORM)
     contents = Contents(dropped, old=bool(_OLD.match(model)), ids=platform.call_ids)
     contents.add_all(request)
     out: dict[str, Any] = {"contents": contents.contents}

@@ -1,19 +1,25 @@
-"""Answers of the OpenAI dialect, whole and in pieces: where vendors stray from OpenAI's JSON, and their errors."""
+"""Answers of the OpenAI dialect: where vendors differ from OpenAI's JSON, for whole answers and for streams.
+
+https://platform.openai.com/docs/api-reference/chat/object
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
-from server.chat.completion import completion_id
-from server.chat.openai_json.fields import decode
+from server.chat.completion import JsonCompletion
 from server.dialects import errors as failures
-from server.errors import InvalidRequest, Reason
+from server.dialects import usage
+from server.dialects.base import completion_id
+from server.dialects.choices import default_finish
+from server.dialects.openai.errors import raise_error
+from server.dialects.reading import read_object, reading
 
-#: Vendors' words for the four of OpenAI's; any other non-empty word is read as `stop`.
+#: Vendors' words -> OpenAI's four; any other non-empty word is read as `stop`.
 _FINISH = {
     "stop": "stop",
     "length": "length",
@@ -27,103 +33,96 @@ _FINISH = {
     "refusal": "content_filter",
     "sensitive": "content_filter",  # Z.ai
 }
-#: Words that say the provider gave up: the answer is not one.
+#: The provider gave up: a failure, not an answer.
 _FAILED = frozenset({"error", "insufficient_system_resource", "abort", "network_error"})
-
-
-def read_object(data: bytes) -> dict[str, Any]:
-    """The JSON object in a body or an event. Raises ProviderError."""
-    try:
-        obj = decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise failures.invalid_response(f"not JSON: {data[:500]!r}") from None
-    if obj.__class__ is not dict:
-        raise failures.invalid_response(f"not a JSON object: {data[:500]!r}")
-    return obj
-
-
-def read(parse: Any, obj: dict[str, Any]) -> Any:
-    """What `parse` makes of a provider's JSON, whose mistakes are not the caller's."""
-    try:
-        return parse(obj)
-    except InvalidRequest as error:
-        raise failures.invalid_response(f"{error.param}: {error.message}") from None
-
-
-# Completions
+#: No reason, spelled out. https://github.com/open-webui/open-webui/issues/16377
+_NONE = frozenset({"null", "none"})
 
 
 def completion(body: bytes) -> tuple[pb.ChatCompletion, str]:
-    """The answer in its typed form, and the first choice's own finish reason. Raises ProviderError."""
+    """The completion, and the first choice's native finish reason. Raises ProviderError."""
+    with reading(body):
+        return _completion(body)
+
+
+def _completion(body: bytes) -> tuple[pb.ChatCompletion, str]:
     obj = read_object(body)
     raise_error(obj)
     choices = obj.get("choices")
     if not isinstance(choices, list) or not choices:
         raise failures.invalid_response(f"no choices: {body[:500]!r}")
     natives = [normalise(choice, "message", position) for position, choice in enumerate(choices)]
-    obj.pop("lmchat", None)  # of a gateway behind this one
-    parsed: pb.ChatCompletion = read(openai_json.parse_completion, obj)
-    for choice in parsed.choices:
-        if not choice.HasField("message"):
+    normalise_envelope(obj)
+    counts = obj.pop("usage", None) or groq_usage(obj)
+    out = openai_json.parse_completion(obj)
+    if counts:
+        out.usage.CopyFrom(parse_usage(counts))
+    for choice in out.choices:
+        if not choice.HasField("message") and choice.finish_reason != pb.FINISH_REASON_CONTENT_FILTER:
+            # Azure leaves the message out of a choice that was filtered whole.
+            # https://learn.microsoft.com/azure/ai-foundry/openai/concepts/content-filter
             raise failures.invalid_response(f"a choice without a message: {body[:500]!r}")
         choice.message.role = pb.ROLE_ASSISTANT
         for index, call in enumerate(choice.message.tool_calls):
             call.id = call.id or f"call_{index}"
         if not choice.finish_reason:
             choice.finish_reason = default_finish(bool(choice.message.tool_calls))
-    parsed.id = completion_id(parsed.id)
-    return parsed, natives[0]
+    out.id = completion_id(out.id)
+    return out, natives[0]
 
 
-# Errors
+def is_plain(completion: JsonCompletion) -> bool:
+    """Whether the counts and the service tier of an answer mean what OpenAI's do, and need no reading."""
+    fields = completion.fields
+    if fields.service_tier is not None and fields.service_tier not in usage.TIERS:
+        return False
+    counts = fields.usage
+    if counts is None:
+        return not completion.unknown or not groq_usage(completion.unknown_at(()))
+    prompt, details = counts.prompt_tokens_details, counts.completion_tokens_details
+    cached = prompt.cached_tokens if prompt is not None else None
+    reasoning = details.reasoning_tokens if details is not None else None
+    return (
+        counts.total_tokens == counts.prompt_tokens + counts.completion_tokens
+        and (reasoning or 0) <= counts.completion_tokens
+        and (cached or 0) <= counts.prompt_tokens
+        and not (completion.unknown and usage.has_other_names(completion.unknown_at(("usage",))))
+    )
 
 
-def error_parts(body: bytes) -> tuple[str, str, str | None]:
-    """Code, message and param, wherever the vendor put them."""
-    try:
-        obj = decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return "", "", None
-    if isinstance(obj, list) and obj:
-        obj = obj[0]
-    if not isinstance(obj, dict):
-        return "", "", None
-    return _parts(obj)
+# Usage and service tier
 
 
-def _parts(obj: dict[str, Any]) -> tuple[str, str, str | None]:
-    error = obj.get("error") or obj
-    if not isinstance(error, dict):  # x.ai, Ollama: a text, with the code beside it
-        error = {"code": obj.get("code"), "message": error}
-    code = failures.text(error.get("code"))
-    inner = error.get("innererror")
-    if isinstance(inner, dict):  # Azure's content filter
-        code = failures.text(inner.get("code")) or code
-    if code not in failures.CODES and failures.text(error.get("type")) in failures.CODES:
-        code = failures.text(error.get("type"))
-    detail = error.get("detail")
-    message = failures.text(error.get("message")) or (detail if isinstance(detail, str) else "")
-    if not message and (detail or error.get("message")):
-        message = openai_json.encode_text(detail or error["message"])
-    return code, message, failures.text(error.get("param")) or None
+def parse_usage(counts: dict[str, Any]) -> pb.Usage:
+    """A vendor's usage object in OpenAI's terms. Raises one of UNREADABLE for nonsense."""
+    usage.place_counts(counts)
+    parsed = openai_json.parse_chunk({"usage": counts}).usage
+    usage.add_up(parsed)
+    return parsed
 
 
-def raise_error(obj: dict[str, Any]) -> None:
-    """Raise for an error inside a 200. Its code may be an HTTP status (OpenRouter)."""
-    error = obj.get("error")
-    if not error and obj.get("object") != "error":
-        return
-    code, message, param = _parts(obj)
-    status = int(code) if code.isdigit() and 400 <= int(code) < 600 else 200
-    reason = None if status != 200 or code.lower() in failures.CODES else Reason.UPSTREAM_ERROR
-    raise failures.classify(status, code=code, message=message, param=param, reason=reason)
+def groq_usage(obj: Mapping[str, Any]) -> Any:
+    """The usage that Groq puts into a field of its own. https://console.groq.com/docs/api-reference"""
+    groq = obj.get("x_groq")
+    return groq.get("usage") if groq.__class__ is dict else None
 
 
-# What vendors do to choices
+def normalise_envelope(obj: dict[str, Any]) -> None:
+    """Bring what is beside the choices to OpenAI's form, in place."""
+    obj.pop("lmchat", None)  # from a gateway behind this one
+    tier = obj.get("service_tier")
+    if tier.__class__ is str:
+        obj["service_tier"] = usage.service_tier(tier)
+
+
+# Choices
 
 
 def normalise(choice: Any, key: str, position: int) -> str:
-    """Bring one choice's JSON to OpenAI's form, in place; the vendor's own finish reason."""
+    """Bring one choice's JSON to OpenAI's form, in place; returns the native finish reason, empty if none.
+
+    `key` is `message` or `delta`; `position` is the index of a choice that has none. Raises ProviderError.
+    """
     if choice.__class__ is not dict:
         raise failures.invalid_response(f"a choice is {type(choice).__name__}")
     if choice.get("index") is None:
@@ -132,15 +131,19 @@ def normalise(choice: Any, key: str, position: int) -> str:
     if message.__class__ is dict:
         _normalise_message(message)
     native = str(choice.get("finish_reason") or "")
-    if native.lower() in _FAILED:
+    word = native.lower()
+    if word in _FAILED:
         raise_error(choice)
         raise failures.classify(502, message=f"finish_reason {native}")
-    choice["finish_reason"] = _FINISH.get(native.lower(), "stop") if native else None
-    return native and str(choice.get("native_finish_reason") or native)
+    if not native or word in _NONE:
+        choice["finish_reason"] = None
+        return ""
+    choice["finish_reason"] = _FINISH.get(word, "stop")
+    return str(choice.get("native_finish_reason") or native)
 
 
 def _normalise_message(message: dict[str, Any]) -> None:
-    message.pop("role", None)  # whoever answers is the assistant
+    message.pop("role", None)  # an answer's is always `assistant`
     content = message.get("content")
     if content.__class__ is list:
         _split_parts(message, content)
@@ -155,14 +158,14 @@ def _normalise_message(message: dict[str, Any]) -> None:
             raise failures.invalid_response("a tool call is not an object")
         function = call.get("function")
         if function.__class__ is dict and function.get("arguments").__class__ in (dict, list):
-            function["arguments"] = read(openai_json.encode_text, function["arguments"])
+            function["arguments"] = openai_json.encode_text(function["arguments"])
     legacy = message.pop("function_call", None)
     if legacy and not calls:
         message["tool_calls"] = [{"id": "call_0", "type": "function", "function": legacy}]
 
 
 def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
-    """Content as a list, from Mistral's reasoning models: thinking apart from text.
+    """Split content that is a list, as from Mistral's reasoning models, into text and reasoning.
 
     https://docs.mistral.ai/capabilities/reasoning
     """
@@ -183,8 +186,3 @@ def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
     if other:
         notes = message.get("annotations")
         message["annotations"] = [*(notes if isinstance(notes, list) else ()), *other]
-
-
-def default_finish(has_calls: bool) -> pb.FinishReason.ValueType:
-    """The finish reason of an answer whose vendor gave none."""
-    return pb.FINISH_REASON_TOOL_CALLS if has_calls else pb.FINISH_REASON_STOP

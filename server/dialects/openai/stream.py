@@ -1,4 +1,7 @@
-"""Streams of the OpenAI dialect: bytes in, chunks of the contract out. See `base.StreamDecoder`."""
+"""Streams of the OpenAI dialect: server-sent events in, chunks out.
+
+https://platform.openai.com/docs/api-reference/chat-streaming
+"""
 
 from __future__ import annotations
 
@@ -8,216 +11,173 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
 from server.dialects import errors as failures
-from server.dialects.base import completion_id
-from server.dialects.openai.response import default_finish, normalise, raise_error, read, read_object
+from server.dialects.decoding import ChunkDecoder
+from server.dialects.openai.errors import raise_error
+from server.dialects.openai.response import groq_usage, normalise, normalise_envelope, parse_usage
 from server.dialects.openai.text_template import TextTemplate
-from server.errors import ProviderError, Reason, StreamTruncated
+from server.dialects.reading import read_object
 from server.wire.sse import Event, SSEDecoder
 
-#: Templates learned for one stream: a few for the shapes it goes through, and not one for each event of a
-#: vendor whose events have a counter or padding in them.
-_MOST_LEARNED = 4
-#: What a chunk that only carries usage has no need of.
+#: The most templates learned for one stream: enough for the shapes a stream goes through, and few where each event
+#: has a counter or padding.
+_MAX_TEMPLATES = 4
+#: Fields of an event without choices that the chunk with the usage has no need of.
 _ENVELOPE = frozenset({"id", "created", "system_fingerprint", "service_tier"})
 
 
-class _ChoiceState:
-    """What a decoder remembers of one choice."""
+class _ToolCalls:
+    """The tool calls of one choice so far: which call each piece belongs to."""
 
-    __slots__ = ("finished", "ids", "last", "names", "places")
+    __slots__ = ("_ids", "_last", "_names", "_places")
 
     def __init__(self) -> None:
-        self.finished = False
-        self.names: list[str] = []  # of the tool calls so far, by index
-        self.ids: dict[str, int] = {}  # the provider's id -> index
-        self.places: dict[int, int] = {}  # the provider's index -> index
-        self.last = 0
+        self._names: list[str] = []  # by our index
+        self._ids: dict[str, int] = {}  # the provider's id -> our index
+        self._places: dict[int, int] = {}  # the provider's index -> our index
+        self._last = 0
 
-    def settle(self, call: dict[str, Any]) -> None:
-        """Bring a piece of a tool call to OpenAI's form: an index, and id and name on the call's first piece only.
+    def normalise(self, call: dict[str, Any]) -> None:
+        """Give a piece of a call its index, in place, and id and name on the first piece only.
 
-        A new id is a new call, whatever index it comes with: some vendors give
-        every call of a turn the same index, or none. A piece of which neither
-        id nor index is known goes on with the last call, unless it gives a name.
-        https://github.com/agno-agi/agno/pull/8880
+        A new id with a name is a new call, whatever its index: some vendors give every call of a turn the same
+        index, or none (https://github.com/agno-agi/agno/pull/8880). A new id without a name, at the index of a
+        known call, is a piece of that call (https://github.com/JetBrains/koog/issues/2052). A piece with neither
+        id nor index belongs to the last call, unless it has a name.
         """
         place, id_ = call.get("index"), failures.text(call.pop("id", None))
         place = place if place.__class__ is int else None
         inner = call.get("function") or call.get("custom")
         name = failures.text(inner.get("name")) if isinstance(inner, dict) else ""
-        new = len(self.names)
-        if id_:
-            index = self.ids.setdefault(id_, new)
-        elif place in self.places:
-            index = self.places[place]
-        else:
-            index = new if name or not new else self.last
-        if index == new:
-            self.names.append("")
+        index = self._index(place, id_, name)
+        if index == len(self._names):
+            self._names.append("")
             call["id"] = id_ or f"call_{index}"
-        if isinstance(inner, dict) and name == self.names[index]:
+        if isinstance(inner, dict) and name == self._names[index]:
             inner.pop("name", None)
         elif name:
-            self.names[index] = name
+            self._names[index] = name
+        if id_:
+            self._ids[id_] = index
         if place is not None:
-            self.places[place] = index
-        call["index"] = self.last = index
+            self._places[place] = index
+        call["index"] = self._last = index
+
+    def _index(self, place: int | None, id_: str, name: str) -> int:
+        new = len(self._names)
+        if id_ in self._ids:
+            return self._ids[id_]
+        known = self._places.get(place) if place is not None else None
+        if known is not None and not (id_ and name):
+            return known
+        return new if id_ or name or not new else self._last
 
 
-def _parse(data: bytes) -> pb.ChatCompletionChunk:
-    """The chunk of an event that has one choice and does not end it."""
-    obj = read_object(data)
-    normalise(obj["choices"][0], "delta", 0)
-    obj.pop("lmchat", None)
-    obj.pop("usage", None)
-    chunk: pb.ChatCompletionChunk = read(openai_json.parse_chunk, obj)
-    return chunk
-
-
-class OpenAIDecoder:
-    """See `base.StreamDecoder`. `n` is the number of choices asked for."""
+class OpenAIDecoder(ChunkDecoder[Event]):
+    """See `base.StreamDecoder`. The end mark is `[DONE]`."""
 
     def __init__(self, n: int) -> None:
-        self._n = n
+        super().__init__(n)
+        self._single = n == 1
         self._sse = SSEDecoder()
-        self._choices: dict[int, _ChoiceState] = {}
-        self._done = False
-        self._closed = False  # all is given out
-        self._id = ""
-        self._created = 0
-        self._usage: pb.ChatCompletionChunk | None = None
-        self._kept: dict[str, Any] = {}
+        self._calls: dict[int, _ToolCalls] = {}
+        self._kept: dict[str, Any] = {}  # fields of events without choices, for the next chunk
         self._template: TextTemplate | None = None
         self._learned = 0
-        self.native_finish_reason = ""
+        self._finishing = False  # a finish reason has come
 
-    def feed(self, data: bytes) -> list[pb.ChatCompletionChunk]:
-        """Decode what `data` completes."""
-        return self._decode(self._sse.feed(data))
+    def _split(self, data: bytes) -> list[Event]:
+        return self._sse.feed(data)
 
-    def close(self) -> list[pb.ChatCompletionChunk]:
-        """The last chunks, with usage where the provider gave it."""
-        if self._closed:
-            return []
-        chunks: list[pb.ChatCompletionChunk] = []
-        try:
-            chunks = self._decode(self._sse.close())
-        except ProviderError as error:
-            if error.reason is not Reason.UPSTREAM_INVALID_RESPONSE:  # else the torn end of an event
-                raise
-        return chunks if self._closed else chunks + self._end()
+    def _rest(self) -> list[Event]:
+        return self._sse.close()
 
-    def _decode(self, events: list[Event]) -> list[pb.ChatCompletionChunk]:
-        chunks: list[pb.ChatCompletionChunk] = []
-        for event in events:
-            if self._done:
-                break
-            if event.data.strip() == b"[DONE]":
-                self._done = True
-                chunks += self._end()
-            elif event.data:
-                try:
-                    self._event(event, chunks)
-                except ProviderError as error:
-                    if not self._complete():  # else everything was said, and this takes nothing away
-                        error.decoded = chunks
-                        raise
-        return chunks
-
-    def _complete(self) -> bool:
-        return len(self._choices) >= self._n and all(state.finished for state in self._choices.values())
-
-    def _event(self, event: Event, chunks: list[pb.ChatCompletionChunk]) -> None:
+    def _decode(self, event: Event, chunks: list[pb.ChatCompletionChunk]) -> None:
         if self._template is not None and not event.event and not self._kept:
             chunk = self._template.chunk(event.data)
             if chunk is not None:
                 chunks.append(chunk)
                 return
+        data = event.data.strip()
+        if data == b"[DONE]":
+            self._end(chunks, marked=True)
+        elif data:
+            self._decode_object(event, chunks)
+
+    def _decode_object(self, event: Event, chunks: list[pb.ChatCompletionChunk]) -> None:
         obj = read_object(event.data)
-        raise_error(obj)
-        if event.event == "error":
-            raise_error({"error": obj})
-        choices = obj.get("choices")
-        if choices:
-            if choices.__class__ is not list:
-                raise failures.invalid_response("choices is not a list")
-            obj["choices"] = [c for position, c in enumerate(choices) if self._choice(c, position)]
-        obj.pop("lmchat", None)  # a gateway's behind this one
-        usage = obj.pop("usage", None)
+        raise_error({"error": obj} if event.event == "error" and not obj.get("error") else obj)
+        normalise_envelope(obj)
+        natives = self._normalise_choices(obj)
+        self._read_usage(obj.pop("usage", None) or groq_usage(obj))
         if self._kept:
             obj = {**self._kept, **obj}
             self._kept = {}
-        if usage:
-            self._usage = read(openai_json.parse_chunk, {"usage": usage})
         if not obj.get("choices"):
-            # Nothing a caller can show: what it carries goes with the next chunk that has a choice.
             self._kept = {k: v for k, v in obj.items() if v and k not in ("object", "model", "choices")}
             return
-        chunk = self._stamp(read(openai_json.parse_chunk, obj))
-        chunks.append(chunk)
-        self._learn(event, chunk)
+        chunk = openai_json.parse_chunk(obj)
+        self._builder.identify(chunk.id, chunk.created)
+        before = len(chunks)
+        self._builder.add(chunk, chunks)
+        for index, native in natives.items():
+            self._builder.set_native(index, native)
+        self._finishing = self._finishing or bool(natives)
+        if self._finishing:
+            self._template = None
+        elif len(chunks) > before:
+            self._learn(event, chunks[-1])
+
+    def _normalise_choices(self, obj: dict[str, Any]) -> dict[int, str]:
+        """Bring the choices of an event to OpenAI's form, in place; native finish reasons by index."""
+        choices = obj.get("choices") or []
+        if choices.__class__ is not list:
+            raise failures.invalid_response("choices is not a list")
+        if self._single:
+            del choices[1:]
+        natives: dict[int, str] = {}
+        for position, choice in enumerate(choices):
+            if choice.__class__ is dict and choice.get("delta").__class__ is not dict:
+                message = choice.pop("message", None)  # the last chunk as a whole message, from some vendors
+                choice["delta"] = message if message.__class__ is dict else {}
+            native = normalise(choice, "delta", position)
+            if choice["index"].__class__ is not int:
+                raise failures.invalid_response("index is not a number")
+            if self._single:
+                choice["index"] = 0  # some vendors count chunks in it
+            self._read_usage(choice.pop("usage", None))  # Moonshot
+            for call in choice["delta"].get("tool_calls") or ():
+                self._calls.setdefault(choice["index"], _ToolCalls()).normalise(call)
+            if native:
+                natives[choice["index"]] = native
+        return natives
+
+    def _read_usage(self, usage: Any) -> None:
+        if usage:
+            self._builder.usage.usage.CopyFrom(parse_usage(usage))
 
     def _learn(self, event: Event, chunk: pb.ChatCompletionChunk) -> None:
-        """Be quicker with events like this one from here on, until a choice has come to its end."""
-        if any(state.finished for state in self._choices.values()):
-            self._template = None
-            return
+        """Learn a template from a text event, for the events like it that follow."""
         first = any(choice.delta.role for choice in chunk.choices)
-        if first or event.event or len(chunk.choices) != 1 or self._learned >= _MOST_LEARNED:
+        if first or event.event or len(chunk.choices) != 1 or self._learned >= _MAX_TEMPLATES:
             return
-        template = TextTemplate.learn(event.data, chunk, lambda data: self._stamp(_parse(data)))
+        template = TextTemplate.learn(event.data, chunk, self._parse_text)
         if template is not None:
             self._template = template
             self._learned += 1
 
-    def _stamp(self, chunk: pb.ChatCompletionChunk) -> pb.ChatCompletionChunk:
-        """Give every chunk the first one's id and time."""
-        self._id = self._id or completion_id(chunk.id)
-        self._created = self._created or chunk.created
-        chunk.id = self._id
-        chunk.created = self._created
-        return chunk
+    def _parse_text(self, data: bytes) -> pb.ChatCompletionChunk:
+        """The chunk of a text event, without regard to what came before it."""
+        obj = read_object(data)
+        normalise_envelope(obj)
+        del obj["choices"][1:]
+        normalise(obj["choices"][0], "delta", 0)
+        if self._single:
+            obj["choices"][0]["index"] = 0
+        obj["choices"][0].pop("usage", None)
+        obj.pop("usage", None)
+        return self._builder.stamp(openai_json.parse_chunk(obj))
 
-    def _choice(self, choice: Any, position: int) -> bool:
-        """Normalise one choice of a chunk; False when nothing is left of it."""
-        if choice.__class__ is dict and choice.get("delta").__class__ is not dict:
-            message = choice.pop("message", None)  # some send the last chunk as if it were a whole answer
-            choice["delta"] = message if message.__class__ is dict else {}
-        native = normalise(choice, "delta", position)
-        index, delta = choice["index"], choice["delta"]
-        if index.__class__ is not int:
-            raise failures.invalid_response("index is not a number")
-        state = self._choices.get(index)
-        if state is None:
-            state = self._choices[index] = _ChoiceState()
-            delta["role"] = "assistant"
-        for call in delta.get("tool_calls") or ():
-            state.settle(call)
-        if state.finished:  # some say it twice, or add an empty delta; the finish reason comes once, and last
-            choice["finish_reason"] = None
-            return any(delta.values())
-        if native:
-            self.native_finish_reason = self.native_finish_reason or native
-            state.finished = True
-        return True
-
-    def _end(self) -> list[pb.ChatCompletionChunk]:
-        """Settle the account: an end is one only if every choice was finished, or [DONE] was said."""
-        if not self._choices:
-            raise StreamTruncated if not self._done else failures.invalid_response("[DONE] without a choice")
-        if not self._done and not self._complete():
-            raise StreamTruncated
-        self._closed = True
-        chunks: list[pb.ChatCompletionChunk] = []
-        for index, state in self._choices.items():
-            if state.finished:
-                continue
-            chunk = self._stamp(pb.ChatCompletionChunk())
-            chunk.choices.add(index=index, finish_reason=default_finish(bool(state.names))).delta.SetInParent()
-            chunks.append(chunk)
-        if self._usage is not None:
-            usage = self._stamp(self._usage)
-            extra = {key: value for key, value in self._kept.items() if key not in _ENVELOPE}
-            usage.extra_json = openai_json.encode_text(extra) if extra else ""
-            chunks.append(usage)
-        return chunks
+    def _end(self, chunks: list[pb.ChatCompletionChunk], *, marked: bool) -> None:
+        extra = {key: value for key, value in self._kept.items() if key not in _ENVELOPE}
+        self._builder.usage.extra_json = openai_json.encode_text(extra) if extra else ""
+        super()._end(chunks, marked=marked)

@@ -1,8 +1,9 @@
-"""A shortcut for what streams consist of: events of the OpenAI dialect in which nothing changes but the text.
+"""Templates: text events of the OpenAI dialect decoded without parsing their JSON.
 
-Learned from one event, it knows the bytes before and after the text; an event that has the same bytes there, and
-text between them that JSON writes as it is, decodes to the same chunk with that text. Whatever else comes goes the
-long way. Whether the hole is where the text comes from is not guessed but tried: with another word in it.
+Most events of a stream differ in nothing but the text. A template is learned from one event: the bytes before the
+text, the bytes after it, and the chunk. An event with the same bytes before and after, and between them text
+without escapes, decodes to the same chunk with its text; any other event is parsed. Whether the bytes between are
+the chunk's text is proven, when a template is learned, by parsing the event with another text in their place.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from typing import Literal, Self
 
 from lmchat.v1 import chat_pb2 as pb
 
-#: What ends a JSON string or stands for something else in it, and what may not be in one.
+#: JSON string content without quotes, escapes and control characters.
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*').fullmatch
+#: The other text.
 _WORD = "text"
 
 Field = Literal["content", "reasoning_content"]
-#: Where strings of these names begin.
+#: Finds where the strings of a field begin.
 _VALUES: dict[Field, Callable[[bytes], Iterator[re.Match[bytes]]]] = {
     "content": re.compile(rb'"content"\s*:\s*"').finditer,
     "reasoning_content": re.compile(rb'"reasoning_content"\s*:\s*"').finditer,
@@ -26,7 +28,7 @@ _VALUES: dict[Field, Callable[[bytes], Iterator[re.Match[bytes]]]] = {
 
 
 class TextTemplate:
-    """Makes chunks of events that differ from the one it was learned from in their text only."""
+    """Decodes events that differ only in their text from the one it was learned from."""
 
     __slots__ = ("_after", "_before", "_chunk", "_field")
 
@@ -40,9 +42,9 @@ class TextTemplate:
     def learn(
         cls, data: bytes, chunk: pb.ChatCompletionChunk, parse: Callable[[bytes], pb.ChatCompletionChunk]
     ) -> Self | None:
-        """The template of an event that has one choice, which it does not end; None where there is none.
+        """The template of an event with one choice, without a finish reason; None if there is none.
 
-        `chunk` is what became of it. `parse` makes a chunk of such an event without regard to what came before it.
+        `chunk` is the event's. `parse` decodes such an event without regard to what came before it.
         """
         delta = chunk.choices[0].delta
         field: Field = "content" if delta.content else "reasoning_content"
@@ -60,7 +62,7 @@ class TextTemplate:
         return cls(before, after, other, field) if other == chunk else None
 
     def chunk(self, data: bytes) -> pb.ChatCompletionChunk | None:
-        """The chunk of an event; None if it takes the long way."""
+        """The chunk of an event; None if the event does not match."""
         start, end = len(self._before), len(data) - len(self._after)
         if start > end or not data.startswith(self._before) or not data.endswith(self._after):
             return None

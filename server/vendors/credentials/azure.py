@@ -1,4 +1,4 @@
-"""Entra ID: tokens for Azure by client credentials, over the gateway's own transport.
+"""Entra ID: tokens for Azure by client credentials, over the gateway's transport.
 
 https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
 """
@@ -14,26 +14,26 @@ import httpx
 import msgspec
 
 from server.config.model import ProviderSettings
-from server.vendors.credentials.lease import Lease, Leased, LeasedHeaders, NoCredentials, plaintext
+from server.vendors.credentials.lease import Lease, LeaseCache, LeasedHeaders, NoCredentials, plaintext
 
 TOKEN_URL = "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token"  # noqa: S105
 SCOPE = "https://cognitiveservices.azure.com/.default"
 
 #: Seconds for one token request.
-_LIMIT = 15.0
+REQUEST_TIMEOUT = 15.0
 
 
 def authenticator(
     provider: ProviderSettings, transport: httpx.AsyncBaseTransport, clock: Callable[[], float]
 ) -> LeasedHeaders:
     """For `tenant_id`, `client_id` and `client_secret`."""
-    given = provider.credentials
-    tenant, client, secret = (plaintext(given[name]) for name in ("tenant_id", "client_id", "client_secret"))
+    settings = provider.credentials
+    tenant, client, secret = (plaintext(settings[name]) for name in ("tenant_id", "client_id", "client_secret"))
 
     async def renew() -> Lease[Mapping[str, str]]:
         return await token(transport, tenant, client, secret, clock)
 
-    return LeasedHeaders(Leased(provider.key, renew, clock))
+    return LeasedHeaders(LeaseCache(provider.key, renew, clock))
 
 
 async def token(
@@ -50,26 +50,25 @@ async def token(
             "scope": SCOPE,
         },
         headers={"accept": "application/json"},
-        extensions={"timeout": {"connect": _LIMIT}},
+        extensions={"timeout": {"connect": REQUEST_TIMEOUT}},
     )
-    asked = clock()
-    async with asyncio.timeout(_LIMIT):
+    requested_at = clock()
+    async with asyncio.timeout(REQUEST_TIMEOUT):
         response = await transport.handle_async_request(request)
         try:
             body = b"".join([piece async for piece in response.stream])  # type: ignore[union-attr]
         finally:
             await response.aclose()
     try:
-        answer: Any = msgspec.json.decode(body)
+        parsed: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        answer = None
-    answer = answer if isinstance(answer, dict) else {}
+        parsed = None
+    fields = parsed if isinstance(parsed, dict) else {}
     if response.status_code != 200:
-        said = f"{answer.get('error', 'no reason given')}: {answer.get('error_description', '')}"
-        said = said.replace(secret, "***")
-        raise NoCredentials(f"Entra ID answered {response.status_code}, {said}")
+        reason = f"{fields.get('error', 'no reason given')}: {fields.get('error_description', '')}"
+        raise NoCredentials(f"Entra ID answered {response.status_code}, {reason.replace(secret, '***')}")
     try:
-        access_token, lifetime = answer["access_token"], float(answer["expires_in"])
+        access_token, lifetime = fields["access_token"], float(fields["expires_in"])
     except (KeyError, TypeError, ValueError):
-        raise NoCredentials("Entra ID's answer has no access_token and expires_in") from None
-    return Lease({"authorization": f"Bearer {access_token}"}, asked + lifetime)
+        raise NoCredentials("Entra ID's response has no access_token and expires_in") from None
+    return Lease({"authorization": f"Bearer {access_token}"}, requested_at + lifetime)

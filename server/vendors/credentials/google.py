@@ -4,7 +4,7 @@ The defaults are those of google.auth.default: a service account, a user or a
 workload identity federation in the file that GOOGLE_APPLICATION_CREDENTIALS
 names, gcloud's own, or the metadata server. google-auth reads the environment
 itself, for that and for proxies; this module does not. It blocks, so it runs in
-a thread, with its own HTTP client, which knows the metadata server's ways.
+a thread, with its own HTTP client, which implements the metadata server's protocol.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
 from server.config.model import ProviderSettings
-from server.vendors.credentials.lease import Lease, Leased, LeasedHeaders, plaintext
+from server.vendors.credentials.lease import Lease, LeaseCache, LeasedHeaders, plaintext
 
-# In debugging it logs requests, signed assertions included.
+# At DEBUG it logs requests, signed assertions included.
 logging.getLogger("google.auth").setLevel(logging.INFO)
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
-#: Seconds for one request of google-auth's, which would wait for 120.
-_LIMIT = 10.0
+#: Seconds for one of google-auth's requests, whose default is 120.
+REQUEST_TIMEOUT = 10.0
 
 
 def authenticator(provider: ProviderSettings, clock: Callable[[], float]) -> LeasedHeaders:
@@ -38,13 +38,13 @@ def authenticator(provider: ProviderSettings, clock: Callable[[], float]) -> Lea
     async def renew() -> Lease[Mapping[str, str]]:
         return await asyncio.to_thread(fetch, path)
 
-    return LeasedHeaders(Leased(provider.key, renew, clock))
+    return LeasedHeaders(LeaseCache(provider.key, renew, clock))
 
 
 def fetch(path: str | None) -> Lease[Mapping[str, str]]:
-    """The headers with a new token, the quota project's among them. Blocks; raises whatever went wrong.
+    """The headers with a new token, the quota project's among them. Blocks; raises what google-auth raises.
 
-    Credentials are looked for anew each time, so that a key file may be replaced.
+    Credentials are loaded again each time, so that a key file may be replaced.
     """
     request = _Request()
     try:
@@ -60,12 +60,12 @@ def fetch(path: str | None) -> Lease[Mapping[str, str]]:
     headers: dict[str, str] = {}
     credentials.apply(headers)
     expiry = credentials.expiry
-    # It is UTC without saying so.
+    # A naive datetime in UTC.
     return Lease(headers, expiry.replace(tzinfo=UTC).timestamp() if expiry else None)
 
 
 class _Request(Request):
-    """google-auth's requests, with an earlier end."""
+    """google-auth's requests, with a shorter timeout."""
 
     def __call__(
         self,
@@ -76,6 +76,6 @@ class _Request(Request):
         timeout: float | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As the base class does it."""
-        limit = min(timeout or _LIMIT, _LIMIT)
+        """See the base class."""
+        limit = min(timeout or REQUEST_TIMEOUT, REQUEST_TIMEOUT)
         return super().__call__(url, method, body, headers, limit, **kwargs)  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
-"""Credentials that end: held, renewed ahead of their end by one task, and never shown.
+"""Credentials that expire: cached, renewed before they expire by one task, and never shown.
 
-Knows no vendor and does no I/O of its own. However many calls wait, one renewal
-runs; those that come while what is held still holds do not wait at all. A
-renewal that fails costs nothing until what is held has really ended.
+Knows no vendor and does no I/O itself. However many calls wait, one renewal
+runs; calls made while the cached credentials are valid do not wait at all. A
+renewal that fails has no effect until the cached credentials have expired.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ T = TypeVar("T")
 
 log = logging.getLogger("lmchat.credentials")
 
-#: Seconds before the end at which renewal begins: where a metadata server hands out the same credentials again
-#: and again, it has newer ones by then.
+#: Seconds before expiry at which renewal begins. A metadata server returns the same credentials until shortly
+#: before they expire; by then it has newer ones.
 RENEWAL_MARGIN = 300.0
-#: Seconds after which credentials that name no end are read again: the file they are from may have changed.
+#: Seconds after which credentials without an expiry are read again: their file may have changed.
 REREAD_INTERVAL = 300.0
-#: Seconds between two renewals at the least.
+#: Seconds between two renewals at least.
 MIN_REFRESH_INTERVAL = 10.0
-#: The same, where the last one failed and calls have nothing to go by.
+#: The same after a failed renewal, while there are no valid credentials.
 RETRY_INTERVAL = 2.0
-#: Seconds a call waits for a renewal; that one goes on, for those that come later.
+#: Seconds a call waits for a renewal, which then continues for later calls.
 WAIT_TIMEOUT = 20.0
 
-#: What may be a token. The libraries' messages have none; this is for what others put in them.
+#: Characters of an error that are logged.
+MAX_ERROR_CHARS = 500
+#: What may be a token. The libraries' own messages have none, but a server's text in them may.
 _TOKEN = re.compile(r"[A-Za-z0-9+=_~-]{40,}")
 
 
 class NoCredentials(Exception):
-    """Why there are none, in words without secrets."""
+    """There are no credentials; the message says why, without secrets."""
 
 
 class Lease(Generic[T]):
-    """Credentials, and the time they end, in seconds since the epoch; None where they name none."""
+    """Credentials, and when they expire, in seconds since the epoch; None where that is not known."""
 
     __slots__ = ("expires", "value")
 
@@ -51,15 +53,15 @@ class Lease(Generic[T]):
         self.value = value
         self.expires = expires
 
-    def holds(self, now: float) -> bool:
-        """Whether they can be used."""
+    def is_valid(self, now: float) -> bool:
+        """Whether they have not expired."""
         return self.expires is None or now < self.expires
 
     def __repr__(self) -> str:
         return f"Lease(***, expires={self.expires})"
 
 
-class Leased(Generic[T]):
+class LeaseCache(Generic[T]):
     """The newest lease. `renew` gets another; `clock` gives seconds since the epoch; `name` is for logs."""
 
     def __init__(self, name: str, renew: Callable[[], Awaitable[Lease[T]]], clock: Callable[[], float]) -> None:
@@ -67,83 +69,83 @@ class Leased(Generic[T]):
         self._renew = renew
         self._clock = clock
         self._lease: Lease[T] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._renewal: asyncio.Task[None] | None = None
         #: When the next renewal may begin.
-        self._due = -math.inf
+        self._next_renewal = -math.inf
         self._failure = ""
 
     def __repr__(self) -> str:
-        return f"Leased({self._name})"
+        return f"LeaseCache({self._name})"
 
     async def get(self) -> T:
-        """What is held, renewed first where it must be. Raises ProviderError (UPSTREAM_AUTHENTICATION)."""
-        if self._task is None and self._clock() >= self._due:
-            self._task = asyncio.create_task(self._renewed())
-        if (lease := self._held()) is not None:
+        """Valid credentials, after a renewal if need be. Raises ProviderError (UPSTREAM_AUTHENTICATION)."""
+        if self._renewal is None and self._clock() >= self._next_renewal:
+            self._renewal = asyncio.create_task(self._run_renewal())
+        if (lease := self._valid_lease()) is not None:
             return lease.value
-        task = self._task
-        if task is not None:
-            # Not awaited itself: a caller who leaves does not take the renewal along.
-            await asyncio.wait((task,), timeout=WAIT_TIMEOUT)
-            if (lease := self._held()) is not None:
+        renewal = self._renewal
+        if renewal is not None:
+            # asyncio.wait does not cancel the renewal together with a caller.
+            await asyncio.wait((renewal,), timeout=WAIT_TIMEOUT)
+            if (lease := self._valid_lease()) is not None:
                 return lease.value
         raise ProviderError(
             Reason.UPSTREAM_AUTHENTICATION,
             "The gateway has no valid credentials for this provider. Tell the gateway's operator.",
-            raw="getting credentials takes too long" if task and not task.done() else self._failure,
+            raw="getting credentials takes too long" if renewal and not renewal.done() else self._failure,
         )
 
-    def _held(self) -> Lease[T] | None:
+    def _valid_lease(self) -> Lease[T] | None:
         lease = self._lease
-        return lease if lease is not None and lease.holds(self._clock()) else None
+        return lease if lease is not None and lease.is_valid(self._clock()) else None
 
-    async def _renewed(self) -> None:
+    async def _run_renewal(self) -> None:
         """One renewal, whose outcome is in the attributes; raises nothing."""
         try:
             lease = await self._renew()
             now = self._clock()
-            if not lease.holds(now):
-                raise NoCredentials("those that came have expired already; is this machine's clock right?")
-        except Exception as error:  # the libraries raise whatever befell them
+            if not lease.is_valid(now):
+                raise NoCredentials("the new ones have already expired; check this machine's clock")
+        except Exception as error:  # the libraries do not document what they raise
             self._failure = summarize(error)
-            now, held = self._clock(), self._held()
-            self._due = now + RETRY_INTERVAL
-            if held is not None:
-                self._due = min(now + MIN_REFRESH_INTERVAL, max(self._due, held.expires or math.inf))
-            kept = "those held are used while they last" if held else "calls fail"
-            log.warning("provider %s: no new credentials, %s: %s", self._name, kept, self._failure)
+            now, valid = self._clock(), self._valid_lease()
+            self._next_renewal = now + RETRY_INTERVAL
+            if valid is not None:
+                expiry = max(self._next_renewal, valid.expires or math.inf)
+                self._next_renewal = min(now + MIN_REFRESH_INTERVAL, expiry)
+            effect = "the current ones are used until they expire" if valid else "calls fail"
+            log.warning("provider %s: no new credentials, %s: %s", self._name, effect, self._failure)
         else:
             self._lease = lease
-            self._due = (
-                now + REREAD_INTERVAL
-                if lease.expires is None
-                else max(lease.expires - RENEWAL_MARGIN, now + MIN_REFRESH_INTERVAL)
-            )
+            if lease.expires is None:
+                self._next_renewal = now + REREAD_INTERVAL
+            else:
+                self._next_renewal = max(lease.expires - RENEWAL_MARGIN, now + MIN_REFRESH_INTERVAL)
         finally:
-            self._task = None
+            self._renewal = None
 
 
 class LeasedHeaders:
     """An authenticator whose headers are the same for every call until they are renewed."""
 
-    def __init__(self, leased: Leased[Mapping[str, str]]) -> None:
-        self._leased = leased
+    def __init__(self, cache: LeaseCache[Mapping[str, str]]) -> None:
+        self._cache = cache
 
     async def headers(self, request: HttpRequest) -> Mapping[str, str]:
         """Those of the newest lease. Raises ProviderError."""
-        return await self._leased.get()
+        return await self._cache.get()
 
     def __repr__(self) -> str:
-        return f"LeasedHeaders({self._leased!r})"
+        return f"LeasedHeaders({self._cache!r})"
 
 
 def summarize(error: BaseException) -> str:
     """An error in one line for logs, of bounded length, without what may be a token."""
-    # google-auth puts the message first and then, perhaps, the whole answer of a token endpoint.
+    # google-auth puts the message first and then, in some errors, the whole response of a token endpoint.
     whole = isinstance(error, OSError) or len(error.args) < 2
     text = " ".join(str(error if whole else error.args[0]).split())
     kind = "" if isinstance(error, NoCredentials) else f"{type(error).__name__}: "
-    return f"{kind}{_TOKEN.sub('***', text)[:500]}"
+    return f"{kind}{_TOKEN.sub('***', text)[:MAX_ERROR_CHARS]}"
 
 
 def plaintext(value: str | bool | Secret | None) -> str:

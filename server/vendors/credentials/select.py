@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import httpx
 
 from server.config.model import ProviderSettings, Secret
-from server.config.yaml import ConfigError, Problem
+from server.config.problems import ConfigError, Problem
 from server.dialects.base import Authenticator, HttpRequest, Vendor
 from server.vendors.credentials.lease import plaintext
 

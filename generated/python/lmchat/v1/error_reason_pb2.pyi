@@ -25,123 +25,336 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     ERROR_REASON_INVALID_REQUEST: _ErrorReason.ValueType  # 1
     """400 INVALID_ARGUMENT. Malformed, of the wrong type, or out of range;
-    `param` names the field: `messages[2].content[0].image_url.url`.
+    `param` names the field.
+
+        {"reason": "INVALID_REQUEST", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e",
+          "param": "messages[2].content[0].image_url.url"}}
     """
     ERROR_REASON_UNSUPPORTED_FEATURE: _ErrorReason.ValueType  # 2
     """400 INVALID_ARGUMENT. No endpoint can do what the request needs, e.g. an
     image for a model that reads only text.
+
+        {"reason": "UNSUPPORTED_FEATURE", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e",
+          "param": "messages[0].content[1]"}}
     """
     ERROR_REASON_CONTEXT_LENGTH_EXCEEDED: _ErrorReason.ValueType  # 3
-    """400 INVALID_ARGUMENT. The conversation is longer than the model's context."""
+    """400 INVALID_ARGUMENT. The conversation is longer than the model's context.
+
+        {"reason": "CONTEXT_LENGTH_EXCEEDED", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_CONTENT_POLICY_VIOLATION: _ErrorReason.ValueType  # 4
-    """400 INVALID_ARGUMENT. The provider refused the content."""
+    """400 INVALID_ARGUMENT. The provider refused the content.
+
+        {"reason": "CONTENT_POLICY_VIOLATION", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_INVALID_ROUTING: _ErrorReason.ValueType  # 5
-    """400 INVALID_ARGUMENT. A routing directive names what does not exist."""
+    """400 INVALID_ARGUMENT. A routing directive names what does not exist.
+
+        {"reason": "INVALID_ROUTING", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e",
+          "param": "lmchat.routing.sort"}}
+    """
     ERROR_REASON_STRUCTURED_OUTPUT_INVALID: _ErrorReason.ValueType  # 6
-    """422 INVALID_ARGUMENT. The answer could not be made to follow the schema."""
+    """422 INVALID_ARGUMENT. The model did not follow the schema, even when told
+    what was wrong.
+
+        {"reason": "STRUCTURED_OUTPUT_INVALID", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e",
+          "param": "response_format"}}
+    """
     ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 7
-    """413 RESOURCE_EXHAUSTED. The body is over the limit."""
+    """413 RESOURCE_EXHAUSTED. The body is over the limit of 64 MiB.
+
+        {"reason": "REQUEST_TOO_LARGE", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: _ErrorReason.ValueType  # 8
-    """415 INVALID_ARGUMENT. The body is not declared as application/json."""
+    """415 INVALID_ARGUMENT. The body is not declared as application/json.
+
+        {"reason": "UNSUPPORTED_MEDIA_TYPE", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_METHOD_NOT_ALLOWED: _ErrorReason.ValueType  # 9
-    """405 UNIMPLEMENTED. The path exists, the method does not."""
+    """405 UNIMPLEMENTED. The path exists, but not with this method.
+
+        {"reason": "METHOD_NOT_ALLOWED", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_MISSING_API_KEY: _ErrorReason.ValueType  # 20
-    """401 UNAUTHENTICATED. No key was given."""
+    """401 UNAUTHENTICATED. The request has no key.
+
+        {"reason": "MISSING_API_KEY", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_INVALID_API_KEY: _ErrorReason.ValueType  # 21
-    """401 UNAUTHENTICATED. The key is unknown, revoked or expired."""
+    """401 UNAUTHENTICATED. The key is not one of the configured ones.
+
+        {"reason": "INVALID_API_KEY", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_MODEL_NOT_ALLOWED: _ErrorReason.ValueType  # 22
-    """403 PERMISSION_DENIED. The key may not use this model."""
+    """403 PERMISSION_DENIED. The key may not use this model. Reserved for access
+    control; not raised yet.
+
+        {"reason": "MODEL_NOT_ALLOWED", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e",
+          "param": "model"}}
+    """
     ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 23
-    """402 FAILED_PRECONDITION. The key's budget is spent."""
+    """402 FAILED_PRECONDITION. The key's budget is spent. Reserved for access
+    control; not raised yet.
+
+        {"reason": "BUDGET_EXCEEDED", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 30
-    """404 NOT_FOUND. No model of that id in the catalogue, or none at the provider."""
+    """404 NOT_FOUND. No model of that id in the catalogue, or none at the
+    provider.
+
+        {"reason": "MODEL_NOT_FOUND", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e",
+          "param": "model"}}
+    """
     ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 31
-    """404 NOT_FOUND. No such path."""
+    """404 NOT_FOUND. No such path.
+
+        {"reason": "NOT_FOUND", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 40
-    """429 RESOURCE_EXHAUSTED. A limit of ours, or of every endpoint; RetryInfo
-    and `retry-after` give the smallest wait known.
+    """429 RESOURCE_EXHAUSTED. A limit of the gateway's, or of every endpoint's;
+    RetryInfo and `retry-after` give the shortest wait known.
+
+        {"reason": "RATE_LIMITED", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e",
+          "attempts": "[{\\"provider\\":\\"openai\\",\\"model\\":\\"gpt-5\\",\\"status\\":429,\\"reason\\":\\"rate_limited\\",\\"ms\\":95}]"}}
     """
     ERROR_REASON_UPSTREAM_ERROR: _ErrorReason.ValueType  # 50
-    """502 UNAVAILABLE. The provider could not be reached or failed."""
+    """502 UNAVAILABLE. The provider could not be reached or failed.
+
+        {"reason": "UPSTREAM_ERROR", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e",
+          "attempts": "[{\\"provider\\":\\"openai\\",\\"model\\":\\"gpt-5\\",\\"status\\":500,\\"reason\\":\\"upstream_error\\",\\"ms\\":1020}]"}}
+    """
     ERROR_REASON_UPSTREAM_INVALID_RESPONSE: _ErrorReason.ValueType  # 51
-    """502 UNAVAILABLE. The provider's answer made no sense."""
+    """502 UNAVAILABLE. The provider's response cannot be read.
+
+        {"reason": "UPSTREAM_INVALID_RESPONSE", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_UPSTREAM_AUTHENTICATION: _ErrorReason.ValueType  # 52
-    """502 UNAVAILABLE. The provider refused the gateway's credentials."""
+    """502 UNAVAILABLE. The provider refused the gateway's credentials.
+
+        {"reason": "UPSTREAM_AUTHENTICATION", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_STREAM_TRUNCATED: _ErrorReason.ValueType  # 53
-    """502 ABORTED. The stream broke off after content had left; a retry would be
-    billed again.
+    """502 ABORTED. The stream broke off after content had been sent; the gateway
+    does not retry, since that would be billed again.
+
+        {"reason": "STREAM_TRUNCATED", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 54
-    """503 UNAVAILABLE. The provider is overloaded, or no endpoint is available."""
+    """503 UNAVAILABLE. The provider is overloaded, or no endpoint is available.
+
+        {"reason": "OVERLOADED", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_TIMEOUT: _ErrorReason.ValueType  # 55
-    """504 DEADLINE_EXCEEDED. No answer in time."""
+    """504 DEADLINE_EXCEEDED. No response in time.
+
+        {"reason": "TIMEOUT", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 60
-    """499 CANCELLED. The caller left; seen in logs only."""
+    """499 CANCELLED. The caller closed the call; seen in logs only.
+
+        {"reason": "CANCELLED", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 61
-    """500 INTERNAL. A fault of the gateway; the text is masked, report the request id."""
+    """500 INTERNAL. A bug of the gateway; the message says no more than to
+    report the request id.
+
+        {"reason": "INTERNAL", "domain": "lmchat", "metadata": {
+          "request_id": "6f1c2a9e"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call failed: the closed set of ErrorInfo reasons (domain `lmchat`),
-    without the prefix; REST shows them in lower case in `error.lmchat.reason`
-    and, where OpenAI has no code of its own for the case, in `error.code`.
-    Each line gives the HTTP status and the gRPC code.
+    """Why a call failed: the closed set of reasons of google.rpc.ErrorInfo, without
+    the prefix. REST has them in lower case in `error.lmchat.reason` and, where
+    OpenAI has no code of its own for the case, in `error.code`.
+
+    Each comment gives the HTTP status and the gRPC code, and an example of the
+    ErrorInfo. Its metadata: `request_id`; `param`, the field at fault;
+    `attempts`, the provider calls that were made, as JSON, where there were any.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 1
 """400 INVALID_ARGUMENT. Malformed, of the wrong type, or out of range;
-`param` names the field: `messages[2].content[0].image_url.url`.
+`param` names the field.
+
+    {"reason": "INVALID_REQUEST", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e",
+      "param": "messages[2].content[0].image_url.url"}}
 """
 ERROR_REASON_UNSUPPORTED_FEATURE: ErrorReason.ValueType  # 2
 """400 INVALID_ARGUMENT. No endpoint can do what the request needs, e.g. an
 image for a model that reads only text.
+
+    {"reason": "UNSUPPORTED_FEATURE", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e",
+      "param": "messages[0].content[1]"}}
 """
 ERROR_REASON_CONTEXT_LENGTH_EXCEEDED: ErrorReason.ValueType  # 3
-"""400 INVALID_ARGUMENT. The conversation is longer than the model's context."""
+"""400 INVALID_ARGUMENT. The conversation is longer than the model's context.
+
+    {"reason": "CONTEXT_LENGTH_EXCEEDED", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_CONTENT_POLICY_VIOLATION: ErrorReason.ValueType  # 4
-"""400 INVALID_ARGUMENT. The provider refused the content."""
+"""400 INVALID_ARGUMENT. The provider refused the content.
+
+    {"reason": "CONTENT_POLICY_VIOLATION", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_INVALID_ROUTING: ErrorReason.ValueType  # 5
-"""400 INVALID_ARGUMENT. A routing directive names what does not exist."""
+"""400 INVALID_ARGUMENT. A routing directive names what does not exist.
+
+    {"reason": "INVALID_ROUTING", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e",
+      "param": "lmchat.routing.sort"}}
+"""
 ERROR_REASON_STRUCTURED_OUTPUT_INVALID: ErrorReason.ValueType  # 6
-"""422 INVALID_ARGUMENT. The answer could not be made to follow the schema."""
+"""422 INVALID_ARGUMENT. The model did not follow the schema, even when told
+what was wrong.
+
+    {"reason": "STRUCTURED_OUTPUT_INVALID", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e",
+      "param": "response_format"}}
+"""
 ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 7
-"""413 RESOURCE_EXHAUSTED. The body is over the limit."""
+"""413 RESOURCE_EXHAUSTED. The body is over the limit of 64 MiB.
+
+    {"reason": "REQUEST_TOO_LARGE", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: ErrorReason.ValueType  # 8
-"""415 INVALID_ARGUMENT. The body is not declared as application/json."""
+"""415 INVALID_ARGUMENT. The body is not declared as application/json.
+
+    {"reason": "UNSUPPORTED_MEDIA_TYPE", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_METHOD_NOT_ALLOWED: ErrorReason.ValueType  # 9
-"""405 UNIMPLEMENTED. The path exists, the method does not."""
+"""405 UNIMPLEMENTED. The path exists, but not with this method.
+
+    {"reason": "METHOD_NOT_ALLOWED", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_MISSING_API_KEY: ErrorReason.ValueType  # 20
-"""401 UNAUTHENTICATED. No key was given."""
+"""401 UNAUTHENTICATED. The request has no key.
+
+    {"reason": "MISSING_API_KEY", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_INVALID_API_KEY: ErrorReason.ValueType  # 21
-"""401 UNAUTHENTICATED. The key is unknown, revoked or expired."""
+"""401 UNAUTHENTICATED. The key is not one of the configured ones.
+
+    {"reason": "INVALID_API_KEY", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_MODEL_NOT_ALLOWED: ErrorReason.ValueType  # 22
-"""403 PERMISSION_DENIED. The key may not use this model."""
+"""403 PERMISSION_DENIED. The key may not use this model. Reserved for access
+control; not raised yet.
+
+    {"reason": "MODEL_NOT_ALLOWED", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e",
+      "param": "model"}}
+"""
 ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 23
-"""402 FAILED_PRECONDITION. The key's budget is spent."""
+"""402 FAILED_PRECONDITION. The key's budget is spent. Reserved for access
+control; not raised yet.
+
+    {"reason": "BUDGET_EXCEEDED", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 30
-"""404 NOT_FOUND. No model of that id in the catalogue, or none at the provider."""
+"""404 NOT_FOUND. No model of that id in the catalogue, or none at the
+provider.
+
+    {"reason": "MODEL_NOT_FOUND", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e",
+      "param": "model"}}
+"""
 ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 31
-"""404 NOT_FOUND. No such path."""
+"""404 NOT_FOUND. No such path.
+
+    {"reason": "NOT_FOUND", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 40
-"""429 RESOURCE_EXHAUSTED. A limit of ours, or of every endpoint; RetryInfo
-and `retry-after` give the smallest wait known.
+"""429 RESOURCE_EXHAUSTED. A limit of the gateway's, or of every endpoint's;
+RetryInfo and `retry-after` give the shortest wait known.
+
+    {"reason": "RATE_LIMITED", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e",
+      "attempts": "[{\\"provider\\":\\"openai\\",\\"model\\":\\"gpt-5\\",\\"status\\":429,\\"reason\\":\\"rate_limited\\",\\"ms\\":95}]"}}
 """
 ERROR_REASON_UPSTREAM_ERROR: ErrorReason.ValueType  # 50
-"""502 UNAVAILABLE. The provider could not be reached or failed."""
+"""502 UNAVAILABLE. The provider could not be reached or failed.
+
+    {"reason": "UPSTREAM_ERROR", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e",
+      "attempts": "[{\\"provider\\":\\"openai\\",\\"model\\":\\"gpt-5\\",\\"status\\":500,\\"reason\\":\\"upstream_error\\",\\"ms\\":1020}]"}}
+"""
 ERROR_REASON_UPSTREAM_INVALID_RESPONSE: ErrorReason.ValueType  # 51
-"""502 UNAVAILABLE. The provider's answer made no sense."""
+"""502 UNAVAILABLE. The provider's response cannot be read.
+
+    {"reason": "UPSTREAM_INVALID_RESPONSE", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_UPSTREAM_AUTHENTICATION: ErrorReason.ValueType  # 52
-"""502 UNAVAILABLE. The provider refused the gateway's credentials."""
+"""502 UNAVAILABLE. The provider refused the gateway's credentials.
+
+    {"reason": "UPSTREAM_AUTHENTICATION", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_STREAM_TRUNCATED: ErrorReason.ValueType  # 53
-"""502 ABORTED. The stream broke off after content had left; a retry would be
-billed again.
+"""502 ABORTED. The stream broke off after content had been sent; the gateway
+does not retry, since that would be billed again.
+
+    {"reason": "STREAM_TRUNCATED", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 54
-"""503 UNAVAILABLE. The provider is overloaded, or no endpoint is available."""
+"""503 UNAVAILABLE. The provider is overloaded, or no endpoint is available.
+
+    {"reason": "OVERLOADED", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_TIMEOUT: ErrorReason.ValueType  # 55
-"""504 DEADLINE_EXCEEDED. No answer in time."""
+"""504 DEADLINE_EXCEEDED. No response in time.
+
+    {"reason": "TIMEOUT", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 60
-"""499 CANCELLED. The caller left; seen in logs only."""
+"""499 CANCELLED. The caller closed the call; seen in logs only.
+
+    {"reason": "CANCELLED", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 61
-"""500 INTERNAL. A fault of the gateway; the text is masked, report the request id."""
+"""500 INTERNAL. A bug of the gateway; the message says no more than to
+report the request id.
+
+    {"reason": "INTERNAL", "domain": "lmchat", "metadata": {
+      "request_id": "6f1c2a9e"}}
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

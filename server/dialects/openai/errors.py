@@ -1,0 +1,121 @@
+"""Errors of the OpenAI dialect: `{"error": {...}}`, `{"error": "..."}`, `{"message": ...}`, `{"detail": ...}`.
+
+One inside a 200, whole or as an event of a stream, means what it would mean with its status.
+https://platform.openai.com/docs/guides/error-codes
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from server.chat import openai_json
+from server.dialects import errors as failures
+from server.dialects.reading import read_error_body
+from server.errors import ProviderError, Reason
+
+#: The HTTP status of an error's `type`, for errors inside a 200 that have no status.
+_STATUSES: Mapping[str, int] = {
+    "invalid_request_error": 400,
+    "badrequesterror": 400,  # vLLM, SGLang
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "notfounderror": 404,
+    "rate_limit_error": 429,
+    "requests": 429,  # OpenAI's and Groq's rate limits have the unit as their type
+    "tokens": 429,
+    "insufficient_quota": 429,
+    "overloaded_error": 529,
+    "engine_overloaded_error": 503,  # Moonshot
+    "service_unavailable": 503,
+    "timeout_error": 504,
+}
+#: Keys of an error that may hold an HTTP status: Groq's streams, Azure, OpenRouter.
+_STATUS_KEYS = ("status_code", "status", "code")
+#: Fields of an error that callers get otherwise, or that say nothing more.
+_KNOWN = frozenset({"message", "type", "param", "code", "object", *_STATUS_KEYS})
+#: A code in words; numbers are HTTP statuses, or mean nothing to callers.
+_WORD = re.compile(r"[A-Za-z][\w.:-]{0,63}").fullmatch
+
+
+class _Parts(NamedTuple):
+    """An error taken apart. `own_code` is the provider's `code` if it is a word; `details` are further fields."""
+
+    code: str
+    message: str
+    param: str | None
+    own_code: str
+    details: Mapping[str, Any]
+    status: int
+    reason: Reason | None
+
+
+def error(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+    """The error of a response that is not a 2xx; `headers` are in lower case."""
+    obj = read_error_body(body)
+    parts = _parts(obj if isinstance(obj, dict) else {})
+    return _classify(status, parts, failures.retry_after(headers))
+
+
+def raise_error(obj: dict[str, Any]) -> None:
+    """Raise ProviderError for an error inside a 200."""
+    if obj.get("error") or obj.get("object") == "error":
+        parts = _parts(obj)
+        raise _classify(parts.status or _STATUSES.get(parts.code.lower(), 200), parts)
+
+
+def _classify(status: int, parts: _Parts, retry_after: float | None = None) -> ProviderError:
+    return failures.classify(
+        status,
+        code=parts.code,
+        message=parts.message,
+        param=parts.param,
+        reason=parts.reason,
+        retry_after=retry_after,
+        own_code=parts.own_code,
+        details=parts.details,
+    )
+
+
+def _parts(obj: dict[str, Any]) -> _Parts:
+    error = obj.get("error") or obj
+    if not isinstance(error, dict):  # x.ai, Ollama: a text, with the code beside it
+        error = {"code": obj.get("code"), "message": error}
+    own = code = failures.text(error.get("code"))
+    type_ = failures.text(error.get("type"))
+    inner = error.get("innererror")
+    if isinstance(inner, dict):  # Azure's content filter
+        code = failures.text(inner.get("code")) or code
+    known = {code.lower(), type_.lower()}
+    if type_ and code.lower() not in failures.CODES and (not _WORD(code) or known & failures.CODES.keys()):
+        code = type_
+    detail = error.get("detail")
+    message = failures.text(error.get("message")) or (detail if isinstance(detail, str) else "")
+    if not message and (detail or error.get("message")):
+        message = openai_json.encode_text(detail or error["message"])
+    return _Parts(
+        code=code,
+        message=message,
+        param=failures.text(error.get("param")) or None,
+        own_code=own if _WORD(own) else "",
+        details={name: value for name, value in error.items() if name not in _KNOWN and name != "detail"},
+        status=_status(error) or _STATUSES.get(type_.lower(), 0),
+        reason=_moderated(error.get("metadata")),
+    )
+
+
+def _status(error: dict[str, Any]) -> int:
+    """The HTTP status in an error; 0 if there is none."""
+    for key in _STATUS_KEYS:
+        value = failures.text(error.get(key))
+        if len(value) == 3 and value.isascii() and value.isdigit() and 400 <= int(value) < 600:
+            return int(value)
+    return 0
+
+
+def _moderated(metadata: Any) -> Reason | None:
+    """OpenRouter names why it refused a prompt. https://openrouter.ai/docs/api/reference/errors-and-debugging"""
+    flagged = isinstance(metadata, dict) and (metadata.get("reasons") or metadata.get("flagged_input"))
+    return Reason.CONTENT_POLICY_VIOLATION if flagged else None

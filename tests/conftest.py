@@ -1,0 +1,17 @@
+"""The tests' environment: nothing of the shell they are run from that the gateway or its libraries act upon.
+
+Tests use loopback alone, which a proxy does not reach, and set the variables that they are about.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+_ACTED_UPON = re.compile(r"(LMCHAT|AWS|AZURE|GOOGLE|OPENAI|GRPC)_.*|.*(_API_KEY|_TOKEN)|.*_PROXY", re.IGNORECASE)
+
+
+def pytest_configure() -> None:
+    """Before the first test module is imported, and so before libraries are."""
+    for name in [name for name in os.environ if _ACTED_UPON.fullmatch(name)]:
+        del os.environ[name]
