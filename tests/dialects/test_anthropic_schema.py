@@ -59,7 +59,7 @@ def test_inexpressible(schema: dict[str, Any], words: str) -> None:
         an_object({"a": ref("P"), "b": ref("P")}, **{"$defs": {"P": an_object({"x": INTEGER})}}),
         an_object({"a": ref("A")}, **{"$defs": {"A": an_object({"b": ref("B")}), "B": STRING}}),
         an_object({"a": {"$ref": "#/$defs/x~1y~0z"}}, **{"$defs": {"x/y~z": STRING}}),
-        an_object({"a": {"enum": [{"$ref": "#"}]}}),  # a value, not a reference
+        an_object({"a": {**STRING, "default": {"$ref": "#"}}}),  # a value, not a reference
         an_object({"$ref": STRING}),  # a property of this name
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
+from server.dialects.dropped import Dropped
 from server.dialects.gemini import request as gemini_request
 from server.dialects.gemini.schema import MAX_COPIED, adapt, parameters
 from server.errors import InvalidRequest
@@ -21,7 +22,7 @@ def parsed(*messages: Any, **fields: Any) -> pb.ChatCompletionRequest:
 
 
 def body(request: pb.ChatCompletionRequest, model: str = "gemini-3-pro", vendor: str = "gemini") -> dict[str, Any]:
-    return gemini_request.body(request, endpoint(model, vendor))
+    return gemini_request.body(request, endpoint(model, vendor), Dropped())
 
 
 # Schemas
