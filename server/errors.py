@@ -2,6 +2,7 @@
 
     LmchatError                 any error that a caller sees, with its Reason
     ├── InvalidRequest          the caller's mistake, with the field's path
+    │   └── TranslationError    a fault of the gateway that, like a mistake, keeps an endpoint from being called
     └── ProviderError           a provider, or the connection to it, failed; says what may be tried next
         └── StreamTruncated     a stream ended without its provider finishing it
 
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import msgspec
 
 DOMAIN = "lmchat"
+
+E = TypeVar("E", bound=BaseException)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -152,6 +155,13 @@ def unsupported(message: str, param: str) -> InvalidRequest:
     return InvalidRequest(message, param, reason=Reason.UNSUPPORTED_FEATURE)
 
 
+class TranslationError(InvalidRequest):
+    """A fault of the gateway: it could not build the request of one endpoint, which is not called."""
+
+    def __init__(self) -> None:
+        super().__init__(internal().message, reason=Reason.INTERNAL)
+
+
 class ProviderError(LmchatError):
     """A provider call failed.
 
@@ -190,6 +200,16 @@ class StreamTruncated(ProviderError):
 
     def __init__(self, message: str = "The provider's stream broke off before the answer was complete.") -> None:
         super().__init__(Reason.STREAM_TRUNCATED, message)
+
+
+def detached(error: E) -> E:
+    """`error` without its traceback and context, for one that is kept.
+
+    Their frames hold the buffers of the failed call, and mostly the error itself, a cycle that would live until
+    the next garbage collection.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 def fitting(details: Mapping[str, Any], limit: int) -> dict[str, Any]:

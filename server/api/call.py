@@ -17,7 +17,7 @@ from server import errors
 from server.api.public_error import PublicError
 from server.chat.request import ChatRequest
 from server.config.model import Key
-from server.errors import LmchatError, ProviderError, Reason
+from server.errors import LmchatError, ProviderError, Reason, detached
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -45,7 +45,7 @@ class KeyRing:
 
 
 class Call:
-    """One RPC; `async with` checks the key and turns every exception into the caller's error.
+    """One RPC; `async with` turns every exception in it into the status of the call, and ends there.
 
     `request_id` is the caller's if it is well-formed, else new. `started` is of the
     gateway's monotonic clock. `debug` has the topics of the header `x-lmchat-debug`,
@@ -90,16 +90,13 @@ class Call:
         """What the caller may see of `error`; a fault of the gateway is logged, and its text masked."""
         if not isinstance(error, LmchatError):
             log.error("%s: internal error", self.request_id, exc_info=error)
+            detached(error)
             error = errors.internal()
         elif isinstance(error, ProviderError) and error.raw:
             log.warning("%s: %s (%s)", self.request_id, error.reason, error.raw[:1000])
-        return PublicError.of(error, self.request_id)
+        return PublicError.of(detached(error), self.request_id)
 
     async def __aenter__(self) -> Self:
-        try:
-            self.authenticate()
-        except LmchatError as error:
-            await self._abort(self.explain(error))
         return self
 
     async def begin(self) -> None:
@@ -108,15 +105,15 @@ class Call:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
-            await self._abort(self.explain(error))
-
-    async def _abort(self, error: PublicError) -> None:
-        status = rpc_status.to_status(error.status())
-        await self.context.abort(
-            status.code, status.details, (*status.trailing_metadata, ("x-request-id", self.request_id))
-        )
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        # `context.abort` would raise an error that its own frames and the context hold: a cycle.
+        status = rpc_status.to_status(self.explain(error).status())
+        self.context.set_code(status.code)
+        self.context.set_details(status.details)
+        self.context.set_trailing_metadata((*status.trailing_metadata, ("x-request-id", self.request_id)))
+        return True
 
 
 Calls = Callable[[Context], Call]
