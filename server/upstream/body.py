@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from server.errors import ProviderError, Reason
+from server.errors import ProviderError, Reason, detached
 from server.wire.exchange import MAX_BODY_BYTES, Body
 
 
@@ -35,7 +35,11 @@ async def read_body(body: Body, limit: int | None = None) -> bytes:
 
 
 def transport_error(error: httpx.TransportError) -> ProviderError:
-    """The error for a failed connection: it may be tried again, unless it was a timeout."""
+    """The error for a failed connection: it may be tried again, unless it was a timeout.
+
+    `error` is detached: the exchange that keeps it is held by the frames it was raised in.
+    """
+    detached(error)
     if isinstance(error, httpx.TimeoutException):
         return timeout_error("could not be reached in time", raw=str(error))
     return ProviderError(
