@@ -1,34 +1,34 @@
 """The `lmchat` command: `up`, `serve`, `check`, `chat`, `models`.
 
 Exit codes: 0 success, 1 a failure that one line on stderr explains,
-2 wrong usage, 130 interrupted.
+2 wrong usage, 130 interrupted. The only module that reads the process's environment.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import logging
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-from server.config import model as configuration
-from server.config.load import load
-from server.config.model import Config
 from server.config.problems import ConfigError
-from server.routing.catalog import Catalog
-from server.vendors.ambient import default_config
-from server.vendors.registry import VENDORS
+
+# Each command imports what it runs with: usage and mistakes are shown without the start-up time of gRPC.
+if TYPE_CHECKING:
+    from server.config.model import Config
+    from server.routing.catalog import Catalog
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
-    environ = configuration.environment()
+    environ = dict(os.environ)
     options = _parser(environ).parse_args(arguments)
+    import logging  # after the usage texts, for which parse_args exits
+
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         code: int = options.run(options, environ)
@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lmchat", description="A chat-completions gateway: gRPC, REST and SSE.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     config = argparse.ArgumentParser(add_help=False)
@@ -95,6 +96,16 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for, since reading a package's metadata takes as long as all else."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"lmchat {version('lmchat')}\n")
+        parser.exit()
+
+
 def _path(value: str | None) -> Path | None:
     return Path(value) if value else None
 
@@ -121,6 +132,10 @@ def _positive(value: str) -> int:
 
 
 def _load(path: Path | None, environ: Mapping[str, str]) -> tuple[Config, Catalog]:
+    from server.config.load import load
+    from server.routing.catalog import Catalog
+    from server.vendors.ambient import default_config
+
     config = load(path, environ) if path else default_config(environ)
     return config, Catalog(config, environ)
 
@@ -148,7 +163,10 @@ NO_MODELS = (
 
 
 def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    import asyncio
+
     from server.launcher.up import UpOptions, up
+    from server.vendors.registry import VENDORS
 
     # Checked here, so that a mistake is one line and not a worker's exit. The
     # embedded model's address is not known yet.
@@ -192,12 +210,16 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _chat(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    import asyncio
+
     from server.client import chat
 
     return asyncio.run(chat(options.url, _key(options, environ), options.model, options.system, options.prompt))
 
 
 def _models(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    import asyncio
+
     from server.client import models
 
     return asyncio.run(models(options.url, _key(options, environ)))
