@@ -177,6 +177,8 @@ def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not catalog.models():
         sys.stderr.write(f"lmchat: {NO_MODELS}\n")
         return 1
+    # A wildcard's star stands for a vendor's models, which only the vendor can list.
+    model = catalog.default_model or catalog.models()[0].id.replace("*", "MODEL")
     uses_local = any(VENDORS[provider.type].embedded for provider in config.providers.values())
     return asyncio.run(
         up(
@@ -186,6 +188,7 @@ def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 port=options.port,
                 workers=options.workers,
                 local_model=uses_local and not options.no_local_model,
+                model=model,
                 state_dir=options.state_dir,
                 keys_configured=bool(config.keys),
                 environ=environ,

@@ -386,7 +386,7 @@ def options(tmp_path: Path, **changes: Any) -> UpOptions:
         port = probe.getsockname()[1]
     defaults: dict[str, Any] = {
         "config": None, "host": "127.0.0.1", "port": port, "workers": 1, "local_model": False,
-        "state_dir": tmp_path / "state", "keys_configured": False, "environ": dict(os.environ),
+        "model": "m", "state_dir": tmp_path / "state", "keys_configured": False, "environ": dict(os.environ),
     }  # fmt: skip
     return UpOptions(**(defaults | changes))
 
