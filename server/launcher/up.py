@@ -39,7 +39,8 @@ READY_TIMEOUT = 60.0
 class UpOptions:
     """What to run. `environ` is the children's environment; `state_dir` keeps the generated key.
 
-    `model` is the one that the printed calls name.
+    `local_file` is the GGUF file of the model in the embedded one's place; `model` is the model that the printed
+    calls name.
     """
 
     config: Path | None
@@ -47,6 +48,7 @@ class UpOptions:
     port: int
     workers: int
     local_model: bool
+    local_file: Path | None
     model: str
     state_dir: Path
     keys_configured: bool
@@ -68,6 +70,7 @@ async def up(options: UpOptions, *, out: TextIO, err: TextIO) -> int:
             state_dir=options.state_dir,
             make_key=not options.keys_configured,
             local=options.local_model,
+            file=options.local_file,
             path=options.environ.get("PATH"),
         )
         with runtime_directory() as runtime:
@@ -159,8 +162,9 @@ class Gateway:
         return [*self._models, *self._workers, self._envoy]
 
     def _launch_model(self, port: int, _: int) -> Launch:
+        file = () if self._options.local_file is None else ("--file", str(self._options.local_file))
         return Launch(
-            argv=(*_PYTHON, "server.launcher.local_model", "--port", str(port)),
+            argv=(*_PYTHON, "server.launcher.local_model", "--port", str(port), *file),
             env=self._environ,
             ready=partial(http_ok, f"http://127.0.0.1:{port}/health"),
         )

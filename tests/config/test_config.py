@@ -499,7 +499,7 @@ def test_every_problem_is_reported_in_the_order_of_the_file() -> None:
         "c.yaml:4: providers.two.type: missing",
         "c.yaml:4: providers.two.api_key: the environment variable TWO is not set",
         "c.yaml:4: providers.two.colour: unknown key; known: "
-        "api_key, api_version, base_url, credentials, headers, location, project, region, timeouts, type",
+        "api_key, api_version, base_url, credentials, file, headers, location, project, region, timeouts, type",
         'c.yaml:8: models.m.endpoints[0].weight: expected a number above 0, found "-1"',
         'c.yaml:9: models.m.endpoints[1].provider: no provider "tow"; did you mean "two"?',
         'c.yaml:10: streem: unknown key; did you mean "stream"?',

@@ -84,7 +84,13 @@ def test_every_call_names_the_model(model: str, explained: bool) -> None:
 def test_a_key_is_new_once(tmp_path: Path) -> None:
     def key() -> GeneratedKey | None:
         _, key = prepare(
-            host="127.0.0.1", port=0, state_dir=tmp_path, make_key=True, local=False, path=os.environ["PATH"]
+            host="127.0.0.1",
+            port=0,
+            state_dir=tmp_path,
+            make_key=True,
+            local=False,
+            file=None,
+            path=os.environ["PATH"],
         )
         return key
 
