@@ -16,7 +16,7 @@ from typing import Any, Self
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat import openai_json
+from server.chat import limits, openai_json
 from server.chat.openai_json import request_fields
 from server.chat.openai_json.options import fill_options
 from server.chat.openai_json.request_fields import PART_NEEDS, RequestFields
@@ -300,6 +300,8 @@ _NO_PARAMETERS = frozenset({"lmchat", "extra_body_json"})
 
 def read(body: bytes) -> ChatRequest:
     """The request in the body of a REST call. Raises InvalidRequest with the path of the field at fault."""
+    if len(body) > limits.UNCHECKED_BYTES:
+        limits.check_body(body)
     body = body.removeprefix(b"\xef\xbb\xbf")
     known = request_fields.read(body)
     if known is None:

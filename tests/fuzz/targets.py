@@ -7,18 +7,19 @@ written as JSON and read again. A check raises whatever shows that it does not h
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from random import Random
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 from google.protobuf.message import DecodeError
 from lmchat.v1 import chat_pb2 as pb
 
-from server import errors
-from server.api.call import rich_status
+from server.api.public_error import MAX_STATUS, PublicError
 from server.api.validate import validate
 from server.chat import openai_json
 from server.chat.openai_json import EventWriter
@@ -73,10 +74,12 @@ def check_error(error: LmchatError) -> None:
     """An error can be sent to a caller in every form: OpenAI's body, google.rpc.Status."""
     assert error.reason is not Reason.INTERNAL
     assert error.message
-    body = msgspec.json.decode(msgspec.json.encode(errors.body(error, "req_1")))
-    assert body["error"]["message"] == error.message
-    assert 400 <= error.status.http < 600
-    rich_status(error, "req_1").SerializeToString()
+    public = PublicError.of(error, "req_1")
+    body = msgspec.json.decode(msgspec.json.encode(public.body()))
+    assert body["error"]["message"]
+    assert 400 <= public.http < 600
+    status = base64.b64encode(public.status().SerializeToString())
+    assert len(status) + len(quote(public.status_message())) <= MAX_STATUS, "a status fits into headers"
 
 
 # Requests
