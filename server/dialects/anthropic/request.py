@@ -178,7 +178,7 @@ def _add_tools(
         tools.append(_web_search(request.web_search_options))
     choice, names = _choice(request)
     if names is not None:
-        tools = [tool for tool in tools if tool.get("name") in names]
+        tools = [tool for tool in tools if str(tool.get("name")) in names]
     if not tools:
         # A 400 from Anthropic: "Requests which include `tool_use` or `tool_result` blocks must define tools."
         tools = [{"name": name, "input_schema": {"type": "object"}} for name in conversation.called_tools()]

@@ -23,7 +23,8 @@ _UNENFORCEABLE = frozenset(
 )  # fmt: skip
 #: Keywords without meaning for an answer; left out.
 _ANNOTATIONS = frozenset({"$schema", "$id", "$comment"})
-_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
+#: Not a set: in a schema anything may stand under `format`.
+_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid")
 #: Keywords whose value maps names to schemas.
 _MAPS = frozenset({"properties", "$defs", "definitions"})
 #: Keywords whose value is a list of schemas -> what they are sent as.
@@ -74,7 +75,9 @@ def _strict(schema: Any) -> Any:
         _close(schema, out)
     if described:
         notes = ", ".join(f"{key}: {encode_text(value)}" for key, value in described.items())
-        out["description"] = "\n\n".join(filter(None, (out.get("description"), f"{{{notes}}}")))
+        description = out.get("description")
+        has_text = isinstance(description, str) and description
+        out["description"] = f"{description}\n\n{{{notes}}}" if has_text else f"{{{notes}}}"
     return out
 
 

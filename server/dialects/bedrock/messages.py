@@ -22,7 +22,7 @@ from server.errors import InvalidRequest, unsupported
 
 Block = dict[str, Any]
 
-_TTLS = frozenset({"5m", "1h"})
+_TTLS = ("5m", "1h")  # not a set: callers may write lists and objects
 #: Stand-ins where Converse requires text and refuses blank text.
 _FIRST_TURN = "."
 _EMPTY_RESULT = {"text": "(no output)"}
