@@ -294,12 +294,20 @@ def _media(url: str, hint: str, path: str) -> dict[str, Any]:
         return _inline(url, hint, path)
     if scheme not in ("gs", "https"):
         raise unsupported("Gemini takes data:, https: and gs: URLs.", path)
-    media_type = hint or _guess(urlsplit(url).path)
+    media_type = hint or _guess(_path(url))
     if not media_type and not native_uri(url):
         raise unsupported(
             "Gemini requires a media type with a URL; send `mime_type`, or a URL with a file name extension.", path
         )
     return {"fileData": {"fileUri": url, **({"mimeType": media_type} if media_type else {})}}
+
+
+def _path(url: str) -> str:
+    """The path of `url`; empty where it has none, or brackets where no IPv6 address is."""
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return ""
 
 
 def native_uri(url: str) -> bool:
