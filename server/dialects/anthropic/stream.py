@@ -53,14 +53,11 @@ class _OpenBlock:
 
 
 class AnthropicDecoder(ChunkDecoder[Event]):
-    """See `base.StreamDecoder`. The end mark is `message_stop`.
+    """See `base.StreamDecoder`. The end mark is `message_stop`."""
 
-    `server_tools`: tools may run at Anthropic, so that the answer's blocks are kept for `extra_content`.
-    """
-
-    def __init__(self, *, server_tools: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._server_tools = server_tools
+        #: All that ended, as they are needed where tools ran at Anthropic.
         self._blocks: list[dict[str, Any]] = []
         self._container: Any = None
         self._sse = SSEDecoder()
@@ -143,8 +140,7 @@ class AnthropicDecoder(ChunkDecoder[Event]):
                     opened.citations.append(piece["citation"])
                 delta.content = piece.get("text") or ""
                 self._length += len(delta.content)
-                if self._server_tools:
-                    self._keep(opened, delta.content)
+                self._keep(opened, delta.content)
             case "thinking":
                 delta.reasoning_content = piece.get("thinking") or ""
                 self._keep(opened, delta.reasoning_content)
@@ -154,11 +150,8 @@ class AnthropicDecoder(ChunkDecoder[Event]):
                 arguments = piece.get("partial_json") or ""
                 if arguments:
                     delta.tool_calls.add(index=opened.call).function.arguments = arguments
-                    if self._server_tools:
-                        self._keep(opened, arguments)
-                    else:
-                        opened.pieces = [arguments[:1]]  # only whether there are any
-            case _ if self._server_tools:
+                    self._keep(opened, arguments)
+            case _:
                 self._keep(opened, piece.get("partial_json") or "")
         if delta.content or delta.reasoning_content or delta.tool_calls:
             self._builder.add_delta(delta, chunks)
@@ -175,8 +168,7 @@ class AnthropicDecoder(ChunkDecoder[Event]):
         opened = self._open.pop(index, None)
         if opened is None:
             return
-        if self._server_tools:
-            self._blocks.append(opened.whole())
+        self._blocks.append(opened.whole())
         delta = pb.Delta()
         block = opened.block
         match block["type"]:
@@ -203,10 +195,9 @@ class AnthropicDecoder(ChunkDecoder[Event]):
             return
         for index in list(self._open):
             self._stop(index, chunks)
-        if self._server_tools:
-            extra_json = response.server_side(self._blocks, message.get("container") or self._container)
-            if extra_json:
-                self._builder.add_delta(pb.Delta(extra_json=extra_json), chunks)
+        extra_json = response.server_side(self._blocks, message.get("container") or self._container)
+        if extra_json:
+            self._builder.add_delta(pb.Delta(extra_json=extra_json), chunks)
         explanation = response.refusal(message)
         if explanation:
             self._builder.add_delta(pb.Delta(refusal=explanation), chunks)

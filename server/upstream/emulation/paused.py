@@ -51,7 +51,7 @@ class Continuing:
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> Stream:
         """A streamed answer, not yet opened. This or its opening raises InvalidRequest."""
         paused = self._dialects[endpoint.dialect].paused
-        if paused and request.server_tools:
+        if paused:
             return _ContinuedStream(self._upstream, endpoint, request, paused)
         return self._upstream.stream(endpoint, request)
 
@@ -68,12 +68,11 @@ class _ContinuedStream:
         self._request = request
         self._paused = paused
         self._stream = upstream.stream(endpoint, request)
-        self._turn = pb.Message(role=pb.ROLE_ASSISTANT)
-        self._text = ""  # of the whole turn
+        self._turn = _Turn()
         self._held: Chunks = []
         self._usage = pb.Usage()
         self._id = ""
-        #: Of the current call: where its text and its calls begin in the turn's.
+        #: Of the current call: where its text and its tool calls begin in the turn's.
         self._offset = self._calls = 0
 
     @property
@@ -113,16 +112,12 @@ class _ContinuedStream:
         await self._stream.aclose()
 
     def _continue(self) -> None:
-        self._held = [chunk for chunk in self._held if chunk.HasField("usage")]
         for chunk in self._held:
-            add_usage(self._usage, chunk.usage)
+            if chunk.HasField("usage"):
+                add_usage(self._usage, chunk.usage)
         self._held = []
-        self._offset, self._calls = len(self._text), len(self._turn.tool_calls)
-        turn = pb.Message()
-        turn.CopyFrom(self._turn)
-        if self._text:
-            turn.content.add(text=self._text)
-        self._stream = self._upstream.stream(self._endpoint, _with_turn(self._request, turn))
+        self._offset, self._calls = self._turn.length, len(self._turn.calls)
+        self._stream = self._upstream.stream(self._endpoint, _with_turn(self._request, self._turn.message()))
 
     def _take(self, chunks: Chunks) -> Chunks:
         """What of `chunks` the caller gets now; the rest is held."""
@@ -134,35 +129,20 @@ class _ContinuedStream:
                 self._held.append(chunk)
                 continue
             for choice in chunk.choices:
-                self._add(choice.delta)
+                self._fit(choice.delta, first=first)
+                self._turn.add(choice.delta)
+                choice.delta.ClearField("extra_json")  # sent whole, at the end
             if first or any(choice.delta.ByteSize() for choice in chunk.choices):
                 passed.append(chunk)
         return passed
 
-    def _add(self, delta: pb.Delta) -> None:
-        """Note a piece of the turn, and fit it to what the caller has of it."""
-        if self._offset or self._calls or self._text or self._turn.extra_json:
+    def _fit(self, delta: pb.Delta, *, first: bool) -> None:
+        """Make `delta` continue what the caller has."""
+        if not first:
             delta.ClearField("role")
         for call in delta.tool_calls:
             call.index += self._calls
-            self._note_call(call)
         _shift(delta, self._offset)
-        turn = self._turn
-        self._text += delta.content
-        turn.reasoning_content += delta.reasoning_content
-        turn.reasoning_details.extend(delta.reasoning_details)
-        turn.extra_json = _merged_json(turn.extra_json, delta.extra_json)
-        delta.ClearField("extra_json")  # sent whole, at the end
-
-    def _note_call(self, piece: pb.ToolCallDelta) -> None:
-        calls = self._turn.tool_calls
-        while len(calls) <= piece.index:
-            calls.add()
-        call = calls[piece.index]
-        call.id = call.id or piece.id
-        call.extra_json = call.extra_json or piece.extra_json
-        call.function.name = call.function.name or piece.function.name
-        call.function.arguments += piece.function.arguments
 
     def _end(self) -> Chunks:
         held, self._held = self._held, []
@@ -176,6 +156,49 @@ class _ContinuedStream:
             if chunk.HasField("usage"):
                 add_usage(chunk.usage, self._usage)
         return held
+
+
+class _Turn:
+    """The assistant's turn so far, of the deltas that the caller got."""
+
+    def __init__(self) -> None:
+        #: Of the text, in characters.
+        self.length = 0
+        self.calls: dict[int, tuple[pb.ToolCall, list[str]]] = {}
+        self.extra_json = ""
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._details: list[pb.ReasoningDetail] = []
+
+    def add(self, delta: pb.Delta) -> None:
+        """Append a piece."""
+        if delta.content:
+            self._text.append(delta.content)
+            self.length += len(delta.content)
+        if delta.reasoning_content:
+            self._reasoning.append(delta.reasoning_content)
+        self._details.extend(delta.reasoning_details)
+        for piece in delta.tool_calls:
+            call, arguments = self.calls.setdefault(piece.index, (pb.ToolCall(), []))
+            call.id = call.id or piece.id
+            call.extra_json = call.extra_json or piece.extra_json
+            call.function.name = call.function.name or piece.function.name
+            arguments.append(piece.function.arguments)
+        if delta.extra_json:
+            self.extra_json = _merged_json(self.extra_json, delta.extra_json)
+
+    def message(self) -> pb.Message:
+        """The turn as a message of a request."""
+        out = pb.Message(role=pb.ROLE_ASSISTANT, extra_json=self.extra_json)
+        if self._text:
+            out.content.add(text="".join(self._text))
+        out.reasoning_content = "".join(self._reasoning)
+        out.reasoning_details.extend(self._details)
+        for call, arguments in self.calls.values():
+            whole = out.tool_calls.add()
+            whole.CopyFrom(call)
+            whole.function.arguments = "".join(arguments)
+        return out
 
 
 def _with_turn(request: ChatRequest, turn: pb.Message) -> ChatRequest:
