@@ -90,7 +90,9 @@ class EndpointBuilder:
             provider = msgspec.structs.replace(provider, **{name: value})
             if not value:
                 self._report(f"{field}.{name}", f"missing; {vendor.type} needs it, here or as {variables[0]}")
-        url = provider.base_url or vendor.url_for(region=provider.region, location=provider.location)
+        url = provider.base_url or vendor.url_for(
+            region=provider.region, location=provider.location, project=provider.project
+        )
         if url and not _URL.fullmatch(url):
             self._report(f"{field}.base_url", "expected a URL such as https://host/v1, without credentials")
         vendor = vendor.at(url)
@@ -107,9 +109,10 @@ class EndpointBuilder:
         name = settings.dialect or vendor.dialect_for(upstream)
         if name != vendor.dialect:
             vendor = vendor.in_dialect(self._plain[name])
+        vendor = vendor.for_model(upstream)
         dialect = self._dialects[name]
         dropped = vendor.drops | settings.drops | dialect.drops(upstream)
-        native = _native_features(vendor, dialect, upstream, dropped)
+        native = _native_features(vendor, dialect, dropped)
         added = _EMULABLE - native
         platform = vendor.platforms.get(name, dialect.platform)
         return Endpoint(
@@ -134,12 +137,10 @@ class EndpointBuilder:
         )
 
 
-def _native_features(vendor: Vendor, dialect: Dialect, model: str, dropped: frozenset[str]) -> frozenset[str]:
+def _native_features(vendor: Vendor, dialect: Dialect, dropped: frozenset[str]) -> frozenset[str]:
     """The features of capabilities.FEATURES that the endpoint has without emulation."""
     features = {"tools", "other_tools", "n", "audio_output", *vendor.response_formats, *vendor.modalities}
     features.discard("text")
-    if vendor.schema_models and not re.search(vendor.schema_models, model):
-        features.discard("json_schema")
     if dialect.other_parts and len(vendor.modalities) > 1:
         features.add("other_parts")
     for field in dropped & _FEATURE_FIELDS.keys():

@@ -521,6 +521,9 @@ def test_each_vendor_is_in_the_default_catalogue_where_its_variables_are_set(ven
         "AWS_REGION": "r",
         "GOOGLE_CLOUD_PROJECT": "p",
         "GOOGLE_CLOUD_LOCATION": "l",
+        "DATABRICKS_HOST": "https://x.cloud.databricks.com",
+        "CLOUDFLARE_ACCOUNT_ID": "a",
+        "SNOWFLAKE_ACCOUNT": "a",
     }
     catalog = Catalog(default_config(environ), environ)
     assert [model.id for model in catalog.models()] == [f"{vendor.type}/*"]

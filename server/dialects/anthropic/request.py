@@ -9,7 +9,6 @@ the model's maximum.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Container, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from server.dialects.anthropic import schema as anthropic_schema
 from server.dialects.anthropic.messages import Block, Conversation, native_fields
 from server.dialects.anthropic.models import Claude
 from server.dialects.base import Endpoint
+from server.dialects.users import opaque_user
 from server.errors import InvalidRequest, unsupported
 
 #: Anthropic's top-level fields that callers may send in `extra_body_json`; others are left out.
@@ -48,7 +48,6 @@ _ALLOWED_MODES = {"auto": "auto", "required": "any"}
 _FORCED = ("any", "tool")
 #: A 400 from Anthropic: "user_id appears to contain an email address. Please send a uuid or hash value".
 #: https://github.com/BerriAI/litellm/issues/10106
-_EMAIL = re.compile(r"[^\s@]@[^\s@]")
 _MAX_USER_LENGTH = 512
 _LOCATION_FIELDS = frozenset({"city", "region", "country", "timezone"})
 
@@ -88,17 +87,10 @@ def body(request: pb.ChatCompletionRequest, endpoint: Endpoint, *, remote: bool)
     if request.stop:
         out["stop_sequences"] = _stop(request.stop, endpoint.vendor.max_stop)
     if request.user:
-        out["metadata"] = {"user_id": _user_id(request.user)}
+        out["metadata"] = {"user_id": opaque_user(request.user, _MAX_USER_LENGTH)}
     if request.service_tier in _SERVICE_TIERS:
         out["service_tier"] = _SERVICE_TIERS[request.service_tier]
     return out | extra
-
-
-def _user_id(user: str) -> str:
-    """`user` where it is opaque; the SHA-256 of an e-mail address or of a longer id than Anthropic takes."""
-    if len(user) > _MAX_USER_LENGTH or _EMAIL.search(user):
-        return hashlib.sha256(user.encode()).hexdigest()
-    return user
 
 
 def _add_sampling(out: dict[str, Any], request: pb.ChatCompletionRequest, model: Claude, top_k: Any) -> None:
