@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from server.config import model as configuration
+from server.config.files import missing_files
 from server.config.load import load
 from server.config.model import Config
 from server.config.problems import ConfigError
@@ -180,6 +181,8 @@ def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     config, catalog = _load(options.config, {"LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1/v1", **environ})
+    if missing := missing_files(config, environ):
+        raise ConfigError(missing)
     for model in catalog.models():
         names = f"{model.id}" + (f"  (also {', '.join(model.aliases)})" if model.aliases else "")
         sys.stdout.write(f"{names}\n")

@@ -14,9 +14,9 @@ _HEAD = """\
 # Vendors
 
 The values of `type` in the configuration. Written from the rows of the registry by
-`python -m server.vendors.table`; what a row knows about its vendor stands in the code, with its reasons. "Left
-out" are the request fields that are dropped and named in `lmchat.dropped_params`; `by model` says that this depends on
-the model. `read` is the day on which the source was last read for the row, where that is recorded.
+`python -m server.vendors.table`; what a row knows about its vendor stands in the code, with its reasons.
+"Left out" are the request fields that are dropped and named in `lmchat.dropped_params`; `by model` says that this
+depends on the model. `read` is the day on which the source was last read for the row, where that is recorded.
 
 | type | dialect | base URL | variables | left out | formats | parts | read | source |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from msgspec.structs import replace
 
 from server.config.load import load
 from server.config.model import (
@@ -340,6 +341,41 @@ def test_a_wildcards_dialect_follows_the_model() -> None:
     catalog = Catalog(config({"vertex/*": [settings("*", "vertex")]}, provider), {})
     assert catalog.resolve("vertex/claude-haiku-4-5").endpoints[0].dialect == "anthropic"
     assert catalog.resolve("vertex/gemini-3-flash").endpoints[0].dialect == "gemini"
+
+
+@pytest.mark.parametrize(
+    ("provider", "name"),
+    [
+        (
+            ProviderSettings(key="v", type="vertex", project="p", location="global"),
+            "projects/other/locations/global/endpoints/7",
+        ),
+        (ProviderSettings(key="v", type="vertex", project="p", location="global"), "endpoints/7"),
+        (ProviderSettings(key="v", type="azure", base_url="https://x.openai.azure.com"), "a/b"),
+        (
+            ProviderSettings(key="v", type="bedrock", region="us-east-1"),
+            "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/x",
+        ),
+    ],
+)
+def test_callers_choose_no_resource_through_a_wildcard(provider: ProviderSettings, name: str) -> None:
+    listed = {"v/*": [settings("*", "v")]}
+    closed = config(listed, provider)
+    with pytest.raises(LmchatError, match="address of a resource") as raised:
+        Catalog(closed, {}).resolve(f"v/{name}")
+    assert (raised.value.reason, raised.value.param) == (Reason.MODEL_NOT_FOUND, "model")
+    model = replace(closed.models["v/*"], resource_names=True)
+    opened = replace(closed, models={"v/*": model})
+    assert Catalog(opened, {}).resolve(f"v/{name}").endpoints[0].model == name
+    configured = config({"mine": [settings(name, "v")]}, provider)
+    assert Catalog(configured, {}).resolve("mine").endpoints[0].model == name
+
+
+@pytest.mark.parametrize("end", ["/chat/completions", "/chat/completions/", "/responses"])
+def test_a_base_url_that_ends_in_the_path_of_a_call(end: str) -> None:
+    provider = ProviderSettings(key="o", type="openai", base_url=f"https://x.example/v1{end}")
+    with pytest.raises(ConfigError, match="ends in the path of a call"):
+        Catalog(config({"m": [settings("m", "o")]}, provider), {})
 
 
 # What endpoints can do

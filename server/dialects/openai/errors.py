@@ -40,6 +40,23 @@ _KNOWN = frozenset({"message", "type", "param", "code", "object", *_STATUS_KEYS}
 _WORD = re.compile(r"[A-Za-z][\w.:-]{0,63}").fullmatch
 
 
+#: A 400 that says that the model has no `response_format`, or not this kind: its name, and that it is not there.
+#: A schema that is refused is not meant. By whom, and where the words are from:
+#: Groq "This model does not support response format `json_schema`", DeepSeek "This response_format type is
+#: unavailable now" (https://github.com/crewAIInc/crewAI/pull/6357), OpenAI "'response_format' of type
+#: 'json_schema' is not supported with this model", "does not support 'json_schema' response format"
+#: (https://github.com/caura-ai/caura/pull/1475), Groq "'response_format.type' : value is not one of the allowed
+#: values" (https://github.com/dzhng/deep-research/pull/162), LM Studio "'response_format.type' must be"
+#: (https://github.com/willmiao/ComfyUI-Lora-Manager/issues/1033), Azure "enabled only for api versions".
+_FORMAT = re.compile(r"response.?format|json_schema|json_object|json mode|structured.outputs?", re.IGNORECASE)
+_ABSENT = re.compile(
+    r"not? (currently )?(support|available|enabled|implemented)|(un|not )supported|unavailable|enabled only"
+    r"|not one of the allowed values|response_format\.type' must be",
+    re.IGNORECASE,
+)
+_BAD_SCHEMA = re.compile(r"invalid schema|\bschema (for|at|contains|is)\b|keyword|in context=", re.IGNORECASE)
+
+
 class _Parts(NamedTuple):
     """An error taken apart. `own_code` is the provider's `code` if it is a word; `details` are further fields."""
 
@@ -56,6 +73,8 @@ def error(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError
     """The error of a response that is not a 2xx; `headers` are in lower case."""
     obj = read_error_body(body)
     parts = _parts(obj if isinstance(obj, dict) else {})
+    if parts.reason is None and status in (400, 422) and _lacks_format(parts.message):
+        parts = parts._replace(reason=Reason.UNSUPPORTED_FEATURE, param="response_format")
     return _classify(status, parts, failures.retry_after(headers))
 
 
@@ -113,6 +132,11 @@ def _status(error: dict[str, Any]) -> int:
         if len(value) == 3 and value.isascii() and value.isdigit() and 400 <= int(value) < 600:
             return int(value)
     return 0
+
+
+def _lacks_format(message: str) -> bool:
+    """Whether a refusal says that the model has no structured output, or not of this kind."""
+    return bool(_FORMAT.search(message) and _ABSENT.search(message)) and not _BAD_SCHEMA.search(message)
 
 
 def _moderated(metadata: Any) -> Reason | None:

@@ -19,6 +19,7 @@ from server.chat.request import ChatRequest
 from server.dialects.base import Dialect, Endpoint
 from server.dialects.registry import DIALECTS
 from server.upstream.emulation.choices import Choices
+from server.upstream.emulation.fallback import FormatFallback
 from server.upstream.emulation.media_urls import Fetch, FetchingStream, inlined, remote_parts
 from server.upstream.emulation.structured import Structured
 from server.upstream.ports import Caller, Stream
@@ -57,13 +58,17 @@ class Emulation:
 
     def _caller(self, endpoint: Endpoint, request: ChatRequest) -> Caller:
         """The caller that does what this request needs of this endpoint."""
-        needs = request.needs & endpoint.emulates
-        if not needs:
-            return self._upstream
-        structured = bool(needs & _STRUCTURED) and not self._follows(endpoint, request.to_proto().response_format)
-        if "n" in needs and request.choices > endpoint.native_n:
-            return self._structured_choices if structured else self._choices
-        return self._structured if structured else self._upstream
+        formatted = bool(request.needs & _STRUCTURED)
+        split = "n" in request.needs & endpoint.emulates and request.choices > endpoint.native_n
+        native: Caller = self._choices if split else self._upstream
+        if not formatted:
+            return native
+        emulated: Caller = self._structured_choices if split else self._structured
+        if request.needs & endpoint.emulates & _STRUCTURED and not self._follows(
+            endpoint, request.to_proto().response_format
+        ):
+            return emulated
+        return FormatFallback(native, emulated)
 
     def _follows(self, endpoint: Endpoint, format_: pb.ResponseFormat) -> bool:
         """Whether the provider can do natively what the endpoint mostly does by emulation."""
