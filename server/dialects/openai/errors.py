@@ -32,6 +32,26 @@ _STATUSES: Mapping[str, int] = {
     "service_unavailable": 503,
     "timeout_error": 504,
 }
+#: Codes of single vendors, where the status says less.
+#: GitHub Models: https://github.com/eslint/tsc-meetings/pull/593
+#: MiniMax: https://platform.minimax.io/docs/api-reference/errorcode
+_REASONS: Mapping[str, Reason] = {
+    "tokens_limit_reached": Reason.CONTEXT_LENGTH_EXCEEDED,
+    "base_resp_1002": Reason.RATE_LIMITED,
+    "base_resp_1004": Reason.UPSTREAM_AUTHENTICATION,
+    "base_resp_1008": Reason.UPSTREAM_AUTHENTICATION,  # the gateway's account there is out of money
+    "base_resp_1026": Reason.CONTENT_POLICY_VIOLATION,
+    "base_resp_1027": Reason.CONTENT_POLICY_VIOLATION,
+    "base_resp_1039": Reason.RATE_LIMITED,
+    "base_resp_2013": Reason.INVALID_REQUEST,
+}
+#: Cohere's status for a refused prompt. https://github.com/cohere-ai/cohere-developer-experience/pull/189
+_UNSAFE_REQUEST = 498
+#: A context that is too long, in words of GitHub's and MiniMax's.
+#: https://github.com/earendil-works/pi/blob/main/packages/ai/src/utils/overflow.ts
+_TOO_LONG = re.compile(
+    r"token count of \d+ exceeds the limit|token limit exceeded|context window exceeds limit", re.I
+)
 #: Keys of an error that may hold an HTTP status: Groq's streams, Azure, OpenRouter.
 _STATUS_KEYS = ("status_code", "status", "code")
 #: Fields of an error that callers get otherwise, or that say nothing more.
@@ -75,12 +95,16 @@ def error(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError
     parts = _parts(obj if isinstance(obj, dict) else {})
     if parts.reason is None and status in (400, 422) and _lacks_format(parts.message):
         parts = parts._replace(reason=Reason.UNSUPPORTED_FEATURE, param="response_format")
+    if status == _UNSAFE_REQUEST:
+        parts = parts._replace(reason=Reason.CONTENT_POLICY_VIOLATION)
     return _classify(status, parts, failures.retry_after(headers))
 
 
 def raise_error(obj: dict[str, Any]) -> None:
     """Raise ProviderError for an error inside a 200."""
-    if obj.get("error") or obj.get("object") == "error":
+    base = obj.get("base_resp")
+    failed = isinstance(base, dict) and base.get("status_code")
+    if obj.get("error") or obj.get("object") == "error" or failed:
         parts = _parts(obj)
         raise _classify(parts.status or _STATUSES.get(parts.code.lower(), 200), parts)
 
@@ -99,7 +123,7 @@ def _classify(status: int, parts: _Parts, retry_after: float | None = None) -> P
 
 
 def _parts(obj: dict[str, Any]) -> _Parts:
-    error = obj.get("error") or obj
+    error = obj.get("error") or _in_other_places(obj) or obj
     if not isinstance(error, dict):  # x.ai, Ollama: a text, with the code beside it
         error = {"code": obj.get("code"), "message": error}
     own = code = failures.text(error.get("code"))
@@ -121,8 +145,24 @@ def _parts(obj: dict[str, Any]) -> _Parts:
         own_code=own if _WORD(own) else "",
         details={name: value for name, value in error.items() if name not in _KNOWN and name != "detail"},
         status=_status(error) or _STATUSES.get(type_.lower(), 0),
-        reason=_moderated(error.get("metadata")),
+        reason=_moderated(error.get("metadata")) or _reason(code, message),
     )
+
+
+def _in_other_places(obj: dict[str, Any]) -> dict[str, Any] | None:
+    """The error where it is not under `error`: MiniMax, Cloudflare, Databricks."""
+    base, errors, word = obj.get("base_resp"), obj.get("errors"), obj.get("error_code")
+    if isinstance(base, dict) and base.get("status_code"):
+        return {"code": f"base_resp_{base['status_code']}", "message": base.get("status_msg")}
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        return errors[0]
+    return {**obj, "code": word} if isinstance(word, str) else None
+
+
+def _reason(code: str, message: str) -> Reason | None:
+    if _TOO_LONG.search(message):
+        return Reason.CONTEXT_LENGTH_EXCEEDED
+    return _REASONS.get(code.lower())
 
 
 def _status(error: dict[str, Any]) -> int:
