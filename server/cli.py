@@ -206,7 +206,11 @@ def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from server.config.files import missing_files
+
     config, catalog = _load(options.config, {**ASSUMED_LOCAL_URL, **environ})
+    if missing := missing_files(config, environ):
+        raise ConfigError(missing)
     for model in catalog.models():
         names = f"{model.id}" + (f"  (also {', '.join(model.aliases)})" if model.aliases else "")
         sys.stdout.write(f"{names}\n")

@@ -17,6 +17,7 @@ from server.chat.request import ChatRequest
 from server.dialects.base import Dialect, Endpoint
 from server.dialects.registry import DIALECTS
 from server.upstream.emulation.choices import Choices
+from server.upstream.emulation.fallback import FormatFallback
 from server.upstream.emulation.media_urls import Fetch, FetchingStream, inlined, remote_parts
 from server.upstream.emulation.paused import Continuing
 from server.upstream.emulation.structured import Structured
@@ -56,11 +57,13 @@ class Emulation:
 
     def _caller(self, endpoint: Endpoint, request: ChatRequest) -> Caller:
         """The caller that does what this request needs of this endpoint."""
-        needs = request.needs & endpoint.emulates
-        if not needs:
-            return self._upstream
-        native = self._dialects[endpoint.dialect].native_format
-        structured = bool(needs & _STRUCTURED) and not native(request.to_proto(), endpoint.model)
-        if "n" in needs and request.choices > endpoint.native_n:
-            return self._structured_choices if structured else self._choices
-        return self._structured if structured else self._upstream
+        formatted = bool(request.needs & _STRUCTURED)
+        split = "n" in request.needs & endpoint.emulates and request.choices > endpoint.native_n
+        native: Caller = self._choices if split else self._upstream
+        if not formatted:
+            return native
+        emulated: Caller = self._structured_choices if split else self._structured
+        has_native = self._dialects[endpoint.dialect].native_format
+        if request.needs & endpoint.emulates & _STRUCTURED and not has_native(request.to_proto(), endpoint.model):
+            return emulated
+        return FormatFallback(native, emulated)
