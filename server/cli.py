@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from server.config.load import load
 from server.config.model import Config
 from server.config.problems import ConfigError
 from server.routing.catalog import Catalog
+from server.telemetry import logs
 from server.vendors.ambient import default_config
 from server.vendors.registry import VENDORS
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
     environ = configuration.environment()
     options = _parser(environ).parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logs.install()
     try:
         code: int = options.run(options, environ)
         return code

@@ -14,7 +14,7 @@ import grpc
 from grpc_status import rpc_status
 
 from server import errors
-from server.api.public_error import PublicError
+from server.api.public_error import PublicError, Redact, clean
 from server.chat.request import ChatRequest
 from server.config.model import Key
 from server.errors import LmchatError, ProviderError, Reason, detached
@@ -23,6 +23,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 log = logging.getLogger("lmchat.rpc")
 
+#: Bytes of a provider's text in a line of the log.
+MAX_LOGGED = 1000
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
 
 
@@ -47,15 +49,18 @@ class KeyRing:
 class Call:
     """One RPC; `async with` turns every exception in it into the status of the call, and ends there.
 
+    `redact` takes secrets out of what callers are shown.
+
     `request_id` is the caller's if it is well-formed, else new. `started` is of the
     gateway's monotonic clock. `debug` has the topics of the header `x-lmchat-debug`,
     separated by commas: the same as `lmchat.debug` in a request.
     """
 
-    __slots__ = ("_clock", "_keys", "authorization", "context", "debug", "request_id", "started")
+    __slots__ = ("_clock", "_keys", "_redact", "authorization", "context", "debug", "request_id", "started")
 
-    def __init__(self, keys: KeyRing, clock: Callable[[], float], context: Context) -> None:
+    def __init__(self, keys: KeyRing, redact: Redact, clock: Callable[[], float], context: Context) -> None:
         self._keys = keys
+        self._redact = redact
         self._clock = clock
         self.context = context
         self.started = clock()
@@ -93,8 +98,8 @@ class Call:
             detached(error)
             error = errors.internal()
         elif isinstance(error, ProviderError) and error.raw:
-            log.warning("%s: %s (%s)", self.request_id, error.reason, error.raw[:1000])
-        return PublicError.of(detached(error), self.request_id)
+            log.warning("%s: %s (%s)", self.request_id, error.reason, clean(error.raw, MAX_LOGGED, self._redact))
+        return PublicError.of(detached(error), self.request_id, self._redact)
 
     async def __aenter__(self) -> Self:
         return self

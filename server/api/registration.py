@@ -87,5 +87,5 @@ async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 def _unreadable() -> InvalidRequest:
     return InvalidRequest(
-        "The message is no valid protobuf of this method's request, or has text that is not UTF-8."
+        "The request cannot be read: it is no protobuf message of this method, or its path or a text is not UTF-8."
     )

@@ -12,6 +12,7 @@ import httpx
 
 from server.chat.completion import Completion
 from server.chat.request import ChatRequest
+from server.config.redaction import Redactor
 from server.dialects.base import Authenticator, Endpoint, HttpRequest, Translator
 from server.dialects.errors import invalid_response
 from server.errors import InvalidRequest, ProviderError, Reason
@@ -41,17 +42,24 @@ class Sender(Protocol):
 
 
 class Upstream:
-    """Calls endpoints. `authenticators` are by provider key, `translators` by dialect."""
+    """Calls endpoints. `authenticators` are by provider key, `translators` by dialect.
+
+    `redactor` learns the credentials that are sent.
+    """
 
     def __init__(
         self,
         sender: Sender,
         translators: Mapping[str, Translator],
         authenticators: Mapping[str, Authenticator],
+        redactor: Redactor | None = None,
     ) -> None:
         self._sender = sender
         self._translators = {name: BoundedTranslator(name, t) for name, t in translators.items()}
         self._authenticators = authenticators
+        self._redactor = redactor or Redactor()
+        #: The headers that each provider was sent last; the same object until they are renewed.
+        self._sent: dict[str, Mapping[str, str]] = {}
         self._deadlines = Deadlines()
 
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
@@ -86,7 +94,11 @@ class Upstream:
 
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> Response:
         """A 2xx response whose body is unread; anything else raises."""
-        auth = await self._authenticators[endpoint.provider.key].headers(call)
+        provider = endpoint.provider.key
+        auth = await self._authenticators[provider].headers(call)
+        if auth is not self._sent.get(provider):
+            self._sent[provider] = auth
+            self._redactor.remember(provider, auth)
         headers = {**call.headers, **auth}
         try:
             response = await self._sender.send(

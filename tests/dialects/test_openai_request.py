@@ -104,6 +104,15 @@ def test_signatures_of_other_dialects(format_: str, name: str) -> None:
     assert named == {"messages[1].reasoning_details", "messages[1].tool_calls[0].extra_content"}
 
 
+@pytest.mark.parametrize("format_", [[None], {}, 3, True, None])
+def test_a_format_that_is_no_text_is_no_other_dialects(format_: Any) -> None:
+    detail = {"type": "reasoning.text", "text": "Hm.", "format": format_}
+    turn = {"role": "assistant", "content": "x", "reasoning_details": [detail]}
+    body, named = sent("openrouter", {"model": "m", "messages": [{"role": "user", "content": "hi"}, turn]})
+    assert [each["text"] for each in body["messages"][1]["reasoning_details"]] == ["Hm."]
+    assert not named
+
+
 def test_mistral_gets_ids_of_nine_letters_and_digits() -> None:
     body, named = sent("mistral", BODY)
     id_ = body["messages"][2]["tool_calls"][0]["id"]

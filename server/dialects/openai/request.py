@@ -68,7 +68,8 @@ def _drop_signatures(messages: list[dict[str, Any]], formats: frozenset[str], dr
     for index, message in enumerate(messages):
         details = message.get("reasoning_details")
         if isinstance(details, list):
-            kept = [detail for detail in details if detail.get("format") not in formats]
+            # Compared one by one: what a caller wrote there may have no hash.
+            kept = [detail for detail in details if not any(detail.get("format") == name for name in formats)]
             _keep(message, "reasoning_details", details, kept, f"messages[{index}].reasoning_details", dropped)
         for place, call in enumerate(message.get("tool_calls", ())):
             _drop_extra_content(call, formats, f"messages[{index}].tool_calls[{place}]", dropped)
