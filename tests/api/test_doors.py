@@ -445,6 +445,9 @@ async def test_the_callers_deadline_reaches_the_provider(gate: Gateway, up: Faul
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await gate.chat.CreateChatCompletion(typed(), metadata=AUTH, timeout=0.3)
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    info = error_details_pb2.ErrorInfo()
+    assert rpc_status.from_call(raised.value).details[0].Unpack(info)  # type: ignore[arg-type]
+    assert info.reason == "TIMEOUT"  # said just before gRPC itself would end the call, without details
     await asyncio.wait_for(up.calls[0].wait(), 1)
 
 
