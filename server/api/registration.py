@@ -1,4 +1,4 @@
-"""Registers servicers with the gRPC server such that no message can make grpc.aio answer in its own words.
+"""Registers servicers with the gRPC server, and answers the messages that cannot be decoded.
 
 Of bytes that are no message of the method's type (or hold text that is not UTF-8), grpc.aio logs a traceback and
 sends the caller Python's text, before any key is checked. Here such a call gets the gateway's error instead.

@@ -1,4 +1,4 @@
-"""The log of a process: lines on stderr that hold no secret, and that nobody but the process can begin.
+"""The log of a process: lines on stderr without secrets, each begun by the process itself.
 
 Providers and callers write parts of log messages. Line breaks, terminal escapes and marks that reorder text are
 shown as escapes; the lines of a traceback are indented.

@@ -24,7 +24,7 @@ from server.wire.exchange import Response
 
 #: Bytes of an error body that are read; the rest adds nothing to its meaning.
 MAX_ERROR_BODY = 64 * 1024
-#: Content types of a 200 that is an error, or a proxy's page, where a stream was asked for.
+#: Content types of a 200 that is an error or a proxy's page where the request was for a stream.
 _NO_STREAM = ("application/json", "text/html")
 
 
@@ -84,9 +84,9 @@ class Upstream:
         async def send() -> Response:
             response = await self._send(endpoint, call, translator)
             if response.header(b"content-type").lower().startswith(_NO_STREAM):
-                # An error in a 200, which `completion` raises. A whole completion is not what was asked for.
+                # An error in a 200, which `completion` raises. A whole completion is no stream either.
                 translator.completion(await read_body(response.body), request)
-                raise invalid_response("JSON where a stream was asked for")
+                raise invalid_response("JSON in answer to a request for a stream")
             return response
 
         decoder = translator.decoder(request)

@@ -263,6 +263,11 @@ DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
         ({"retry-after": "1e308"}, 86400.0),
         ({"retry-after-ms": "1e308"}, 86400.0),
         ({"retry-after": "inf"}, None),
+        ({"retry-after": "-inf"}, None),
+        ({"retry-after": "-1e308"}, 0.0),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT", "date": DATE}, 86400.0),
+        ({"retry-after": "Mon, 01 Jan 0001 00:00:00 GMT", "date": DATE}, 0.0),
+        ({"retry-after": DATE, "date": "Fri, 31 Dec 9999 23:59:59 +2359"}, 0.0),
         ({"retry-after": "1 Jan 99999999999999999999 00:00:00 GMT", "date": DATE}, None),
     ],
 )
