@@ -21,17 +21,21 @@ MIN_SECRET = 8
 _SENSITIVE = re.compile(r"auth|key|token|secret|cookie|password|credential", re.IGNORECASE).search
 
 
+_Index = Mapping[str, tuple[str, ...]]
+"""The last MIN_SECRET characters of secrets -> those that end so."""
+
+
 class Redactor:
-    """Replaces known secrets in texts, in linear time: one search for each of them.
+    """Replaces known secrets in texts, in time linear in the text, however many there are.
 
     A secret is also found as JSON and URLs write it. Those shorter than MIN_SECRET are left alone.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._static = frozenset(secrets)
+        self._configured = _index(secrets)
         #: Of each provider, the secrets of the headers it was sent last, and of those before.
         self._sent: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
-        self._forms = _forms(self._static)
+        self._renewed: _Index = {}
 
     @classmethod
     def of(cls, keys: Iterable[Key], providers: Iterable[ProviderSettings]) -> Self:
@@ -50,27 +54,37 @@ class Redactor:
         sent, _ = self._sent.get(provider, (frozenset(), frozenset()))
         if secrets != sent:
             self._sent[provider] = secrets, sent
-            self._forms = _forms(self._static.union(*(each for pair in self._sent.values() for each in pair)))
+            self._renewed = _index(secret for pair in self._sent.values() for each in pair for secret in each)
 
     def __call__(self, text: str) -> str:
         """`text` with MASK in the place of each secret."""
-        for form in self._forms:
-            if form in text:
-                text = text.replace(form, MASK)
+        found: set[str] = set()
+        for end in range(MIN_SECRET, len(text) + 1):
+            tail = text[end - MIN_SECRET : end]
+            for index in (self._configured, self._renewed):
+                if tail in index:
+                    found.update(form for form in index[tail] if text.endswith(form, 0, end))
+        for form in sorted(found, key=lambda form: (-len(form), form)):  # one may be a part of another
+            text = text.replace(form, MASK)
         return text
 
     def __repr__(self) -> str:
-        return f"Redactor({len(self._forms)} forms)"
+        return "Redactor(***)"
 
 
 def _in_headers(headers: Mapping[str, str]) -> frozenset[str]:
-    """Values of headers that may hold a secret, without the scheme (`Bearer`) before them."""
+    """Values of headers that may hold a secret, without the scheme (`Bearer`) before them.
+
+    A signature of AWS is none: it is good for one request.
+    """
     values = (value.split() for name, value in headers.items() if _SENSITIVE(name))
-    return frozenset(words[-1] for words in values if words)
+    return frozenset(words[-1] for words in values if words and not words[0].startswith("AWS4-"))
 
 
-def _forms(secrets: Iterable[str]) -> tuple[str, ...]:
-    """How texts may write `secrets`, the longest first: one may be a part of another."""
-    kept = [secret for secret in secrets if len(secret) >= MIN_SECRET]
-    forms = {form for secret in kept for form in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))}
-    return tuple(sorted(forms, key=lambda form: (-len(form), form)))
+def _index(secrets: Iterable[str]) -> _Index:
+    index: dict[str, tuple[str, ...]] = {}
+    for secret in secrets:
+        if len(secret) >= MIN_SECRET:
+            for form in {secret, json.dumps(secret)[1:-1], quote(secret, safe="", errors="replace")}:
+                index[form[-MIN_SECRET:]] = (*index.get(form[-MIN_SECRET:], ()), form)
+    return index

@@ -15,6 +15,8 @@ from server.config.redaction import Redactor
 FORMAT = "%(levelname)s %(name)s: %(message)s"
 #: Characters of one message, and of one traceback.
 MAX_CHARS = 8_000
+#: Characters beyond a limit that are searched for secrets: one that crosses the limit is found whole.
+_REDACTION_MARGIN = 4_096
 #: Controls (C0 but the tab, DEL, C1), line and paragraph separators, marks of direction, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]").sub
 
@@ -28,11 +30,13 @@ class LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line of a record."""
-        return _safe(self.redact(super().formatMessage(record))[:MAX_CHARS])
+        text = super().formatMessage(record)[: MAX_CHARS + _REDACTION_MARGIN]
+        return _safe(self.redact(text)[:MAX_CHARS])
 
     def formatException(self, ei: object) -> str:
         """The lines of a traceback; the last ones where they are many."""
-        text = self.redact(super().formatException(ei))[-MAX_CHARS:]  # type: ignore[arg-type]
+        text = super().formatException(ei)[-MAX_CHARS - _REDACTION_MARGIN :]  # type: ignore[arg-type]
+        text = self.redact(text)[-MAX_CHARS:]
         return "\n".join(f"    {_safe(line)}" for line in text.split("\n"))
 
     def formatStack(self, stack_info: str) -> str:

@@ -350,7 +350,7 @@ async def test_typed_errors_are_rich(gate: Gateway, up: FaultServer) -> None:
         ({"stop": ["x"] * 65}, "stop"),
         ({"extra_body_json": "[1]"}, "extra_body_json"),
         ({"extra_body_json": "{"}, "extra_body_json"),
-        *(({"extra_body_json": text}, "extra_body_json") for text in ("null", "3", '"x"', "true", " ", "[" * 9999)),
+        *(({"extra_body_json": text}, "extra_body_json") for text in ("null", "3", '"x"', "true", "[" * 9999)),
         ({"tools": [pb.Tool(function=pb.FunctionDefinition(name="f", parameters_json="x"))]},
          "tools[0].function.parameters_json"),
         ({"messages": [pb.Message(role=pb.ROLE_USER)]}, "messages[0].content"),

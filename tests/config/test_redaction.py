@@ -63,6 +63,9 @@ def test_credentials_that_are_renewed() -> None:
         redact.remember("vertex", {"authorization": f"Bearer {token}", "x-goog-user-project": "project-01"})
     redact.remember("azure", {"authorization": "Bearer entra-token"})
     text = "ya29.first ya29.second ya29.third entra-token sk-static-0 project-01"
+    signature = "AWS4-HMAC-SHA256 Credential=AKIA, Signature=0123456789abcdef"
+    redact.remember("bedrock", {"authorization": signature, "x-amz-security-token": "session-token"})
+    assert redact(f"{signature} session-token") == f"{signature} {MASK}"
     assert redact(text) == f"ya29.first {MASK} {MASK} {MASK} {MASK} project-01"
 
 
