@@ -27,9 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
     environ = dict(os.environ)
     options = _parser(environ).parse_args(arguments)
-    import logging  # after the usage texts, for which parse_args exits
+    from server.telemetry import logs  # after the usage texts, for which parse_args exits
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logs.install()
     try:
         code: int = options.run(options, environ)
         return code
