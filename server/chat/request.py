@@ -45,8 +45,8 @@ class ChatRequest(ABC):
         self.options = options
         self.stream = stream
         self.legacy_functions = legacy_functions
-        #: What the gateway fetched, by URL: its media type and a data URL, or the error. Requests derived from this
-        #: one share it, so that however many attempts there are, each URL is fetched once.
+        #: What the gateway fetched, by URL: its media type and a data URL, or the error. Requests derived from
+        #: this one share it, so that however many attempts there are, each URL is fetched once.
         self.fetched: dict[str, tuple[str, str] | InvalidRequest] = {}
         self._needs: frozenset[str] | None = None
         self._proto: pb.ChatCompletionRequest | None = None
