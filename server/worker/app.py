@@ -102,7 +102,10 @@ class Worker:
         self._fetcher = Fetcher(config.fetch)
         caller = Emulation(upstream, self._fetcher, dialects)
         self._stats = EndpointStats(
-            config.circuit, shared_stats or SharedStats.private(time.monotonic), _schedule_flush
+            config.circuit,
+            shared_stats or SharedStats.private(time.monotonic),
+            _schedule_flush,
+            configured=[endpoint.id for model in catalog.models() for endpoint in model.endpoints],
         )
         router = Router(catalog, caller, self._stats, ids, config.retry)
         calls = partial(Call, KeyRing(config.keys), redactor, time.monotonic)
