@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from server.config import model as configuration
-from server.config.load import load
+from server.config.load import load, parse, read
 from server.config.model import Config
 from server.config.problems import ConfigError
 from server.routing.catalog import Catalog
@@ -148,28 +148,35 @@ NO_MODELS = (
 
 
 def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from server.launcher.up import UpOptions, up
+    from server.launcher.up import Configuration, UpOptions, up
 
     # Checked here, so that a mistake is one line and not a worker's exit. The
     # embedded model's address is not known yet.
     assumed = {"LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1/v1", **environ}
     if options.no_local_model and "LMCHAT_LOCAL_MODEL_URL" not in environ:
         assumed.pop("LMCHAT_LOCAL_MODEL_URL")
-    config, catalog = _load(options.config, assumed)
-    if not catalog.models():
+
+    def configuration() -> Configuration:
+        text = read(options.config) if options.config else None
+        config = default_config(assumed) if text is None else parse(text, str(options.config), assumed)
+        catalog = Catalog(config, assumed)
+        uses_local = any(VENDORS[provider.type].embedded for provider in config.providers.values())
+        return Configuration(text, config.keys, bool(catalog.models()), uses_local)
+
+    configured = configuration()
+    if not configured.has_models:
         sys.stderr.write(f"lmchat: {NO_MODELS}\n")
         return 1
-    uses_local = any(VENDORS[provider.type].embedded for provider in config.providers.values())
     return asyncio.run(
         up(
             UpOptions(
-                config=options.config,
+                configuration=configured,
+                reload=configuration,
                 host=options.host,
                 port=options.port,
                 workers=options.workers,
-                local_model=uses_local and not options.no_local_model,
+                local_model=configured.uses_local_model and not options.no_local_model,
                 state_dir=options.state_dir,
-                keys_configured=bool(config.keys),
                 environ=environ,
             ),
             out=sys.stdout,

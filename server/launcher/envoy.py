@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -53,14 +54,17 @@ def bootstrap(template: str, *, host: str, port: int, admin: Path, descriptor: P
     return _dump(config)
 
 
-def endpoints(workers: Sequence[str]) -> str:
+def endpoints(workers: Sequence[str], standby: Sequence[str] = ()) -> str:
     """The text of the list of workers, in Envoy's format. Without workers every call is a 503.
+
+    Envoy checks the health of those in `standby` too, but sends them no calls.
 
     Each worker is `unix:/path` or `host:port`, as gRPC writes addresses, where
     host is an IP address (`[::1]:50051` for IPv6) or `localhost`: Envoy looks up
     no names here. Raises ValueError naming the address that is neither.
     """
-    members = [{"endpoint": {"address": _address(worker)}} for worker in workers]
+    members: list[dict[str, Any]] = [{"endpoint": {"address": _address(worker)}} for worker in workers]
+    members += [{"endpoint": {"address": _address(worker)}, "health_status": "UNHEALTHY"} for worker in standby]
     assignment = {
         "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
         "cluster_name": CLUSTER,
@@ -73,11 +77,12 @@ def write(path: Path, text: str) -> None:
     """Replace `path` atomically, so that Envoy reads either the old text or the new one.
 
     A rename is also the only change that Envoy's watch reports. Makes the
-    directory where it is missing. One writer at a time.
+    directory where it is missing. Only the owner may read the file. One writer at a time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
+    with open(draft, "w", encoding="utf-8", opener=partial(os.open, mode=0o600)) as file:
+        file.write(text)
     draft.replace(path)
 
 

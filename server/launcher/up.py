@@ -2,7 +2,8 @@
 
 The workers listen on unix sockets in a private directory, a new one for each process; Envoy learns of
 them from a file that is rewritten as they come and go. On SIGTERM or SIGINT the workers drain first, while
-Envoy still carries their answers; a second signal kills everything. SIGHUP replaces the workers one by one.
+Envoy still carries their answers; a second signal kills everything. SIGHUP reads the
+configuration again and replaces all workers.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from server.config.model import Key
+from server.config.problems import ConfigError
 from server.launcher import envoy, resources
 from server.launcher.preflight import UpFailed, bracketed, prepare, runtime_directory
 from server.launcher.readiness import grpc_serving, grpc_unresponsive, http_ok
-from server.launcher.supervisor import Child, ChildFailed, Launch, Log
+from server.launcher.supervisor import Child, ChildFailed, Launch, Log, Plan, replace
 from server.launcher.welcome import reachable, welcome
 
 WORKER_GRACE = 40.0
@@ -35,17 +38,35 @@ READY_TIMEOUT = 60.0
 """Seconds from the last child being ready to /readyz saying so."""
 
 
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration without mistakes.
+
+    `text` is that of its file, None where there is none; `keys` are the API keys of callers. Workers get the text
+    in a file of the runtime directory, so that one that is started again has what the others have, whatever the
+    operator's file says by then.
+    """
+
+    text: str | None
+    keys: tuple[Key, ...]
+    has_models: bool
+    uses_local_model: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
-    """What to run. `environ` is the children's environment; `state_dir` keeps the generated key."""
+    """What to run. `environ` is the children's environment; `state_dir` keeps the generated key.
 
-    config: Path | None
+    `reload` reads the configuration again; it raises ConfigError.
+    """
+
+    configuration: Configuration
+    reload: Callable[[], Configuration]
     host: str
     port: int
     workers: int
     local_model: bool
     state_dir: Path
-    keys_configured: bool
     environ: Mapping[str, str]
 
 
@@ -62,7 +83,7 @@ async def up(options: UpOptions, *, out: TextIO, err: TextIO) -> int:
             host=options.host,
             port=options.port,
             state_dir=options.state_dir,
-            make_key=not options.keys_configured,
+            make_key=not options.configuration.keys,
             local=options.local_model,
             path=options.environ.get("PATH"),
         )
@@ -92,14 +113,15 @@ class Gateway:
         self._environ = {**options.environ, "PYTHONUNBUFFERED": "1"}
         if key is not None:
             self._environ["LMCHAT_API_KEY"] = key
+        self._generation = 0
         self._models: list[Child] = []
         if options.local_model:
             port = _free_port()
             self._environ["LMCHAT_LOCAL_MODEL_URL"] = f"http://127.0.0.1:{port}/v1"
             self._models = [Child("local-model", partial(self._launch_model, port), log, grace=GRACE)]
         self._workers = [
-            Child(f"worker-{i}", partial(self._launch_worker, i), log, grace=WORKER_GRACE, changed=self._announce)
-            for i in range(1, options.workers + 1)
+            Child(f"worker-{i}", plan, log, grace=WORKER_GRACE, changed=self._announce)
+            for i, plan in enumerate(self._worker_plans(options.configuration), 1)
         ]
         self._envoy = Child("envoy", self._launch_envoy, log, grace=GRACE)
         self._announce()
@@ -119,15 +141,20 @@ class Gateway:
         except TimeoutError:
             raise ChildFailed(f"{self.url}/readyz did not become 200 in {READY_TIMEOUT:g} s") from None
 
-    async def roll(self) -> None:
-        """Replace the workers, one at a time. Stops at the first that fails, whose predecessor keeps running."""
-        for worker in self._workers:
-            try:
-                await worker.replace(self._seen)
-            except ChildFailed as failed:
-                self._log.line("lmchat", f"rolling restart given up, the old workers keep running: {failed}")
-                return
-        self._log.line("lmchat", "rolling restart done")
+    async def reload(self) -> None:
+        """Replace all workers at once by others with the configuration as it is now.
+
+        After a mistake in it, or when one of the new workers fails, the old ones keep running.
+        """
+        try:
+            plans = self._worker_plans(self._options.reload())
+            await replace(dict(zip(self._workers, plans, strict=True)), self._seen)
+        except (ChildFailed, ConfigError, OSError) as failed:
+            for line in str(failed).splitlines():
+                self._log.line("lmchat", line)
+            self._log.line("lmchat", "reload given up; the old workers and their configuration stay")
+            return
+        self._log.line("lmchat", "reload done, all workers were replaced")
 
     async def stop(self) -> None:
         """Drain the workers, then end Envoy, then the model: nothing ends before what depends on it."""
@@ -154,9 +181,18 @@ class Gateway:
             ready=partial(http_ok, f"http://127.0.0.1:{port}/health"),
         )
 
-    def _launch_worker(self, number: int, launch: int) -> Launch:
+    def _worker_plans(self, configuration: Configuration) -> list[Plan]:
+        """How to start each worker with `configuration`, of which a private copy is written. Raises OSError."""
+        config: tuple[str, ...] = ()
+        if configuration.text is not None:
+            self._generation += 1
+            path = self._runtime / f"config-{self._generation}.yaml"
+            envoy.write(path, configuration.text)
+            config = ("--config", str(path))
+        return [partial(self._launch_worker, i, config) for i in range(1, self._options.workers + 1)]
+
+    def _launch_worker(self, number: int, config: Sequence[str], launch: int) -> Launch:
         address = f"unix:{self._runtime}/{number}-{launch}.sock"
-        config = () if self._options.config is None else ("--config", str(self._options.config))
         return Launch(
             argv=(
                 *(*_PYTHON, "server", "serve", "--listen", address),
@@ -182,15 +218,16 @@ class Gateway:
         )
 
     async def _seen(self, worker: Launch) -> None:
-        """Returns once Envoy sends calls to this worker."""
-        healthy = f"::{worker.address.removeprefix('unix:')}::health_flags::healthy\n"
+        """Returns once Envoy has found this worker healthy, but for being in standby."""
+        healthy = f"::{worker.address.removeprefix('unix:')}::health_flags::/failed_eds_health\n"
         await http_ok("http://admin/clusters", socket_path=self._admin, containing=healthy)
 
     def _announce(self) -> None:
         """Write the list of workers that Envoy watches."""
-        addresses = [launch.address for worker in self._workers for launch in worker.serving]
+        serving = [launch.address for worker in self._workers for launch in worker.serving]
+        standby = [launch.address for worker in self._workers for launch in worker.standby]
         try:
-            envoy.write(self._endpoints, envoy.endpoints(addresses))
+            envoy.write(self._endpoints, envoy.endpoints(serving, standby))
         except OSError as error:
             self._log.line("lmchat", f"cannot tell Envoy about the workers: {error}")
 
@@ -245,14 +282,14 @@ async def _run(gateway: Gateway, log: Log, out: TextIO) -> int:
 
 
 async def _serve(gateway: Gateway, hangups: asyncio.Event, out: TextIO) -> None:
-    """Start, print the welcome, and replace the workers at each SIGHUP. Raises ChildFailed."""
+    """Start, print the welcome, and reload the configuration at each SIGHUP. Raises ChildFailed."""
     await gateway.start()
     out.write(gateway.welcome())
     out.flush()
     while True:
         await hangups.wait()
         hangups.clear()
-        await gateway.roll()
+        await gateway.reload()
 
 
 @contextmanager
