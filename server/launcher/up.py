@@ -109,10 +109,13 @@ class Gateway:
         self._log = log
         self._admin = runtime / "envoy.sock"
         self._endpoints = runtime / "endpoints.yaml"
+        self._request_filter = runtime / "request_filter.yaml"
         # Children's print() comes out at once.
         self._environ = {**options.environ, "PYTHONUNBUFFERED": "1"}
         if key is not None:
             self._environ["LMCHAT_API_KEY"] = key
+        self._configuration = options.configuration
+        self._template = _template()
         self._generation = 0
         self._models: list[Child] = []
         if options.local_model:
@@ -126,6 +129,7 @@ class Gateway:
         self._envoy = Child("envoy", self._launch_envoy, log, grace=GRACE)
         self._announce()
         self._write_bootstrap()
+        self._write_request_filter(options.configuration)
 
     async def start(self) -> None:
         """Start every child; returns when callers are served. Raises ChildFailed."""
@@ -146,14 +150,19 @@ class Gateway:
 
         After a mistake in it, or when one of the new workers fails, the old ones keep running.
         """
+        before = self._configuration
         try:
-            plans = self._worker_plans(self._options.reload())
-            await replace(dict(zip(self._workers, plans, strict=True)), self._seen)
+            after = self._options.reload()
+            self._write_request_filter(before, after)
+            await replace(dict(zip(self._workers, self._worker_plans(after), strict=True)), self._seen)
+            self._configuration = after
         except (ChildFailed, ConfigError, OSError) as failed:
             for line in str(failed).splitlines():
                 self._log.line("lmchat", line)
             self._log.line("lmchat", "reload given up; the old workers and their configuration stay")
             return
+        finally:
+            self._write_request_filter(self._configuration)
         self._log.line("lmchat", "reload done, all workers were replaced")
 
     async def stop(self) -> None:
@@ -235,16 +244,31 @@ class Gateway:
         options = self._options
         try:
             text = envoy.bootstrap(
-                resources.envoy_template().read_text(encoding="utf-8"),
+                self._template,
                 host=options.host,
                 port=options.port,
                 admin=self._admin,
                 descriptor=resources.descriptor(),
                 endpoints=self._endpoints,
+                request_filter=self._request_filter,
             )
         except (OSError, ValueError) as error:
             raise UpFailed(str(error)) from None
         envoy.write(self._runtime / "envoy.yaml", text)
+
+    def _write_request_filter(self, *configurations: Configuration) -> None:
+        """Tell Envoy the keys of these configurations. Raises OSError."""
+        keys = {key.key.reveal() for configuration in configurations for key in configuration.keys}
+        if self._key is not None:
+            keys.add(self._key)
+        envoy.write(self._request_filter, envoy.request_filter(self._template, sorted(keys)))
+
+
+def _template() -> str:
+    try:
+        return resources.envoy_template().read_text(encoding="utf-8")
+    except OSError as error:
+        raise UpFailed(str(error)) from None
 
 
 # -P: a folder named `server` in the working directory must not be imported.
