@@ -23,7 +23,7 @@ from typing import TextIO
 from server.config.model import Key
 from server.config.problems import ConfigError
 from server.launcher import envoy, resources
-from server.launcher.preflight import UpFailed, bracketed, prepare, runtime_directory
+from server.launcher.preflight import UpFailed, bracketed, prepare, raise_open_files, runtime_directory
 from server.launcher.readiness import grpc_serving, grpc_unresponsive, http_ok
 from server.launcher.supervisor import Child, ChildFailed, Launch, Log, Plan, replace
 from server.launcher.welcome import reachable, welcome
@@ -87,6 +87,8 @@ async def up(options: UpOptions, *, out: TextIO, err: TextIO) -> int:
             local=options.local_model,
             path=options.environ.get("PATH"),
         )
+        limit, streams = raise_open_files()
+        log.line("lmchat", f"{limit} open files per process (ulimit -n) allow about {streams} streams at once")
         with runtime_directory() as runtime:
             gateway = Gateway(options, envoy_binary=binary, key=key, runtime=runtime, log=log)
             return await _run(gateway, log, out)
@@ -186,7 +188,7 @@ class Gateway:
     def _launch_model(self, port: int, _: int) -> Launch:
         return Launch(
             argv=(*_PYTHON, "server.launcher.local_model", "--port", str(port)),
-            env=self._environ,
+            env=without_secrets(self._environ),
             ready=partial(http_ok, f"http://127.0.0.1:{port}/health"),
         )
 
@@ -222,7 +224,7 @@ class Gateway:
                 *(self._envoy_binary, "-c", str(self._runtime / "envoy.yaml"), "--concurrency", str(threads)),
                 *("--disable-hot-restart", "--log-level", "warn", "--file-flush-interval-msec", "1000"),
             ),
-            env=self._environ,
+            env=without_secrets(self._environ),
             ready=partial(http_ok, "http://admin/ready", socket_path=self._admin),
         )
 
@@ -269,6 +271,28 @@ def _template() -> str:
         return resources.envoy_template().read_text(encoding="utf-8")
     except OSError as error:
         raise UpFailed(str(error)) from None
+
+
+_HARMLESS = frozenset(
+    {
+        "HOME",
+        "LANG",
+        "LANGUAGE",
+        "LD_LIBRARY_PATH",
+        "PATH",
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "PYTHONUNBUFFERED",
+        "TMPDIR",
+    }
+    | {"TZ", "VIRTUAL_ENV"}
+)
+_HARMLESS_PREFIXES = ("LC_", "OMP_", "GGML_")
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that Envoy and the embedded model may need. What is not on the list may be a key."""
+    return {k: v for k, v in environ.items() if k in _HARMLESS or k.startswith(_HARMLESS_PREFIXES)}
 
 
 # -P: a folder named `server` in the working directory must not be imported.
