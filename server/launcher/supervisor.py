@@ -122,6 +122,8 @@ class Process:
         self._probe: asyncio.Task[None] | None = None
         self.unresponsive = False
         """Whether it was killed because it had stopped answering."""
+        self.unresponsive = False
+        """Whether it was killed because it had stopped answering."""
 
     @classmethod
     async def spawn(cls, name: str, launch: Launch, log: Log) -> Process:
@@ -312,7 +314,9 @@ class Child:
         """Until `process` ends; then start another, unless another has replaced it."""
         end = await process.wait()
         # Callers have waited for the failed health checks already.
+        # To find out that it was unresponsive took longer than any backoff: no further wait, its callers had theirs.
         ran = self._clock() - started
+        wait = not process.unresponsive
         wait = not process.unresponsive
         self._processes.discard(process)
         if process.launch in self.serving:
