@@ -313,9 +313,8 @@ class Child:
     async def _watch(self, process: Process, started: float) -> None:
         """Until `process` ends; then start another, unless another has replaced it."""
         end = await process.wait()
-        # Callers have waited for the failed health checks already.
-        # To find out that it was unresponsive took longer than any backoff: no further wait, its callers had theirs.
         ran = self._clock() - started
+        # No backoff after failed health checks, which its callers have waited for.
         wait = not process.unresponsive
         wait = not process.unresponsive
         self._processes.discard(process)

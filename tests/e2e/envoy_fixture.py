@@ -73,7 +73,13 @@ class Worker:
         self.stream = _chunks
         self.health = health.aio.HealthServicer()
         # As a real worker: room for what Envoy lets through.
-        self.server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
+        self.server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", 64 << 20),
+                ("grpc.max_metadata_size", 32 << 10),
+                ("grpc.absolute_max_metadata_size", 32 << 10),
+            ]
+        )
         rest_grpc.add_RestServicer_to_server(_Rest(self), self.server)
         model_service_pb2_grpc.add_ModelsServicer_to_server(_Models(self), self.server)
         chat_service_pb2_grpc.add_ChatCompletionsServicer_to_server(_Chat(self), self.server)

@@ -1,10 +1,13 @@
-"""Paths that callers try: other spellings of ours, and those of APIs that are not served."""
+"""Requests that are not quite ours: other spellings of paths, other APIs, and HTTP that is not understood."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 
-from tests.e2e.envoy_fixture import Edge
+from tests.e2e.envoy_fixture import DEADLINE, Edge
 
 
 @pytest.mark.parametrize(
@@ -69,3 +72,32 @@ async def test_what_only_begins_like_grpc_is_not_grpc(edge: Edge, content_type: 
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
     reply = await edge.client.post("/api/v1/chat/completions", content=b"{}", headers=headers)
     assert (reply.status_code, reply.json()["error"]["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "message"),
+    [
+        ([b"x-a: " + b"a" * 15_000, b"content-length: 2"], 200, ""),
+        ([b"x-a: " + b"a" * 17_000, b"content-length: 2"], 431, "over 16 KB"),
+        ([b"authorization: Bearer " + b"a" * 17_000, b"content-length: 2"], 431, "over 16 KB"),
+        ([b"x-%d: a" % n for n in range(120)], 431, "more than 100"),
+        ([b"transfer-encoding: identity"], 501, "The transfer-encoding is not supported"),
+        ([b"transfer-encoding: gzip, chunked"], 501, "The transfer-encoding is not supported"),
+        ([b"content-length: 2", b"transfer-encoding: chunked"], 400, "malformed"),
+    ],
+)
+async def test_odd_headers(edge: Edge, headers: list[bytes], status: int, message: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.envoy.port)
+    try:
+        first = [b"POST /api/v1/chat/completions HTTP/1.1", b"host: x", b"content-type: application/json"]
+        writer.write(b"\r\n".join([*first, *headers, b"connection: close", b"", b"{}"]))
+        reply = await asyncio.wait_for(reader.read(), DEADLINE)
+    finally:
+        writer.close()
+    head, _, text = reply.partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status
+    if status != 200:
+        assert b"content-type: application/json" in head
+        error = json.loads(text)["error"]
+        assert error["type"] == "invalid_request_error"
+        assert message in error["message"]
