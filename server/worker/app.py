@@ -54,6 +54,8 @@ log = logging.getLogger("lmchat.app")
 
 #: Bytes of one request; Envoy refuses larger bodies with a 413 before.
 MAX_REQUEST = 64 * 1024 * 1024
+#: Bytes of a call's metadata, as gRPC counts them: 32 more for each entry. Envoy refuses 16 KB with a 431 before.
+MAX_METADATA = 32 * 1024
 #: Seconds between NOT_SERVING and the end of accepting calls: longer than Envoy's
 #: health interval times its threshold, or calls fail in a rolling restart.
 DRAIN_NOTICE = 3.0
@@ -114,6 +116,8 @@ class Worker:
             options=(
                 ("grpc.max_receive_message_length", MAX_REQUEST),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", MAX_METADATA),
+                ("grpc.absolute_max_metadata_size", MAX_METADATA),
                 ("grpc.so_reuseport", 0),
             )
         )
