@@ -20,7 +20,7 @@ _LABELS = ("provider", "endpoint", "model")
 
 
 class Operations(operations_grpc.OperationsServicer):
-    """Metrics are computed when they are scraped; calls only count in EndpointStats."""
+    """Metrics are computed from EndpointStats when they are scraped."""
 
     def __init__(self, calls: Calls, stats: EndpointStats) -> None:
         self._calls = calls
@@ -30,14 +30,14 @@ class Operations(operations_grpc.OperationsServicer):
     async def GetMetrics(self, request: pb.GetMetricsRequest, context: Context) -> HttpBody:
         """Prometheus's text format."""
         async with self._calls(context) as call:
-            # Thousands of endpoints would hold the event loop.
+            # Formatting thousands of endpoints would block the event loop.
             text = await asyncio.to_thread(generate_latest, self._registry)
             await call.begin()
             return HttpBody(content_type=CONTENT_TYPE_LATEST, data=text)
 
 
 class _Endpoints(Collector):
-    """Every endpoint that was called, by any worker of this machine."""
+    """Collects every endpoint that any worker of this machine has called."""
 
     def __init__(self, stats: EndpointStats) -> None:
         self._stats = stats
@@ -50,7 +50,9 @@ class _Endpoints(Collector):
         """The families with a sample for each endpoint."""
         families = circuit, openings, answers, failures, latency, first_token, throughput = self._families()
         for endpoint_id, snapshot in self._stats.snapshots():
-            labels = (*endpoint_id.split("/", 2), "", "")[:3]  # a very long id was cut, perhaps before its slashes
+            labels = (*endpoint_id.split("/", 2), "", "")[
+                :3
+            ]  # a very long id is truncated, possibly before its slashes
             for state in get_args(State):
                 circuit.add_metric((*labels, state), state == snapshot.state)
             openings.add_metric(labels, snapshot.openings)

@@ -1,4 +1,4 @@
-"""Checks a typed request by the rules that OpenAI's JSON is parsed by."""
+"""Validates typed requests by the rules of the JSON parser (chat/openai_json)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.errors import InvalidRequest
 
 
 def validate(request: pb.ChatCompletionRequest) -> None:
-    """Raise InvalidRequest naming the first field at fault."""
+    """Raise InvalidRequest with the path of the first invalid field."""
     if not request.model:
         raise InvalidRequest("Required: the id of a model; Models.ListModels lists them.", "model")
     if not request.messages:
@@ -61,7 +61,7 @@ def _message(message: pb.Message) -> None:
 
 
 def _walk(msg: Any, path: str) -> None:
-    """Every field whose name ends in `_json` must hold one JSON object, every enum a number of this contract."""
+    """Check that every `*_json` field holds one JSON object, and every enum a known number."""
     for field, value in msg.ListFields():
         here = f"{path}.{field.name}" if path else field.name
         if field.message_type is None:

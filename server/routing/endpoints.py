@@ -1,4 +1,4 @@
-"""Settings in, endpoints out: the configuration, the vendors' rows and the dialects put together."""
+"""Builds endpoints from the configuration, the vendor registry and the dialects."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from server.dialects.base import Dialect, Endpoint, Vendor
 from server.vendors.ambient import first_set
 from server.vendors.credentials.select import credentials_error
 
-#: A user and password in it would show in logs.
+#: Without userinfo: a password in the URL would appear in logs.
 _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 
-#: Request fields without which an endpoint is unfit for requests that depend on them, and the features (see
-#: capabilities.FEATURES) that go with each. Leaving these out would change what the answer is.
+#: Request fields -> the features (see capabilities.FEATURES) that an endpoint without the field lacks. Such a
+#: field is never dropped, since the request depends on it: the endpoint is skipped.
 _FEATURE_FIELDS: Mapping[str, frozenset[str]] = {
     "tools": frozenset({"tools", "other_tools"}),
     "n": frozenset({"n"}),
@@ -26,15 +26,15 @@ _FEATURE_FIELDS: Mapping[str, frozenset[str]] = {
 }
 #: Features that the gateway can add to any endpoint; see upstream/emulation.
 _EMULABLE = frozenset({"json_object", "json_schema", "n"})
-#: The fields of _FEATURE_FIELDS that are left out nonetheless when the request does not depend on them.
+#: The fields of _FEATURE_FIELDS that are dropped where the request does not depend on them.
 _DROPPED_FEATURE_FIELDS = frozenset({"modalities"})
 
 
 class EndpointBuilder:
-    """Makes the endpoints of one configuration.
+    """Builds the endpoints of one configuration.
 
-    Parameters as for Catalog. `problems` has every mistake in the providers' settings, and those in the models
-    that `listed` was called with; while there are any, endpoints are incomplete.
+    Parameters as for Catalog. `problems` has every error in the providers' settings, and those of the models
+    that `listed` was called with; while there are any, the endpoints are incomplete.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class EndpointBuilder:
                 self._providers[key] = self._provider(vendor, provider, environ)
 
     def listed(self, model: ModelSettings) -> tuple[Endpoint, ...]:
-        """A model's endpoints as they are listed: a wildcard with its stars in place."""
+        """A model's endpoints as ListModels shows them: those of a wildcard keep the star."""
         endpoints = []
         for index, settings in enumerate(model.endpoints):
             field = f"models.{model.id}.endpoints[{index}].dialect"
@@ -73,7 +73,7 @@ class EndpointBuilder:
         return tuple(endpoints)
 
     def resolved(self, model: ModelSettings, id_: str, star: str) -> tuple[Endpoint, ...]:
-        """The endpoints of the wildcard `model` for the id `id_`, in which `star` replaces the star."""
+        """The endpoints of the wildcard `model` for the id `id_`, whose part that matches the star is `star`."""
         return tuple(self._endpoint(settings, model, id_, star) for settings in model.endpoints)
 
     def _report(self, field: str, message: str) -> None:
@@ -82,7 +82,7 @@ class EndpointBuilder:
     def _provider(
         self, vendor: Vendor, provider: ProviderSettings, environ: Mapping[str, str]
     ) -> tuple[Vendor, ProviderSettings, str]:
-        """The vendor's row, the settings with what the environment adds, and the base URL."""
+        """The vendor's row, the settings completed from the environment, and the base URL."""
         field = f"providers.{provider.key}"
         own_server = bool(provider.base_url)
         for name, variables in vendor.required.items():
@@ -135,7 +135,7 @@ class EndpointBuilder:
 
 
 def _native_features(vendor: Vendor, dialect: Dialect, model: str, dropped: frozenset[str]) -> frozenset[str]:
-    """The features of capabilities.FEATURES that the endpoint has without emulation."""
+    """The features of capabilities.FEATURES that the endpoint supports without emulation."""
     features = {"tools", "other_tools", "n", "audio_output", *vendor.response_formats, *vendor.modalities}
     features.discard("text")
     if vendor.schema_models and not re.search(vendor.schema_models, model):

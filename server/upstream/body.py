@@ -1,4 +1,4 @@
-"""Bodies of provider responses read whole, and transport failures as ProviderErrors."""
+"""Reads complete response bodies; converts transport errors to ProviderErrors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from server.wire.exchange import MAX_BODY_BYTES, Body
 
 
 async def read_body(body: Body, limit: int | None = None) -> bytes:
-    """All of it, or at least its first `limit` bytes; the body is closed.
+    """The complete body, or at least its first `limit` bytes; closes it.
 
     Raises ProviderError, also for a body of more than MAX_BODY_BYTES.
     """
@@ -35,7 +35,7 @@ async def read_body(body: Body, limit: int | None = None) -> bytes:
 
 
 def transport_error(error: httpx.TransportError) -> ProviderError:
-    """The error for a failed connection: it may be tried again, unless it was a timeout."""
+    """The error for a failed connection; it may be retried, unless it was a timeout."""
     if isinstance(error, httpx.TimeoutException):
         return timeout_error("could not be reached in time", raw=str(error))
     return ProviderError(

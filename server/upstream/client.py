@@ -1,6 +1,6 @@
-"""One provider call: translate, authenticate, send, decode. Knows nothing of routing.
+"""One provider call: translate, authenticate, send, decode. Independent of routing.
 
-Every failure comes out as a ProviderError that says what may be tried next.
+Every failure is raised as a ProviderError that says whether a retry or a fallback can help.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from server.upstream.stream import UpstreamStream
 from server.wire.deadlines import Deadlines
 from server.wire.exchange import Response
 
-#: Bytes of an error body that are read; the rest adds nothing to its meaning.
+#: Bytes of an error body that are read; the message is at its beginning.
 MAX_ERROR_BODY = 64 * 1024
-#: Content types of a 200 that is an error, or a proxy's page, where a stream was asked for.
+#: Content types of a 200 that is not the requested stream, but an error or a proxy's page.
 _NO_STREAM = ("application/json", "text/html")
 
 
 class Sender(Protocol):
-    """Makes HTTP requests."""
+    """Sends HTTP requests."""
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, connect: float
     ) -> Response:
-        """The response, its body unread, once its headers are there. Raises httpx.TransportError.
+        """The response, its body unread, once its headers have arrived. Raises httpx.TransportError.
 
         Connecting may take `connect` seconds.
         """
@@ -68,14 +68,14 @@ class Upstream:
         return completion
 
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> UpstreamStream:
-        """One streamed call, not yet opened. Raises InvalidRequest for what the dialect cannot say."""
+        """One streamed call, not yet opened. Raises InvalidRequest for what the dialect cannot express."""
         translator = self._translators[endpoint.dialect]
         call = _translate(translator, request, endpoint, stream=True)
 
         async def send() -> Response:
             response = await self._send(endpoint, call, translator)
             if response.header(b"content-type").lower().startswith(_NO_STREAM):
-                # An error in a 200, which `completion` raises. A whole completion is not what was asked for.
+                # `completion` raises an error in a 200; a JSON completion is not the requested stream.
                 translator.completion(await read_body(response.body), request)
                 raise invalid_response("JSON where a stream was asked for")
             return response
@@ -97,13 +97,13 @@ class Upstream:
             return response
         try:
             body = await read_body(response.body, MAX_ERROR_BODY)
-        except ProviderError:  # the body broke off; the status says enough
+        except ProviderError:  # the body was truncated; the status suffices
             body = b""
         raise translator.error(response.status, response.texts(), body)
 
 
 def _translate(translator: Translator, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
-    """The provider's request. Raises InvalidRequest, also where it would lack what the caller requires."""
+    """The provider's request. Raises InvalidRequest, also for a dropped parameter under `require_parameters`."""
     call = translator.request(request, endpoint, stream=stream)
     if call.dropped and request.requires_parameters:
         raise InvalidRequest(

@@ -184,7 +184,7 @@ def test_the_caller_gets_the_error(
 )
 def test_wanted(fields: dict[str, Any], expected: bool) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "lmchat": {"routing": RESUME}, **fields}
-    assert resume.wanted(read(openai_json.encode_text(body).encode())) is expected
+    assert resume.may_resume(read(openai_json.encode_text(body).encode())) is expected
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_prefills(where: Endpoint, expected: bool) -> None:
 
 def test_a_prefill_comes_last() -> None:
     request = ProtoRequest(asked(extra_body_json='{"top_k":3}'))
-    sent = resume.continued(request, endpoint("vllm"), "Hello \n", 1).to_proto()
+    sent = resume.continuation(request, endpoint("vllm"), "Hello \n", 1).to_proto()
     assert [(m.role, m.content[0].text) for m in sent.messages][1:] == [(pb.ROLE_ASSISTANT, "Hello")]
     assert openai_json.decode_json(sent.extra_body_json) == {
         "top_k": 3,
@@ -222,7 +222,8 @@ def test_a_prefill_comes_last() -> None:
 
 def test_a_prefills_fields_go_over_the_callers() -> None:
     mine = '{"chat_template_kwargs":{"enable_thinking":true,"x":1}}'
-    sent = resume.continued(ProtoRequest(asked(extra_body_json=mine)), endpoint("llamacpp"), "Hello", 1).to_proto()
+    request = ProtoRequest(asked(extra_body_json=mine))
+    sent = resume.continuation(request, endpoint("llamacpp"), "Hello", 1).to_proto()
     assert openai_json.decode_json(sent.extra_body_json) == {
         "chat_template_kwargs": {"enable_thinking": False, "x": 1}
     }
@@ -233,7 +234,7 @@ def test_a_prefills_fields_go_over_the_callers() -> None:
 def test_what_was_said_counts(name: str, limit: int, spent: int, left: int) -> None:
     limits: dict[str, Any] = {name: limit}
     original = asked(**limits)
-    sent = resume.continued(ProtoRequest(original), endpoint(), SAID, spent).to_proto()
+    sent = resume.continuation(ProtoRequest(original), endpoint(), SAID, spent).to_proto()
     assert getattr(sent, name) == left
     assert (getattr(original, name), len(original.messages)) == (limit, 1)
 
@@ -264,13 +265,13 @@ def delta(text: str = "", finish: bool = False, **more: Any) -> pb.ChatCompletio
 def test_splices(before: str, after: list[str | None], new: str) -> None:
     splice = resume.Splice()
     splice.feed([delta(before, role=pb.ROLE_ASSISTANT)])
-    splice.go_on()
+    splice.resume()
     chunks = [delta(role=pb.ROLE_ASSISTANT)]
     chunks += [delta(finish=True) if text is None else delta(text) for text in after]
     out = splice.feed(chunks)
     assert "".join(chunk.choices[0].delta.content for chunk in out) == new
     assert not any(chunk.choices[0].delta.role for chunk in out)
-    assert splice.said == before + new
+    assert splice.text == before + new
 
 
 def test_usage_of_both_is_added() -> None:
@@ -279,10 +280,10 @@ def test_usage_of_both_is_added() -> None:
 
     splice = resume.Splice()
     splice.feed([delta(SAID), used(4)])
-    splice.go_on()
+    splice.resume()
     [chunk] = splice.feed([used(6)])
     assert (chunk.usage.prompt_tokens, chunk.usage.completion_tokens) == (20, 10)
-    splice.go_on()
+    splice.resume()
     [chunk] = splice.feed([used(1)])
     assert (chunk.usage.prompt_tokens, chunk.usage.completion_tokens) == (30, 11)
 
@@ -290,7 +291,7 @@ def test_usage_of_both_is_added() -> None:
 def test_no_reasoning_once_there_is_text() -> None:
     splice = resume.Splice()
     splice.feed([delta(SAID)])
-    splice.go_on()
+    splice.resume()
     assert splice.feed([delta(reasoning_content="hm")]) == []
 
 

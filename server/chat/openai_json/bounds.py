@@ -1,4 +1,4 @@
-"""What numbers of a request may be, both bounds included; whichever door it comes through."""
+"""The ranges of a request's numbers, bounds included, for REST and gRPC."""
 
 from server.chat.openai_json.fields import INT32_MAX, INT64_MAX
 
@@ -16,5 +16,5 @@ INTEGERS = {
     "seed": (-INT64_MAX - 1, INT64_MAX),
 }
 
-#: No provider takes more stop sequences; how many an endpoint takes is its translator's to check.
+#: No provider accepts more stop sequences; translators check the limits of their endpoints.
 MAX_STOP = 64

@@ -2,8 +2,8 @@
 
 The structs accept what the contract knows in the form in which every provider of
 the OpenAI dialect takes it. Anything else (an unusual spelling, audio output, the
-deprecated `functions`, a value out of range) is refused here and left to
-`request.parse`, which converts it to protobuf or says what is wrong with it.
+deprecated `functions`, a value out of range) falls back to `request.parse`, which converts
+it to protobuf or raises the error.
 Fields are in the order of chat.proto; null is absence.
 """
 
@@ -24,7 +24,7 @@ _Text = Annotated[str, Meta(min_length=1)]
 VERBOSITIES = names(pb.Verbosity, "VERBOSITY_")
 REASONING_EFFORTS = names(pb.ReasoningEffort, "REASONING_EFFORT_")
 
-#: A default that, unlike None itself, is written.
+#: A default that, unlike None, is encoded.
 written_null = type(None)
 
 
@@ -79,7 +79,7 @@ class _RefusalPart(_Object, tag_field="type", tag="refusal"):
 _Part = _TextPart | _ImagePart | _AudioPart | _FilePart | _RefusalPart
 _Parts = Annotated[list[_Part], Meta(min_length=1)]
 
-#: Kinds of content parts that an answer depends on, by struct; see `ChatRequest.needs`.
+#: Struct of a content part -> the feature it needs; see `ChatRequest.needs`.
 PART_NEEDS: dict[type, str] = {_ImagePart: "image", _AudioPart: "audio", _FilePart: "file"}
 
 
@@ -115,7 +115,7 @@ class _User(_Message, tag="user"):
 
 
 class _Assistant(_Object, tag_field="role", tag="assistant"):
-    """Fields with which answers say that there is nothing may be sent back."""
+    """Empty fields of completions, which callers may send back."""
 
     content: str | list[_Part] | None = msgspec.field(default_factory=written_null)
     name: str | None = None
@@ -181,7 +181,7 @@ class _StreamOptions(_Object):
 
 
 class RequestFields(_Object):
-    """A whole request, as providers of the OpenAI dialect take it, and `stream` and `lmchat`."""
+    """A request as providers of the OpenAI dialect accept it, and `stream` and `lmchat`."""
 
     model: _Text
     messages: Annotated[list[_System | _Developer | _User | _Assistant | _ToolResult], Meta(min_length=1)]
@@ -249,7 +249,7 @@ _decode_fields = msgspec.json.Decoder(RequestFields).decode
 
 
 def read(body: bytes) -> tuple[RequestFields, Unknown] | None:
-    """The known fields of a request, and the others; None for what `request.parse` has to look at."""
+    """The known and the unknown fields of a request; None if `request.parse` must handle it."""
     unknown: Unknown = []
     try:
         try:
@@ -269,7 +269,7 @@ def read(body: bytes) -> tuple[RequestFields, Unknown] | None:
 
 
 def _normalise(fields: RequestFields, extended: set[Path]) -> None:
-    """One spelling for what has several. `extended` are the paths of objects that have unknown fields as well."""
+    """Normalise equivalent spellings. `extended`: the paths of objects with unknown fields."""
     if fields.stop.__class__ is str:
         fields.stop = [fields.stop]
     for name in _MAY_BE_EMPTY:

@@ -1,9 +1,8 @@
-"""JSON mode for endpoints that have none: asked for in words, unwrapped, validated, and repaired once.
+"""Emulated JSON mode and structured outputs: instructions in the prompt, extraction, validation, one repair call.
 
-A stream is validated before its first byte leaves: it is a whole answer, handed
-out in chunks. Answers that are no text for the caller to parse (tool calls,
-refusals) and those that were cut off are passed on as they are, as OpenAI does.
-Tokens of both rounds are counted, since both are billed.
+A stream is validated before its first chunk is sent: it is a complete answer, split into chunks. Tool calls,
+refusals and truncated answers are passed on unchanged, as OpenAI does. Usage includes the repair call, which is
+billed too.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from server.upstream.emulation.extract_json import unwrap
 from server.upstream.emulation.json_schema import Schema, schema
 from server.upstream.ports import Caller, Chunks, gather
 
-#: An answer's characters times its schema's weight up to which it is checked at once, not beside the event loop.
-_QUICK = 500_000
+#: Characters of an answer times the weight of its schema, up to which it is validated on the event loop's thread.
+_MAX_INLINE_COST = 500_000
 
 _ONLY = "and nothing else: no text before or after it, no explanation, no Markdown code fence."
 _OBJECT = f"Answer with exactly one JSON object {_ONLY}"
@@ -36,13 +35,13 @@ _SYSTEM = (pb.ROLE_SYSTEM, pb.ROLE_DEVELOPER)
 
 
 class Structured:
-    """A Caller that does what `response_format` asks for, and sends it without."""
+    """A Caller that emulates `response_format`, which it does not send."""
 
     def __init__(self, inner: Caller) -> None:
         self._inner = inner
 
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
-        """The answer, of JSON. Raises ProviderError (STRUCTURED_OUTPUT_INVALID) when the repair fails too."""
+        """A completion with valid JSON. Raises ProviderError (STRUCTURED_OUTPUT_INVALID) if the repair fails."""
         message = request.to_proto()
         form = _Form.of(message)
         now = asyncio.get_running_loop().time
@@ -51,7 +50,7 @@ class Structured:
         try:
             first = await self._inner.complete(endpoint, ProtoRequest(prompted), limit)
         except LmchatError as error:
-            _point_back(error, shift, len(message.messages))
+            _restore_param(error, shift, len(message.messages))
             raise
         completion = first.to_proto()
         invalid = [(choice, problems) for choice in completion.choices if (problems := await form.check(choice))]
@@ -69,7 +68,7 @@ class Structured:
         return _completion(completion, repairs[0].native_finish_reason, first.dropped)
 
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> _Stream:
-        """The same answer in chunks."""
+        """The same completion in chunks."""
         return _Stream(self, endpoint, request)
 
     async def _repair(
@@ -81,7 +80,7 @@ class Structured:
         problems: list[str],
         limit: float,
     ) -> Completion:
-        """One more call for one choice, which says what was wrong."""
+        """Another call for one choice, with the problems in the prompt."""
         again = copy(prompted)
         again.ClearField("n")
         answer = _text(choice.message)
@@ -105,7 +104,7 @@ class Structured:
 
 
 class _Stream:
-    """A validated answer as a stream; all of it is there when it opens."""
+    """A validated completion as a stream; it is complete when it opens."""
 
     def __init__(self, structured: Structured, endpoint: Endpoint, request: ChatRequest) -> None:
         self._structured = structured
@@ -131,47 +130,47 @@ class _Stream:
 
 
 class _Form(NamedTuple):
-    """What the answer must be. `schema` is None for any JSON object."""
+    """The required format. `schema` is None for any JSON object."""
 
     schema: Schema | None
-    wanted: pb.ResponseFormat
+    format: pb.ResponseFormat
 
     @classmethod
     def of(cls, request: pb.ChatCompletionRequest) -> _Form:
         """The form of `response_format`. Raises InvalidRequest."""
-        wanted = request.response_format
-        if wanted.HasField("other_json"):
+        format_ = request.response_format
+        if format_.HasField("other_json"):
             raise InvalidRequest(
                 "This endpoint knows only the formats text, json_object and json_schema.",
                 "response_format.type",
                 reason=Reason.UNSUPPORTED_FEATURE,
             )
-        text = wanted.json_schema.schema_json
-        return cls(schema(text) if text else None, wanted)
+        text = format_.json_schema.schema_json
+        return cls(schema(text) if text else None, format_)
 
     def instructions(self, tools: bool) -> str:
-        """What the model is told."""
-        asked = self.wanted.json_schema
+        """The instructions for the model."""
+        json_schema = self.format.json_schema
         paragraphs = [_OBJECT if self.schema is None else _SCHEMA]
         if tools:
             paragraphs.append(_TOOLS)
-        name = " ".join(filter(None, ("JSON Schema", asked.name)))
+        name = " ".join(filter(None, ("JSON Schema", json_schema.name)))
         if self.schema is not None:
-            paragraphs.append(f"{name}: {asked.description}" if asked.description else f"{name}:")
-            paragraphs.append(asked.schema_json)
-        elif asked.description:
-            paragraphs.append(asked.description)
+            paragraphs.append(f"{name}: {json_schema.description}" if json_schema.description else f"{name}:")
+            paragraphs.append(json_schema.schema_json)
+        elif json_schema.description:
+            paragraphs.append(json_schema.description)
         return "\n\n".join(paragraphs)
 
     async def check(self, choice: pb.Choice) -> list[str]:
-        """What is wrong with an answer, in words; if nothing is, it is left unwrapped."""
+        """The problems of an answer, as text; a valid answer is replaced by the extracted JSON."""
         message = choice.message
         if message.tool_calls or message.refusal or any(part.HasField("refusal") for part in message.content):
             return []
         if choice.finish_reason in (pb.FINISH_REASON_TOOL_CALLS, pb.FINISH_REASON_CONTENT_FILTER):
             return []
         text = _text(message)
-        if len(text) * (self.schema.weight if self.schema else 1) <= _QUICK:
+        if len(text) * (self.schema.weight if self.schema else 1) <= _MAX_INLINE_COST:
             found, problems = self._examine(text)
         else:
             found, problems = await asyncio.to_thread(self._examine, text)
@@ -185,7 +184,7 @@ class _Form(NamedTuple):
         return []
 
     def _examine(self, text: str) -> tuple[str, list[str]]:
-        """The JSON in `text`, and what is wrong with it."""
+        """The JSON in `text`, and its problems."""
         found = unwrap(text, self.schema.opener if self.schema else "{")
         if found is None:
             return "", ["It is empty." if not text.strip() else "It is not one JSON value: it cannot be parsed."]
@@ -195,9 +194,9 @@ class _Form(NamedTuple):
 
 
 def _prompted(request: pb.ChatCompletionRequest, text: str) -> tuple[pb.ChatCompletionRequest, int]:
-    """`request` with the instructions in its stead, and by how much later its messages stand.
+    """`request` with instructions instead of `response_format`, and the shift of its message indices.
 
-    They join the caller's own: many a model knows one system turn only, at the start.
+    The instructions are appended to the caller's system message, since many models support only one, at the start.
     """
     sent = copy(request)
     sent.ClearField("response_format")
@@ -205,8 +204,8 @@ def _prompted(request: pb.ChatCompletionRequest, text: str) -> tuple[pb.ChatComp
     while leading < len(sent.messages) and sent.messages[leading].role in _SYSTEM:
         leading += 1
     if not leading:
-        turn = pb.Message(role=pb.ROLE_SYSTEM, content=[pb.ContentPart(text=text)])
-        sent.messages.insert(0, turn)
+        message = pb.Message(role=pb.ROLE_SYSTEM, content=[pb.ContentPart(text=text)])
+        sent.messages.insert(0, message)
         return sent, 1
     content = sent.messages[leading - 1].content
     if len(content) == 1 and content[0].HasField("text") and not content[0].extra_json:
@@ -216,14 +215,14 @@ def _prompted(request: pb.ChatCompletionRequest, text: str) -> tuple[pb.ChatComp
     return sent, 0
 
 
-def _point_back(error: LmchatError, shift: int, messages: int) -> None:
-    """Make `param` the path in the caller's request."""
+def _restore_param(error: LmchatError, shift: int, messages: int) -> None:
+    """Convert the path in `param` to that in the caller's request."""
     head, bracket, rest = (error.param or "").partition("[")
     if not shift or head != "messages" or not bracket:
         return
     index, _, rest = rest.partition("]")
-    place = int(index) - shift if index.isdecimal() else -1
-    error.param = f"messages[{place}]{rest}" if 0 <= place < messages else "messages"
+    original = int(index) - shift if index.isdecimal() else -1
+    error.param = f"messages[{original}]{rest}" if 0 <= original < messages else "messages"
 
 
 def _completion(message: pb.ChatCompletion, native_finish_reason: str, dropped: tuple[str, ...]) -> Completion:
@@ -237,10 +236,10 @@ def _text(message: pb.Message) -> str:
 
 
 def chunks(completion: pb.ChatCompletion) -> Chunks:
-    """A whole answer as a stream: what each choice says, how each ends, and the usage."""
-    said, ends = [], []
+    """A completion as a stream: the content of each choice, the finish reasons, and the usage."""
+    contents, ends = [], []
     for choice in completion.choices:
-        said.append(
+        contents.append(
             pb.ChunkChoice(
                 index=choice.index,
                 delta=_delta(choice.message),
@@ -251,7 +250,7 @@ def chunks(completion: pb.ChatCompletion) -> Chunks:
         ends.append(
             pb.ChunkChoice(index=choice.index, finish_reason=choice.finish_reason or pb.FINISH_REASON_STOP)
         )
-    out = [pb.ChatCompletionChunk(choices=[piece]) for piece in (*said, *ends)]
+    out = [pb.ChatCompletionChunk(choices=[piece]) for piece in (*contents, *ends)]
     if out:
         out[0].extra_json = completion.extra_json
     if completion.HasField("usage"):
