@@ -294,7 +294,7 @@ async def test_replace_keeps_the_old_when_the_new_dies_unseen() -> None:
     await rolling.stop()
 
 
-async def test_a_child_has_a_session_of_its_own() -> None:
+async def test_a_child_has_its_own_session() -> None:
     """So that Ctrl-C reaches the parent alone."""
     log = Lines()
     process = await Process.spawn("child", launch("import os; print(os.getsid(0) == os.getpid())"), log)
@@ -343,7 +343,7 @@ class Stuck(io.StringIO):
         return len(text)
 
 
-def test_a_log_that_nobody_reads_drops_lines_and_says_so() -> None:
+def test_an_unread_log_drops_lines_and_counts_them() -> None:
     stream = Stuck()
     log = Log(stream, capacity=2)
     log.line("child", "0")

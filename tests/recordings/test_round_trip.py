@@ -309,7 +309,7 @@ def signers(body: Any) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("client", [whole, reduced])
 @pytest.mark.parametrize("last", PARTIES)
 @pytest.mark.parametrize("first", PARTIES)
-async def test_begun_here_and_finished_there(
+async def test_conversations_continue_at_another_vendor(
     gate: Gateway, up: FaultServer, first: str, last: str, client: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
     needs.specs()

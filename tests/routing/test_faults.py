@@ -177,7 +177,7 @@ async def test_no_hammering(
         pytest.param(silence, "one", "stream_truncated", "b 0 timeout", id="is silent"),
     ],
 )
-async def test_a_stream_that_died_is_resumed(
+async def test_a_broken_stream_is_resumed(
     gate: Gateway, up: FaultServer, door: str, b: Behaviour, text: str, reason: str, last: str
 ) -> None:
     up.script("a", cut("one"))
@@ -247,7 +247,7 @@ async def typed_report(gate: Gateway, body: dict[str, Any], metadata: Any) -> An
     return {"skipped": [{"provider": s.provider, "model": s.model, "reason": s.reason} for s in report.skipped]}
 
 
-async def test_a_topic_there_is_not(gate: Gateway) -> None:
+async def test_an_unknown_debug_topic(gate: Gateway) -> None:
     reply = await gate.post(ask(lmchat={"debug": ["routing", "rooting"]}))
     error = reply.json()["error"]
     assert (reply.status, error["param"]) == (400, "lmchat.debug[1]")
@@ -299,7 +299,7 @@ async def test_a_flapping_primary(up: FaultServer, tmp_path: Path, door: str, st
         pytest.param("alone", failure(429, retry_after="1"), id="while waiting to try again"),
     ],
 )
-async def test_a_caller_who_leaves_ends_it(
+async def test_cancellation_ends_the_attempts(
     gate: Gateway, up: FaultServer, model: str, behaviour: Behaviour, stream: bool
 ) -> None:
     up.script("a", behaviour)

@@ -68,7 +68,7 @@ DEATHS = [
 
 
 @pytest.mark.parametrize(("death", "reason"), DEATHS)
-def test_a_fallback_goes_on(death: list[Any], reason: str) -> None:
+def test_a_fallback_continues_the_stream(death: list[Any], reason: str) -> None:
     async def main() -> None:
         # A beat between what was read and how it ends: both in one read is another matter.
         rig = Rig({"a": [sends(*HALF, 0.1, *death)], "b": [sends(*REST)]}, timeouts=Timeouts(idle=5.0))
@@ -91,7 +91,7 @@ def test_a_fallback_goes_on(death: list[Any], reason: str) -> None:
     run(main())
 
 
-def test_usage_is_that_of_what_answered_last() -> None:
+def test_usage_is_that_of_the_last_call() -> None:
     async def main() -> None:
         rig = Rig({"a": [sends(*HALF, RESET)], "b": [sends(*REST)]})
         chunks = await rig.stream(asked(stream_options=pb.StreamOptions(include_usage=True)))
@@ -100,7 +100,7 @@ def test_usage_is_that_of_what_answered_last() -> None:
     run(main())
 
 
-def test_the_rate_is_of_what_the_fallback_gave() -> None:
+def test_throughput_counts_only_the_fallbacks_tokens() -> None:
     async def main() -> None:
         slow = sends(ROLE, chunk(content=" jumps"), chunk(content=" over"), 2.0, chunk(content=" it."), STOP, DONE)
         rig = Rig({"a": [sends(*HALF, RESET)], "b": [slow]})
@@ -110,7 +110,7 @@ def test_the_rate_is_of_what_the_fallback_gave() -> None:
     run(main())
 
 
-def test_it_may_die_again() -> None:
+def test_a_resumed_stream_can_break_again() -> None:
     async def main() -> None:
         more: list[Any] = [ROLE, chunk(content=" jumps"), RESET]
         last = [ROLE, chunk(content=" over."), STOP, DONE]
@@ -182,7 +182,7 @@ def test_the_caller_gets_the_error(
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, False),
     ],
 )
-def test_wanted(fields: dict[str, Any], expected: bool) -> None:
+def test_may_resume(fields: dict[str, Any], expected: bool) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "lmchat": {"routing": RESUME}, **fields}
     assert resume.may_resume(read(openai_json.encode_text(body).encode())) is expected
 
@@ -220,7 +220,7 @@ def test_a_prefill_comes_last() -> None:
     }
 
 
-def test_a_prefills_fields_go_over_the_callers() -> None:
+def test_prefill_fields_override_the_callers() -> None:
     mine = '{"chat_template_kwargs":{"enable_thinking":true,"x":1}}'
     request = ProtoRequest(asked(extra_body_json=mine))
     sent = resume.continuation(request, endpoint("llamacpp"), "Hello", 1).to_proto()
@@ -231,7 +231,7 @@ def test_a_prefills_fields_go_over_the_callers() -> None:
 
 @pytest.mark.parametrize(("limit", "spent", "left"), [(100, 40, 60), (10, 10, 1), (10, 40, 1)])
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-def test_what_was_said_counts(name: str, limit: int, spent: int, left: int) -> None:
+def test_token_limits_are_reduced(name: str, limit: int, spent: int, left: int) -> None:
     limits: dict[str, Any] = {name: limit}
     original = asked(**limits)
     sent = resume.continuation(ProtoRequest(original), endpoint(), SAID, spent).to_proto()
