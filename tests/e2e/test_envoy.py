@@ -222,9 +222,9 @@ _REASONED = [
 
 
 @pytest.mark.parametrize(("code", "reason", "status", "kind"), _REASONED)
-@pytest.mark.parametrize("door", ["typed", "typed after metadata", "rest"])
+@pytest.mark.parametrize("api", ["typed", "typed after metadata", "rest"])
 async def test_a_status_with_a_reason_becomes_that_error(
-    edge: Edge, door: str, code: str, reason: str, status: int, kind: str
+    edge: Edge, api: str, code: str, reason: str, status: int, kind: str
 ) -> None:
     told = status_pb2.Status(code=grpc.StatusCode[code].value[0], message='Say "\\why"\n\u00e4.')
     told.details.add().Pack(
@@ -237,7 +237,7 @@ async def test_a_status_with_a_reason_becomes_that_error(
     )
 
     async def get_model(model: str, context: Context) -> model_pb2.Model:
-        if door == "typed after metadata":
+        if api == "typed after metadata":
             await context.send_initial_metadata((("x-lmchat-tries", "0"),))
         await context.abort_with_status(rpc_status.to_status(told))
         raise AssertionError
@@ -247,7 +247,7 @@ async def test_a_status_with_a_reason_becomes_that_error(
         yield HttpBody()  # type: ignore[unreachable]
 
     edge.worker.get_model, edge.worker.rest = get_model, rest
-    if door == "rest":
+    if api == "rest":
         response = await edge.client.post(CHAT, json={})
     else:
         response = await edge.client.get("/api/v1/models/m")

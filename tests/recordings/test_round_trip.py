@@ -1,6 +1,6 @@
 """A tool conversation begun on one dialect and finished on another, each way, by a client of OpenAI's.
 
-The client sends back what the REST door gave it: whole, or reduced to role,
+The client sends back the message of the REST API: whole, or reduced to role,
 content and tool calls. What then reaches the provider is checked against the
 provider's published schema, and for whose signatures it holds.
 """

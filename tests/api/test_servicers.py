@@ -1,4 +1,4 @@
-"""Both doors of a real worker in front of a scripted provider."""
+"""The REST and gRPC servicers of a real worker, in front of a scripted provider."""
 
 from __future__ import annotations
 
