@@ -115,6 +115,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     ambient_credentials: Mapping[str, bool] | None = None
     #: The embedded model, for the vendor that is part of the gateway.
     embedded: EmbeddedModel | None = None
+    #: The row of an embedded engine that serves the model in a provider's `file`; None where there is no engine.
+    with_file: Vendor | None = None
     #: The row for base URLs that do not match `own_urls`: a server of the same dialect that is not this vendor's.
     elsewhere: Vendor | None = None
     #: Pattern of this vendor's own base URLs; only used with `elsewhere`.
@@ -315,7 +317,7 @@ def _no_fields(model: str) -> frozenset[str]:
     return _NONE
 
 
-def _no_schema(model: str, schema_json: str) -> bool:
+def _no_format(request: pb.ChatCompletionRequest, model: str) -> bool:
     return False
 
 
@@ -345,10 +347,10 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     #: Features that are emulated for all its endpoints, whatever the vendor's row has: `json_object`,
     #: `json_schema`, `n`, `image_url`, `file_url`.
     emulates: frozenset[str] = frozenset()
-    #: By model and JSON Schema: whether native structured outputs support the schema, although `json_schema` is
-    #: in `emulates`.
-    native_schema: Callable[[str, str], bool] = _no_schema
-    #: By URL: whether only its providers can download it, although `emulates` has `image_url` or `file_url`.
+    #: By request and model: it has the request's `response_format` although it emulates `json_object` and
+    #: `json_schema`.
+    native_format: Callable[[pb.ChatCompletionRequest, str], bool] = _no_format
+    #: By URL: its providers can fetch it, and nobody else, although it emulates `image_url` or `file_url`.
     native_url: Callable[[str], bool] = _no_url
     #: By model: whether it continues a trailing assistant message, at vendors whose row has `prefill`.
     prefills: Callable[[str], bool] = _every_model

@@ -24,6 +24,13 @@ def ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/$defs/{name}"}
 
 
+def test_a_description_that_is_no_text_gives_way() -> None:
+    assert strict({"type": "integer", "minimum": 1, "description": 5}) == {
+        "type": "integer",
+        "description": "{minimum: 1}",
+    }
+
+
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
@@ -59,12 +66,25 @@ def test_inexpressible(schema: dict[str, Any], words: str) -> None:
         an_object({"a": ref("P"), "b": ref("P")}, **{"$defs": {"P": an_object({"x": INTEGER})}}),
         an_object({"a": ref("A")}, **{"$defs": {"A": an_object({"b": ref("B")}), "B": STRING}}),
         an_object({"a": {"$ref": "#/$defs/x~1y~0z"}}, **{"$defs": {"x/y~z": STRING}}),
-        an_object({"a": {"enum": [{"$ref": "#"}]}}),  # a value, not a reference
+        an_object({"a": {**STRING, "default": {"$ref": "#"}}}),  # a value, not a reference
         an_object({"$ref": STRING}),  # a property of this name
     ],
 )
 def test_references_that_are_expressible(schema: dict[str, Any]) -> None:
     assert strict(schema)["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("format_", [["date"], {"date": 1}, None, 7])
+def test_formats_that_are_no_text_are_described(format_: Any) -> None:
+    [property_] = strict(an_object({"a": {"type": "string", "format": format_}}))["properties"].values()
+    assert "format" not in property_
+    assert "format" in property_["description"]
+
+
+@pytest.mark.parametrize("description", [7, None, ["x"], {}, ""])
+def test_descriptions_that_are_no_text_give_way(description: Any) -> None:
+    schema = an_object({"a": {"type": "integer", "minimum": 1, "description": description}})
+    assert strict(schema)["properties"]["a"]["description"] == "{minimum: 1}"
 
 
 def test_schemas_that_nest_deeply() -> None:

@@ -104,6 +104,17 @@ def test_signatures_of_other_dialects(format_: str, name: str) -> None:
     assert named == {"messages[1].reasoning_details", "messages[1].tool_calls[0].extra_content"}
 
 
+@pytest.mark.parametrize("format_", [[None], {}, {"a": 1}, 7, True, None])
+def test_a_format_that_is_no_text_is_no_dialect(format_: Any) -> None:
+    details = [{"type": "reasoning.text", "text": "Hm.", "format": format_}]
+    turn = {"role": "assistant", "content": "x", "reasoning_details": details}
+    body = {"model": "m", "messages": [BODY["messages"][1], turn]}
+    for request in both(body):
+        sent = OpenAITranslator().request(request, endpoint_for("openrouter", "m"), stream=False)
+        [found] = json.loads(sent.body)["messages"][1]["reasoning_details"]
+        assert found.get("format") == format_
+
+
 def test_mistral_gets_ids_of_nine_letters_and_digits() -> None:
     body, named = sent("mistral", BODY)
     id_ = body["messages"][2]["tool_calls"][0]["id"]

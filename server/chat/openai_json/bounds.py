@@ -1,4 +1,4 @@
-"""The ranges of a request's numbers, bounds included, for REST and gRPC."""
+"""What numbers of a request may be, both bounds included, in JSON and in typed requests."""
 
 from server.chat.openai_json.fields import INT32_MAX, INT64_MAX
 
@@ -15,6 +15,3 @@ INTEGERS = {
     "n": (1, 128),
     "seed": (-INT64_MAX - 1, INT64_MAX),
 }
-
-#: No provider accepts more stop sequences; translators check the limits of their endpoints.
-MAX_STOP = 64

@@ -68,11 +68,16 @@ def _drop_signatures(messages: list[dict[str, Any]], formats: frozenset[str], dr
     for index, message in enumerate(messages):
         details = message.get("reasoning_details")
         if isinstance(details, list):
-            kept = [detail for detail in details if detail.get("format") not in formats]
+            kept = [detail for detail in details if not _is_in(detail.get("format"), formats)]
             _keep(message, "reasoning_details", details, kept, f"messages[{index}].reasoning_details", dropped)
         for place, call in enumerate(message.get("tool_calls", ())):
             _drop_extra_content(call, formats, f"messages[{index}].tool_calls[{place}]", dropped)
         _drop_extra_content(message, formats, f"messages[{index}]", dropped)
+
+
+def _is_in(format_: Any, formats: frozenset[str]) -> bool:
+    """Whether a reasoning detail's `format`, which callers may set to any JSON, is one of `formats`."""
+    return isinstance(format_, str) and format_ in formats
 
 
 def _drop_extra_content(obj: dict[str, Any], formats: frozenset[str], path: str, dropped: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Emulated JSON mode and structured outputs: instructions in the prompt, extraction, validation, one repair call.
+"""JSON mode for endpoints that lack it: requested in the prompt, unwrapped, validated, and repaired once.
 
 A stream is validated before its first chunk is sent: it is a complete answer, split into chunks. Tool calls,
 refusals and truncated answers are passed on unchanged, as OpenAI does. Usage includes the repair call, which is
@@ -22,8 +22,10 @@ from server.upstream.emulation.extract_json import unwrap
 from server.upstream.emulation.json_schema import Schema, schema
 from server.upstream.ports import Caller, Chunks, gather
 
-#: Characters of an answer times the weight of its schema, up to which it is validated on the event loop's thread.
-_MAX_INLINE_COST = 500_000
+#: Answers whose characters times their schema's weight are up to this are checked on the event loop, others in a
+#: thread; so are schemas of up to so many characters.
+_MAX_ON_LOOP = 500_000
+_MAX_SCHEMA_ON_LOOP = 500
 
 _ONLY = "and nothing else: no text before or after it, no explanation, no Markdown code fence."
 _OBJECT = f"Answer with exactly one JSON object {_ONLY}"
@@ -43,7 +45,7 @@ class Structured:
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
         """A completion with valid JSON. Raises ProviderError (STRUCTURED_OUTPUT_INVALID) if the repair fails."""
         message = request.to_proto()
-        form = _Form.of(message)
+        form = await _Form.of(message)
         now = asyncio.get_running_loop().time
         deadline = now() + limit
         prompted, shift = _prompted(message, form.instructions(bool(message.tools)))
@@ -136,7 +138,7 @@ class _Form(NamedTuple):
     format: pb.ResponseFormat
 
     @classmethod
-    def of(cls, request: pb.ChatCompletionRequest) -> _Form:
+    async def of(cls, request: pb.ChatCompletionRequest) -> _Form:
         """The form of `response_format`. Raises InvalidRequest."""
         format_ = request.response_format
         if format_.HasField("other_json"):
@@ -145,12 +147,15 @@ class _Form(NamedTuple):
                 "response_format.type",
                 reason=Reason.UNSUPPORTED_FEATURE,
             )
-        text = format_.json_schema.schema_json
-        return cls(schema(text) if text else None, format_)
+        text = wanted.json_schema.schema_json
+        if not text:
+            return cls(None, wanted)
+        parsed = schema(text) if len(text) <= _MAX_SCHEMA_ON_LOOP else await asyncio.to_thread(schema, text)
+        return cls(parsed, wanted)
 
     def instructions(self, tools: bool) -> str:
         """The instructions for the model."""
-        json_schema = self.format.json_schema
+        json_schema = self.wanted.json_schema
         paragraphs = [_OBJECT if self.schema is None else _SCHEMA]
         if tools:
             paragraphs.append(_TOOLS)
@@ -170,7 +175,7 @@ class _Form(NamedTuple):
         if choice.finish_reason in (pb.FINISH_REASON_TOOL_CALLS, pb.FINISH_REASON_CONTENT_FILTER):
             return []
         text = _text(message)
-        if len(text) * (self.schema.weight if self.schema else 1) <= _MAX_INLINE_COST:
+        if len(text) * (self.schema.weight if self.schema else 1) <= _MAX_ON_LOOP:
             found, problems = self._examine(text)
         else:
             found, problems = await asyncio.to_thread(self._examine, text)
@@ -236,7 +241,7 @@ def _text(message: pb.Message) -> str:
 
 
 def chunks(completion: pb.ChatCompletion) -> Chunks:
-    """A completion as a stream: the content of each choice, the finish reasons, and the usage."""
+    """A whole answer as a stream: the content of each choice, how each ends, and the usage."""
     contents, ends = [], []
     for choice in completion.choices:
         contents.append(

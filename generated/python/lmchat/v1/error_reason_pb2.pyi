@@ -193,7 +193,12 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 
     Each comment gives the HTTP status and the gRPC code, and an example of the
     ErrorInfo. Its metadata: `request_id`; `param`, the invalid field;
-    `attempts`, the provider calls, as JSON, where there were any.
+    `attempts`, the provider calls, as JSON, where there were any;
+    `skipped`, with `lmchat.debug`, the endpoints that were not called, as JSON;
+    `code`, a provider's own code for a mistake in the request; `details`, further
+    fields of the provider's error (`failed_generation`, content filter results),
+    as a JSON object. A status has at most 6 KB as HTTP/2 headers: texts are cut,
+    what else does not fit is left out.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
