@@ -31,7 +31,7 @@ class Operations(operations_grpc.OperationsServicer):
         """Prometheus's text format."""
         async with self._calls(context) as call:
             call.authenticate()
-            # Thousands of endpoints would hold the event loop.
+            # Formatting thousands of endpoints would block the event loop.
             text = await asyncio.to_thread(generate_latest, self._registry)
             await call.begin()
             return HttpBody(content_type=CONTENT_TYPE_LATEST, data=text)
@@ -52,9 +52,8 @@ class _Endpoints(Collector):
         """The families with a sample for each endpoint."""
         families = circuit, openings, answers, failures, latency, first_token, throughput = self._families()
         for endpoint_id, snapshot in self._stats.snapshots():
-            labels = (*endpoint_id.split("/", 2), "", "")[
-                :3
-            ]  # a very long id is truncated, possibly before its slashes
+            # A very long id is truncated, possibly before its slashes.
+            labels = (*endpoint_id.split("/", 2), "", "")[:3]
             for state in get_args(State):
                 circuit.add_metric((*labels, state), state == snapshot.state)
             openings.add_metric(labels, snapshot.openings)

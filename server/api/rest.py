@@ -78,9 +78,9 @@ class Rest(rest_pb2_grpc.RestServicer):
                 raise InvalidRequest("This call answers at once; CreateChatCompletion streams.", "stream")
             response = await self._complete(call, parsed)
         except Exception as error:
-            reply = _failure(call, call.explain(error))
-        context.set_details(status_text(reply.headers, None if reply.error is None else reply.error.grpc))
-        return reply.body
+            response = _failure(call, call.explain(error))
+        context.set_details(status_text(response.headers, None if response.error is None else response.error.grpc))
+        return response.body
 
     async def _complete(self, call: Call, request: ChatRequest) -> _Response:
         routed = await self._router.complete(request, call.timeout)
@@ -136,14 +136,14 @@ def _headers(call: Call, report: Report, upstream_seconds: float) -> Headers:
     return headers
 
 
-def _failure(call: Call, error: PublicError) -> _Reply:
-    """Status and body of an error before the answer; Envoy turns `x-http-status` into the status."""
+def _failure(call: Call, error: PublicError) -> _Response:
+    """The response for an error before any content; Envoy makes `x-http-status` the HTTP status."""
     headers = [("x-http-status", str(error.http)), ("x-request-id", call.request_id)]
     if error.attempts:
         headers.append(("x-lmchat-tries", str(len(error.attempts))))
     if error.retry_after is not None or error.http in (429, 503):
         headers.append(("retry-after", str(max(1, math.ceil(error.retry_after or 0)))))
-    return _Reply(HttpBody(content_type=_JSON, data=_encode(error.body())), tuple(headers), error)
+    return _Response(HttpBody(content_type=_JSON, data=_encode(error.body())), tuple(headers), error)
 
 
 def _set_code(context: Context, error: PublicError) -> None:

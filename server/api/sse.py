@@ -59,7 +59,7 @@ class SseWriter:
 
 
 def error_event(error: PublicError, last: pb.ChatCompletionChunk | None) -> bytes:
-    """The event of a failure after the stream has begun, `last` being its last chunk; no [DONE] follows it."""
+    """The event of an error inside a stream, after the chunk `last`; it is not followed by [DONE]."""
     event = {
         "id": last.id if last is not None else "",
         "object": "chat.completion.chunk",

@@ -18,7 +18,7 @@ _UNKNOWN_FIELDS = frozenset({"extra_json", "extra_body_json"})
 
 
 def validate(request: pb.ChatCompletionRequest) -> None:
-    """Raise InvalidRequest naming the first field at fault."""
+    """Raise InvalidRequest with the path of the first invalid field."""
     limits.check_typed(request)
     if not request.model:
         raise InvalidRequest("Required: the id of a model; Models.ListModels lists them.", "model")

@@ -350,7 +350,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     #: By request and model: it has the request's `response_format` although it emulates `json_object` and
     #: `json_schema`.
     native_format: Callable[[pb.ChatCompletionRequest, str], bool] = _no_format
-    #: By URL: its providers can fetch it, and nobody else, although it emulates `image_url` or `file_url`.
+    #: By URL: whether only its providers can download it, although `emulates` has `image_url` or `file_url`.
     native_url: Callable[[str], bool] = _no_url
     #: By model: whether it continues a trailing assistant message, at vendors whose row has `prefill`.
     prefills: Callable[[str], bool] = _every_model

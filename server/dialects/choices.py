@@ -59,7 +59,7 @@ _ON_REASON: Mapping[ChoiceState, ChoiceState] = {
     _S.REOPENED: _S.DOUBTFUL,
     _S.DOUBTFUL: _S.DOUBTFUL,
 }
-#: States in which the end of the bytes is the end of the choice.
+#: States in which a stream may end without an end mark.
 _MAY_END = (_S.FINISHED, _S.DOUBTFUL)
 _FINISHED = (_S.FINISHED,)
 

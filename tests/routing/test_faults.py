@@ -324,9 +324,9 @@ async def test_a_thousand_requests_over_a_provider_that_fails_half_of_the_time(
     answered: Counter[str] = Counter()
 
     async def good(call: Call) -> None:
-        parsed = call.body["messages"][0]["content"]
-        await answer("re: ", parsed)(call)
-        answered[parsed] += 1
+        question = call.body["messages"][0]["content"]
+        await answer("re: ", question)(call)
+        answered[question] += 1
 
     async def moody(call: Call) -> None:
         bad = [failure(500), failure(503), failure(429), reset, cut(), headers_only, silence]
@@ -345,8 +345,8 @@ async def test_a_thousand_requests_over_a_provider_that_fails_half_of_the_time(
                 return await get(gate, api, stream, text=f"question {number}")
 
         began = now()
-        outcome = await asyncio.gather(*(one(number) for number in range(1000)))
-    assert [(text, reason) for text, reason, _ in outcome] == [(f"re: question {n}", "ok") for n in range(1000)]
+        outcomes = await asyncio.gather(*(one(number) for number in range(1000)))
+    assert [(text, reason) for text, reason, _ in outcomes] == [(f"re: question {n}", "ok") for n in range(1000)]
     assert sum(answered.values()) == len(answered) == 1000
-    assert len(up.calls) == sum(len(attempts) for _, _, attempts in outcome)
+    assert len(up.calls) == sum(len(attempts) for _, _, attempts in outcomes)
     assert now() - began < 60

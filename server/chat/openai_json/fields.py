@@ -129,7 +129,7 @@ def fill(msg: Any, obj: Any, fields: Fields, extra: str | None = "extra_json", *
 
 
 def unknown(key: str, known: Mapping[str, Any]) -> InvalidRequest:
-    """The error for a key that may not be there, with the nearest one that may."""
+    """The error for an unknown key, with the most similar known one."""
     shown = limits.echoed(key)  # comparing longer ones would take time in proportion to the square
     near = difflib.get_close_matches(shown, known, 1)
     hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."

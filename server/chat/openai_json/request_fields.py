@@ -288,7 +288,7 @@ def _parts(message: Any) -> int:
 
 
 def _normalise(fields: RequestFields, extended: Set[Path]) -> None:
-    """One spelling for what has several. `extended` are the paths of objects that have unknown fields as well."""
+    """Normalise equivalent spellings. `extended`: the paths of objects with unknown fields."""
     if fields.stop.__class__ is str:
         fields.stop = [fields.stop]
     for name, value in zip(_MAY_BE_EMPTY, _may_be_empty(fields), strict=True):

@@ -147,15 +147,15 @@ class _Form(NamedTuple):
                 "response_format.type",
                 reason=Reason.UNSUPPORTED_FEATURE,
             )
-        text = wanted.json_schema.schema_json
+        text = format_.json_schema.schema_json
         if not text:
-            return cls(None, wanted)
+            return cls(None, format_)
         parsed = schema(text) if len(text) <= _MAX_SCHEMA_ON_LOOP else await asyncio.to_thread(schema, text)
-        return cls(parsed, wanted)
+        return cls(parsed, format_)
 
     def instructions(self, tools: bool) -> str:
         """The instructions for the model."""
-        json_schema = self.wanted.json_schema
+        json_schema = self.format.json_schema
         paragraphs = [_OBJECT if self.schema is None else _SCHEMA]
         if tools:
             paragraphs.append(_TOOLS)
