@@ -358,3 +358,5 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     signature_formats: frozenset[str] = frozenset()
     #: Whether it accepts content parts of unknown type.
     other_parts: bool = False
+    #: Native finish reasons of turns that the provider paused; sending the turn back continues it.
+    paused: frozenset[str] = frozenset()

@@ -84,7 +84,7 @@ def media_part(url: str, hints: Sequence[TypeHint], path: str, dropped: Dropped)
             raise InvalidRequest("Expected a media type: data:<media type>;base64,<data>.", path)
         part = {"inlineData": {"mimeType": media_type, "data": data}}
     elif scheme in ("gs", "https"):
-        media_type = hint.media_type if hint else _guess(urlsplit(url).path)
+        media_type = hint.media_type if hint else _guess(_path(url))
         if not media_type and not native_uri(url):
             raise unsupported(
                 "Gemini requires a media type with a URL; send `mime_type`, or a URL with a file name extension.",
@@ -97,6 +97,14 @@ def media_part(url: str, hints: Sequence[TypeHint], path: str, dropped: Dropped)
         if other is not hint:
             dropped.add(other.path)
     return part
+
+
+def _path(url: str) -> str:
+    """The path of `url`; empty where it has none, or brackets where no IPv6 address is."""
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return ""
 
 
 def native_uri(url: str) -> bool:

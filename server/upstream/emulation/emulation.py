@@ -1,8 +1,9 @@
 """Emulation of features that endpoints lack, between the router and the upstream.
 
 `Emulation` wraps an Upstream. An endpoint's `emulates` lists the features to emulate: `json_object`, `json_schema`
-(structured.py), `n` (choices.py), `image_url` and `file_url` (media_urls.py). Requests that need none of them are
-passed on unchanged. An emulated call counts as one try, however many provider calls it takes.
+(structured.py), `n` (choices.py), `image_url` and `file_url` (media_urls.py). Turns that a provider pauses are
+continued (paused.py). Requests that need none of them are passed on unchanged. An emulated call counts as one try,
+however many provider calls it takes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from server.dialects.base import Dialect, Endpoint
 from server.dialects.registry import DIALECTS
 from server.upstream.emulation.choices import Choices
 from server.upstream.emulation.media_urls import Fetch, FetchingStream, inlined, remote_parts
+from server.upstream.emulation.paused import Continuing
 from server.upstream.emulation.structured import Structured
 from server.upstream.ports import Caller, Stream
 
@@ -26,9 +28,9 @@ class Emulation:
     """A Caller that adds emulated features to `upstream`; `fetch` downloads media that must be sent as bytes."""
 
     def __init__(self, upstream: Caller, fetch: Fetch, dialects: Mapping[str, Dialect] = DIALECTS) -> None:
-        self._upstream = upstream
-        self._structured = Structured(upstream)
-        self._choices = Choices(upstream)
+        self._upstream = Continuing(upstream, dialects)
+        self._structured = Structured(self._upstream)
+        self._choices = Choices(self._upstream)
         self._structured_choices = Choices(self._structured)
         self._fetch = fetch
         self._dialects = dialects
