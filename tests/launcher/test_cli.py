@@ -99,7 +99,7 @@ def test_up_without_a_file(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert main(["up", *arguments]) == (1 if expected is None else 0)
-    assert [(options.local_model, options.model) for options in started] == (
+    assert [(options.local_model, options.configuration.model) for options in started] == (
         [] if expected is None else [expected]
     )
     error = capsys.readouterr().err
@@ -116,5 +116,5 @@ def test_up_finds_a_model_file_beside_the_configuration(started: list[UpOptions]
     )
     assert main(["up", "--config", str(file)]) == 0
     (options,) = started
-    assert (options.local_model, options.model) == (True, "mine")
-    assert options.local_file == tmp_path / "etc" / "models" / "a.b.gguf"
+    assert (options.local_model, options.configuration.model) == (True, "mine")
+    assert options.configuration.local_file == tmp_path / "etc" / "models" / "a.b.gguf"

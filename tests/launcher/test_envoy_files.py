@@ -152,7 +152,7 @@ def test_endpoints_refuses_what_is_no_address(worker: str) -> None:
         envoy.endpoints([worker])
 
 
-def test_write_replaces_the_file_whole(tmp_path: Path) -> None:
+def test_write_replaces_the_file_atomically(tmp_path: Path) -> None:
     path = tmp_path / "made" / "workers.yaml"
     envoy.write(path, "one")
     first = path.stat().st_ino

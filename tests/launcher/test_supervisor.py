@@ -443,7 +443,7 @@ class Stuck(io.StringIO):
         return len(text)
 
 
-def test_a_log_that_nobody_reads_drops_lines_and_says_so() -> None:
+def test_an_unread_log_drops_lines_and_counts_them() -> None:
     stream = Stuck()
     log = Log(stream, capacity=2)
     log.line("child", "0")
