@@ -2,24 +2,29 @@
 
     LmchatError                 any error that a caller sees, with its Reason
     ├── InvalidRequest          the caller's mistake, with the field's path
+    │   └── TranslationError    a fault of the gateway that, like a mistake, keeps an endpoint from being called
     └── ProviderError           a provider, or the connection to it, failed; says what may be tried next
         └── StreamTruncated     a stream ended without its provider finishing it
 
 `STATUS` is the only table of HTTP statuses, gRPC codes and OpenAI types; the comments
-of error_reason.proto and the Lua of envoy.yaml are tested to agree with it. `body()`
-is OpenAI's error object.
+of error_reason.proto and the Lua of envoy.yaml are tested to agree with it. Callers get
+errors in the forms of server/api/public_error.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import msgspec
 
 DOMAIN = "lmchat"
+
+E = TypeVar("E", bound=BaseException)
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Reason(StrEnum):
@@ -110,7 +115,7 @@ class LmchatError(Exception):
     """An error that a caller sees: `message` is for people, `param` is the JSON path of the field at fault.
 
     `retry_after` is in seconds. `code` is the machine-readable code in OpenAI's
-    body; by default the reason. `skipped` is for callers who debug their routing.
+    form; by default the reason. `skipped` is for callers who debug their routing.
     """
 
     def __init__(
@@ -148,6 +153,13 @@ class InvalidRequest(LmchatError):
 def unsupported(message: str, param: str) -> InvalidRequest:
     """The error for a feature that an endpoint lacks; another endpoint of the model may have it."""
     return InvalidRequest(message, param, reason=Reason.UNSUPPORTED_FEATURE)
+
+
+class TranslationError(InvalidRequest):
+    """A fault of the gateway: it could not build the request of one endpoint, which is not called."""
+
+    def __init__(self) -> None:
+        super().__init__(internal().message, reason=Reason.INTERNAL)
 
 
 class ProviderError(LmchatError):
@@ -190,27 +202,43 @@ class StreamTruncated(ProviderError):
         super().__init__(Reason.STREAM_TRUNCATED, message)
 
 
-def body(error: LmchatError, request_id: str) -> dict[str, Any]:
-    """OpenAI's error object for `error`, with the gateway's own fields under `lmchat`."""
-    own: dict[str, Any] = {"reason": str(error.reason), "request_id": request_id}
-    if error.attempts:
-        own["attempts"] = [
-            {"provider": a.provider, "model": a.model, "status": a.status, "reason": a.reason, "ms": a.ms}
-            for a in error.attempts
-        ]
-    if error.skipped:
-        own["skipped"] = [{"provider": s.provider, "model": s.model, "reason": s.reason} for s in error.skipped]
-    details = error.details if isinstance(error, ProviderError) else {}
-    return {
-        "error": {
-            **details,
-            "message": error.message,
-            "type": error.status.type,
-            "param": error.param,
-            "code": error.code,
-            "lmchat": own,
-        }
-    }
+def detached(error: E) -> E:
+    """`error` without its traceback and context, for one that is kept.
+
+    Their frames hold the buffers of the failed call, and mostly the error itself, a cycle that would live until
+    the next garbage collection.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
+
+
+def fitting(details: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """The fields of a provider's error that fit into `limit` bytes of JSON.
+
+    Long texts are cut, other values that do not fit are left out; so are nulls and `lmchat`, which is ours.
+    """
+    out: dict[str, Any] = {}
+    for name, value in details.items():
+        if value is None or name == "lmchat":
+            continue
+        if isinstance(value, str):
+            value = cut(value, limit // 4)
+        try:
+            size = len(_encode({name: value}))
+        except (RecursionError, ValueError, TypeError):
+            continue
+        if size <= limit:
+            limit -= size
+            out[name] = value
+    return out
+
+
+def cut(text: str, limit: int) -> str:
+    """`text`, or its first `limit` bytes of UTF-8 with an ellipsis as the last; never half a character."""
+    data = text[: limit + 1].encode("utf-8", "replace")
+    if len(data) <= limit:
+        return data.decode()
+    return data[: max(limit - 3, 0)].decode("utf-8", "ignore") + "…"
 
 
 def internal() -> LmchatError:

@@ -11,15 +11,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-import msgspec
-from google.protobuf import any_pb2, duration_pb2
-from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from server import errors
+from server.api.public_error import PublicError
 from server.chat.request import ChatRequest
 from server.config.model import Key
-from server.errors import LmchatError, Reason
+from server.errors import LmchatError, ProviderError, Reason, detached
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -47,7 +45,7 @@ class KeyRing:
 
 
 class Call:
-    """One RPC; `async with` checks the key and turns every exception into the caller's error.
+    """One RPC; `async with` turns every exception in it into the status of the call, and ends there.
 
     `request_id` is the caller's if it is well-formed, else new. `started` is of the
     gateway's monotonic clock. `debug` has the topics of the header `x-lmchat-debug`,
@@ -88,21 +86,17 @@ class Call:
         """Seconds since the call began."""
         return self._clock() - self.started
 
-    def explain(self, error: BaseException) -> LmchatError:
-        """The caller's error for `error`; a fault of the gateway is logged, and its text masked."""
-        if isinstance(error, LmchatError):
-            raw = getattr(error, "raw", "")
-            if raw:
-                log.warning("%s: %s (%s)", self.request_id, error.reason, raw[:1000])
-            return error
-        log.error("%s: internal error", self.request_id, exc_info=error)
-        return errors.internal()
+    def explain(self, error: BaseException) -> PublicError:
+        """What the caller may see of `error`; a fault of the gateway is logged, and its text masked."""
+        if not isinstance(error, LmchatError):
+            log.error("%s: internal error", self.request_id, exc_info=error)
+            detached(error)
+            error = errors.internal()
+        elif isinstance(error, ProviderError) and error.raw:
+            log.warning("%s: %s (%s)", self.request_id, error.reason, error.raw[:1000])
+        return PublicError.of(detached(error), self.request_id)
 
     async def __aenter__(self) -> Self:
-        try:
-            self.authenticate()
-        except LmchatError as error:
-            await self._abort(error)
         return self
 
     async def begin(self) -> None:
@@ -111,15 +105,15 @@ class Call:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
-            await self._abort(self.explain(error))
-
-    async def _abort(self, error: LmchatError) -> None:
-        status = rpc_status.to_status(rich_status(error, self.request_id))
-        await self.context.abort(
-            status.code, status.details, (*status.trailing_metadata, ("x-request-id", self.request_id))
-        )
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        # `context.abort` would raise an error that its own frames and the context hold: a cycle.
+        status = rpc_status.to_status(self.explain(error).status())
+        self.context.set_code(status.code)
+        self.context.set_details(status.details)
+        self.context.set_trailing_metadata((*status.trailing_metadata, ("x-request-id", self.request_id)))
+        return True
 
 
 Calls = Callable[[Context], Call]
@@ -138,28 +132,3 @@ def _key(headers: Mapping[str, Any]) -> str | None:
         return token.strip()
     other = headers.get("x-api-key") or headers.get("api-key")
     return str(other) if other else None
-
-
-def rich_status(error: LmchatError, request_id: str) -> status_pb2.Status:
-    """`error` as google.rpc.Status with ErrorInfo, BadRequest and RetryInfo (AIP-193)."""
-    info = error_details_pb2.ErrorInfo(reason=error.reason.upper(), domain=errors.DOMAIN)
-    info.metadata["request_id"] = request_id
-    if error.attempts:
-        info.metadata["attempts"] = msgspec.json.encode(error.attempts).decode()
-    if error.skipped:
-        info.metadata["skipped"] = msgspec.json.encode(error.skipped).decode()
-    details: list[Any] = [info]
-    if error.param:
-        info.metadata["param"] = error.param
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.param, description=error.message)
-        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if error.retry_after is not None:
-        delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(error.retry_after * 1e9))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(code=error.status.grpc.value[0], message=error.message)
-    for detail in details:
-        packed = any_pb2.Any()
-        packed.Pack(detail)
-        status.details.append(packed)
-    return status

@@ -30,10 +30,12 @@ class Operations(operations_grpc.OperationsServicer):
     async def GetMetrics(self, request: pb.GetMetricsRequest, context: Context) -> HttpBody:
         """Prometheus's text format."""
         async with self._calls(context) as call:
+            call.authenticate()
             # Thousands of endpoints would hold the event loop.
             text = await asyncio.to_thread(generate_latest, self._registry)
             await call.begin()
             return HttpBody(content_type=CONTENT_TYPE_LATEST, data=text)
+        return HttpBody()  # not sent: the status is an error
 
 
 class _Endpoints(Collector):

@@ -32,20 +32,24 @@ class Models(model_grpc.ModelsServicer):
     ) -> model_service_pb2.ListModelsResponse:
         """Every model, wildcards included."""
         async with self._calls(context) as call:
+            call.authenticate()
             listed = model_service_pb2.ListModelsResponse(object="list", data=self._list)
             for model, known in zip(listed.data, self._models, strict=True):
                 self._add_stats(model, known)
             await call.begin()
             return listed
+        return model_service_pb2.ListModelsResponse()  # not sent: the status is an error
 
     async def GetModel(self, request: model_service_pb2.GetModelRequest, context: Context) -> model_pb2.Model:
         """One model; an id that a wildcard covers is found too."""
         async with self._calls(context) as call:
+            call.authenticate()
             known = self._catalog.resolve(request.model)
             model = self._model(known)
             self._add_stats(model, known)
             await call.begin()
             return model
+        return model_pb2.Model()
 
     def _add_stats(self, model: model_pb2.Model, known: Model) -> None:
         """Say how the endpoints of `known` are doing now."""

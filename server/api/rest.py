@@ -14,8 +14,8 @@ import msgspec
 from google.api.httpbody_pb2 import HttpBody
 from lmchat.v1 import rest_pb2_grpc
 
-from server import errors
 from server.api.call import Call, Calls, Context
+from server.api.public_error import PublicError
 from server.api.sse import DONE, SseWriter, error_event
 from server.api.status_text import Headers, status_text
 from server.chat import openai_json
@@ -36,7 +36,7 @@ class _Reply(msgspec.Struct, frozen=True):
 
     body: HttpBody
     headers: Headers
-    error: LmchatError | None = None
+    error: PublicError | None = None
 
 
 class Rest(rest_pb2_grpc.RestServicer):
@@ -79,7 +79,7 @@ class Rest(rest_pb2_grpc.RestServicer):
             reply = await self._complete(call, parsed)
         except Exception as error:
             reply = _failure(call, call.explain(error))
-        context.set_details(status_text(reply.headers, None if reply.error is None else reply.error.status.grpc))
+        context.set_details(status_text(reply.headers, None if reply.error is None else reply.error.grpc))
         return reply.body
 
     async def _complete(self, call: Call, request: ChatRequest) -> _Reply:
@@ -103,7 +103,7 @@ class Rest(rest_pb2_grpc.RestServicer):
                 await writer.write(DONE)
         except Exception as error:
             failure = call.explain(error)
-            await writer.write(error_event(failure, call.request_id, last))
+            await writer.write(error_event(failure, last))
             _set_code(call.context, failure)
 
 
@@ -136,17 +136,16 @@ def _headers(call: Call, report: Report, upstream_seconds: float) -> Headers:
     return headers
 
 
-def _failure(call: Call, error: LmchatError) -> _Reply:
+def _failure(call: Call, error: PublicError) -> _Reply:
     """Status and body of an error before the answer; Envoy turns `x-http-status` into the status."""
-    headers = [("x-http-status", str(error.status.http)), ("x-request-id", call.request_id)]
+    headers = [("x-http-status", str(error.http)), ("x-request-id", call.request_id)]
     if error.attempts:
         headers.append(("x-lmchat-tries", str(len(error.attempts))))
-    if error.retry_after is not None or error.status.http in (429, 503):
+    if error.retry_after is not None or error.http in (429, 503):
         headers.append(("retry-after", str(max(1, math.ceil(error.retry_after or 0)))))
-    data = _encode(errors.body(error, call.request_id))
-    return _Reply(HttpBody(content_type=_JSON, data=data), tuple(headers), error)
+    return _Reply(HttpBody(content_type=_JSON, data=_encode(error.body())), tuple(headers), error)
 
 
-def _set_code(context: Context, error: LmchatError) -> None:
-    context.set_code(error.status.grpc)
-    context.set_details(error.message)
+def _set_code(context: Context, error: PublicError) -> None:
+    context.set_code(error.grpc)
+    context.set_details(error.status_message())

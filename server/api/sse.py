@@ -9,9 +9,8 @@ import msgspec
 from google.api.httpbody_pb2 import HttpBody
 from lmchat.v1 import chat_pb2 as pb
 
-from server import errors
 from server.api.call import Context
-from server.errors import LmchatError
+from server.api.public_error import PublicError
 
 _encode = msgspec.json.Encoder().encode
 _SSE = "text/event-stream"
@@ -59,7 +58,7 @@ class SseWriter:
         self._timer = self._loop.call_at(due, self._tick)
 
 
-def error_event(error: LmchatError, request_id: str, last: pb.ChatCompletionChunk | None) -> bytes:
+def error_event(error: PublicError, last: pb.ChatCompletionChunk | None) -> bytes:
     """The event of a failure after the stream has begun, `last` being its last chunk; no [DONE] follows it."""
     event = {
         "id": last.id if last is not None else "",
@@ -67,6 +66,6 @@ def error_event(error: LmchatError, request_id: str, last: pb.ChatCompletionChun
         "created": last.created if last is not None else 0,
         "model": last.model if last is not None else "",
         "choices": [{"index": 0, "delta": {}, "finish_reason": "error"}],
-        **errors.body(error, request_id),
+        **error.body(),
     }
     return b"data: %b\n\n" % _encode(event)

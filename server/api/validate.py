@@ -7,14 +7,19 @@ from typing import Any
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json.bounds import INTEGERS, MAX_STOP, NUMBERS
+from server.chat import limits
+from server.chat.openai_json.bounds import INTEGERS, NUMBERS
 from server.chat.openai_json.fields import at, decode, kind
 from server.chat.openai_json.request import check_logprobs
 from server.errors import InvalidRequest
 
+#: Fields of JSON text that hold what the contract does not know of an object.
+_UNKNOWN_FIELDS = frozenset({"extra_json", "extra_body_json"})
+
 
 def validate(request: pb.ChatCompletionRequest) -> None:
     """Raise InvalidRequest naming the first field at fault."""
+    limits.check_typed(request)
     if not request.model:
         raise InvalidRequest("Required: the id of a model; Models.ListModels lists them.", "model")
     if not request.messages:
@@ -28,8 +33,6 @@ def validate(request: pb.ChatCompletionRequest) -> None:
         if not -100 <= bias <= 100:
             raise InvalidRequest(f"Must be between -100 and 100, got {bias:g}.", f"logit_bias.{token}")
     check_logprobs(request)
-    if len(request.stop) > MAX_STOP:
-        raise InvalidRequest(f"At most {MAX_STOP} sequences, got {len(request.stop)}.", "stop")
     routing = request.lmchat.routing
     if routing.HasField("max_provider_tries") and not 1 <= routing.max_provider_tries <= 100:
         raise InvalidRequest(
@@ -43,7 +46,12 @@ def validate(request: pb.ChatCompletionRequest) -> None:
     for index, tool in enumerate(request.tools):
         if not tool.function.name and not tool.HasField("other_json"):
             raise InvalidRequest("Required.", f"tools[{index}].function.name")
-    _walk(request, "")
+    json_fields: list[tuple[str, str]] = []
+    _walk(request, "", json_fields)
+    if request.ByteSize() > limits.UNCHECKED_BYTES:
+        limits.check_texts(text for _, text in json_fields)
+    for path, text in json_fields:
+        _json_object(text, path)
 
 
 def _message(message: pb.Message) -> None:
@@ -60,28 +68,31 @@ def _message(message: pb.Message) -> None:
             raise InvalidRequest("Required.", f"content[{index}].image_url.url")
 
 
-def _walk(msg: Any, path: str) -> None:
-    """Every field whose name ends in `_json` must hold one JSON object, every enum a number of this contract."""
+def _walk(msg: Any, path: str, json_fields: list[tuple[str, str]]) -> None:
+    """Check that every enum has a number of this contract, and list the fields of JSON text with their paths."""
     for field, value in msg.ListFields():
         here = f"{path}.{field.name}" if path else field.name
         if field.message_type is None:
             if field.name.endswith("_json"):
-                _json_object(value, here)
+                json_fields.append((here, value))
             elif field.enum_type is not None and value not in field.enum_type.values_by_number:
                 raise InvalidRequest(f"{field.enum_type.name} has no number {value}.", here)
         elif field.message_type.GetOptions().map_entry:
             continue
         elif field.is_repeated:
             for index, item in enumerate(value):
-                _walk(item, f"{here}[{index}]")
+                _walk(item, f"{here}[{index}]", json_fields)
         else:
-            _walk(value, here)
+            _walk(value, here, json_fields)
 
 
 def _json_object(value: str, path: str) -> None:
+    """Check that a field of JSON text, whose name ends in `_json`, holds one JSON object."""
     try:
         obj = decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"Not valid JSON: {error}", path) from None
     if obj.__class__ is not dict:
         raise InvalidRequest(f"Must hold a JSON object, holds {kind(obj)}.", path)
+    if path.rpartition(".")[2] in _UNKNOWN_FIELDS and len(obj) > limits.MAX_UNKNOWN:
+        raise InvalidRequest(f"At most {limits.MAX_UNKNOWN} unknown fields, got {len(obj)}.", path)

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from server.chat.openai_json import encode_text
-from server.errors import InvalidRequest, ProviderError, Reason
+from server.errors import ProviderError, Reason, fitting
 
 #: A provider's codes and types in lower case -> Reason, whatever the HTTP status.
 CODES: Mapping[str, Reason] = {
@@ -142,27 +141,8 @@ def classify(
         code=own_code if reason is Reason.INVALID_REQUEST else None,
         retry_after=retry_after,
         raw=message,
-        details=_bounded(details or {}) if callers else {},
+        details=fitting(details or {}, MAX_DETAILS) if callers else {},
     )
-
-
-def _bounded(details: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `details` that fit into MAX_DETAILS; texts are cut to fit, other values left out."""
-    out: dict[str, Any] = {}
-    left = MAX_DETAILS
-    for name, value in details.items():
-        if value is None or name == "lmchat":
-            continue
-        if isinstance(value, str):
-            value = value[:MAX_MESSAGE]
-        try:
-            size = len(encode_text({name: value}).encode())
-        except (InvalidRequest, ValueError):
-            continue
-        if size <= left:
-            left -= size
-            out[name] = value
-    return out
 
 
 #: A second try at the same endpoint may succeed.

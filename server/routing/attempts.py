@@ -14,7 +14,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderError, Reason
+from server.errors import AttemptRecord, InvalidRequest, LmchatError, ProviderError, Reason, detached
 from server.routing.plan import Candidate, Plan, Skipped
 from server.routing.stats import Attempt, EndpointStats
 
@@ -104,15 +104,19 @@ class _History(msgspec.Struct):
         self.tries[endpoint.id] = self.tries.get(endpoint.id, 0) + 1
         if error is not None:
             self.errors.pop(endpoint.id, None)
-            self.errors[endpoint.id] = error
+            self.errors[endpoint.id] = detached(error)
 
     def failure(self, plan: Plan, error: LmchatError) -> LmchatError:
         """The error for the caller: a summary of all calls, or `error` where none was made.
 
         Callers who debug their routing also learn which endpoints were skipped.
         """
-        if self.errors:
-            error = summary([*self.errors.values()], self.attempts)
+        errors, self.errors = (
+            [*self.errors.values()],
+            {},
+        )  # the error that is raised must not be held by its frames
+        if errors:
+            error = summary(errors, self.attempts)
         if plan.debug:
             error.skipped = tuple(skipped.record() for skipped in (*plan.skipped, *self.skipped))
         return error

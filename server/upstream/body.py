@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import httpx
 
-from server.errors import ProviderError, Reason
+from server.chat import limits
+from server.errors import ProviderError, Reason, detached
 from server.wire.exchange import MAX_BODY_BYTES, Body
 
 
 async def read_body(body: Body, limit: int | None = None) -> bytes:
     """All of it, or at least its first `limit` bytes; the body is closed.
 
-    Raises ProviderError, also for a body of more than MAX_BODY_BYTES.
+    Raises ProviderError, also for a body of more than MAX_BODY_BYTES, or of JSON beyond the limits of an answer.
     """
     whole = body.whole()
     if whole is not None:
-        return whole
+        return _checked(whole)
     pieces: list[bytes] = []
     size = 0
     try:
@@ -31,11 +32,27 @@ async def read_body(body: Body, limit: int | None = None) -> bytes:
         raise transport_error(error) from None
     finally:
         await body.aclose()
-    return b"".join(pieces)
+    return _checked(b"".join(pieces))
+
+
+def _checked(body: bytes) -> bytes:
+    """`body`, unless decoding its JSON would take too long: then raises ProviderError."""
+    if len(body) > limits.UNCHECKED_BYTES:
+        try:
+            limits.check_json(body)
+        except limits.TooMuchJsonError as error:
+            raise ProviderError(
+                Reason.UPSTREAM_INVALID_RESPONSE, f"The provider's response has {error}.", http_status=200
+            ) from None
+    return body
 
 
 def transport_error(error: httpx.TransportError) -> ProviderError:
-    """The error for a failed connection: it may be tried again, unless it was a timeout."""
+    """The error for a failed connection: it may be tried again, unless it was a timeout.
+
+    `error` is detached: the exchange that keeps it is held by the frames it was raised in.
+    """
+    detached(error)
     if isinstance(error, httpx.TimeoutException):
         return timeout_error("could not be reached in time", raw=str(error))
     return ProviderError(

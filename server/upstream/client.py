@@ -16,6 +16,7 @@ from server.dialects.base import Authenticator, Endpoint, HttpRequest, Translato
 from server.dialects.errors import invalid_response
 from server.errors import InvalidRequest, ProviderError, Reason
 from server.upstream.body import read_body, timeout_error, transport_error
+from server.upstream.boundary import BoundedTranslator
 from server.upstream.stream import UpstreamStream
 from server.wire.deadlines import Deadlines
 from server.wire.exchange import Response
@@ -49,7 +50,7 @@ class Upstream:
         authenticators: Mapping[str, Authenticator],
     ) -> None:
         self._sender = sender
-        self._translators = translators
+        self._translators = {name: BoundedTranslator(name, t) for name, t in translators.items()}
         self._authenticators = authenticators
         self._deadlines = Deadlines()
 

@@ -12,6 +12,7 @@ from server.chat.completion import Completion
 from server.chat.request import ChatRequest
 from server.dialects import choices
 from server.dialects.base import Endpoint
+from server.errors import detached
 
 T = TypeVar("T")
 
@@ -70,5 +71,6 @@ async def gather(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(call) for call in calls]
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+        # The group holds the error, which must not hold the group.
+        raise detached(failed.exceptions[0]) from None
     return [task.result() for task in tasks]

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from lmchat.v1 import chat_pb2 as pb
 
+from server.api.call import Call
+from server.errors import LmchatError
 from server.routing.stream import RoutedStream
 from server.upstream.stream import UpstreamStream
 from server.wire.exchange import Exchange
@@ -115,3 +118,34 @@ async def test_calls_leave_nothing_behind(gate: Gateway, up: FaultServer) -> Non
         await many(gate, up)
     assert await settled(before) == before
     assert descriptors() <= open_then + 20  # the pool keeps as many connections as were needed at once
+
+
+@pytest.mark.parametrize("model", ["down", "cut", "refused", "unreadable", "unknown-key"])
+async def test_failed_calls_are_freed_at_once(gate: Gateway, up: FaultServer, model: str) -> None:
+    """Without the garbage collector: an error that holds its frames, and they it, would keep the call's memory."""
+    up.script("refused", faults.failure(400, "x" * 1000))
+    up.script("unreadable", faults.reply(200, b"{"))
+    typed = pb.ChatCompletionRequest(model=model)
+    typed.messages.add(role=pb.ROLE_USER).content.add(text="hello")
+    metadata = () if model == "unknown-key" else AUTH
+    gc.collect()
+    before = of_calls()
+    gc.disable()
+    try:
+        for stream in (False, True):
+            assert (await gate.post(ask(model, stream=stream), metadata=metadata)).code is not None
+        with pytest.raises(grpc.aio.AioRpcError):
+            await gate.chat.CreateChatCompletion(typed, metadata=metadata)
+        with pytest.raises(grpc.aio.AioRpcError):
+            async for _ in gate.chat.StreamChatCompletion(typed, metadata=metadata):
+                pass
+        await asyncio.sleep(0)
+        assert of_calls() - before == Counter()
+    finally:
+        gc.enable()
+
+
+def of_calls() -> Counter[str]:
+    """What there is of calls and their errors now, whether it can be collected or not."""
+    kinds = (Call, LmchatError, httpx.TransportError)
+    return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds))

@@ -24,6 +24,13 @@ def ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/$defs/{name}"}
 
 
+def test_a_description_that_is_no_text_gives_way() -> None:
+    assert strict({"type": "integer", "minimum": 1, "description": 5}) == {
+        "type": "integer",
+        "description": "{minimum: 1}",
+    }
+
+
 @pytest.mark.parametrize(
     ("schema", "words"),
     [

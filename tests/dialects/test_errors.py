@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.api.public_error import PublicError
 from server.dialects import errors as failures
 from server.dialects.errors import CODES, classify, invalid_response, retry_after
-from server.errors import Reason, body
+from server.errors import Reason
 
 R = Reason
 
@@ -204,7 +205,7 @@ def test_the_callers_error_has_further_fields_under_the_known_ones() -> None:
     error = classify(
         400, message="x", own_code="tool_use_failed", details={"failed_generation": "<f>", "lmchat": 1}
     )
-    written = body(error, "req")["error"]
+    written = PublicError.of(error, "req").body()["error"]
     assert written["failed_generation"] == "<f>"
     assert (written["code"], written["lmchat"]["reason"]) == ("tool_use_failed", "invalid_request")
 

@@ -114,6 +114,16 @@ def test_references_take_linear_time() -> None:
     assert_linear(referring, adapt)
 
 
+def test_references_to_nowhere_take_linear_time() -> None:
+    """Each leads through the same large definition, and then to none: nothing is copied."""
+
+    def referring(count: int) -> dict[str, Any]:
+        large = {**{f"k{i}": 1 for i in range(count)}, "$ref": "#/$defs/none"}
+        return with_defs(an_object(**{f"a{i}": ref("L", description="d") for i in range(count)}), L=large)
+
+    assert_linear(referring, adapt, 10_000)
+
+
 def test_schema_that_nests_too_deeply() -> None:
     schema = STRING
     for _ in range(5_000):

@@ -1,4 +1,4 @@
-"""What numbers of a request may be, both bounds included; whichever door it comes through."""
+"""What numbers of a request may be, both bounds included, in JSON and in typed requests."""
 
 from server.chat.openai_json.fields import INT32_MAX, INT64_MAX
 
@@ -15,6 +15,3 @@ INTEGERS = {
     "n": (1, 128),
     "seed": (-INT64_MAX - 1, INT64_MAX),
 }
-
-#: No provider takes more stop sequences; how many an endpoint takes is its translator's to check.
-MAX_STOP = 64

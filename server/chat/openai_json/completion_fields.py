@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, field
 
+from server.chat import limits
 from server.chat.openai_json.fields import INT32_MAX, INT64_MAX
 from server.chat.openai_json.request_fields import written_null
 from server.chat.openai_json.unknown import Level, Unknown, fields_at, set_aside
+from server.errors import InvalidRequest
 
 _Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 _Index = Annotated[int, Meta(ge=0, le=INT32_MAX)]
@@ -90,7 +92,7 @@ class CompletionFields(_Object, kw_only=True):
     object: Literal["chat.completion"] = field(default_factory=_completion_object)
     created: _Count = 0
     model: str = ""
-    choices: Annotated[list[_Choice], Meta(min_length=1)]
+    choices: Annotated[list[_Choice], Meta(min_length=1, max_length=limits.MAX_CHOICES)]
     usage: UsageFields | None = None
     system_fingerprint: str | None = None
     service_tier: str | None = None
@@ -127,7 +129,7 @@ def read(body: bytes) -> tuple[CompletionFields, Unknown] | None:
             if not unknown or "error" in fields_at(unknown, ()):
                 return None
             fields = msgspec.convert(obj, CompletionFields)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidRequest):
         return None
     fields.lmchat = UNSET
     for index, choice in enumerate(fields.choices):

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from google.protobuf.message import Message as Proto
 
+from server.chat import limits
 from server.errors import InvalidRequest
 
 Setter = Callable[[Any, Any], object]
@@ -24,15 +25,21 @@ _encode = msgspec.json.Encoder().encode
 
 #: What a setter returns for a value that it leaves to the unknown fields.
 KEEP = object()
-#: Characters of a word that an open enum does not know.
-MAX_WORD = 64
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 
 
 def decode(data: bytes | str) -> Any:
-    """JSON as Python values. Raises msgspec.DecodeError, or UnicodeDecodeError for what is not UTF-8."""
+    """JSON as Python values. Raises msgspec.DecodeError, or UnicodeDecodeError for what is not UTF-8.
+
+    JSON beyond the limits of an answer, see `limits.check_json`, is a DecodeError too.
+    """
+    if len(data) > limits.UNCHECKED_BYTES:
+        try:
+            limits.check_json(data.encode() if isinstance(data, str) else data)
+        except limits.TooMuchJsonError as error:
+            raise msgspec.DecodeError(f"JSON has {error}") from None
     try:
         return _decode(data)
     except RecursionError:
@@ -85,7 +92,7 @@ def wrong_type(expected: str, value: Any) -> InvalidRequest:
 
 def at(error: InvalidRequest, segment: str | int) -> InvalidRequest:
     """Prefix the path of `error` with a key or an array index."""
-    head = f"[{segment}]" if isinstance(segment, int) else segment
+    head = f"[{segment}]" if isinstance(segment, int) else limits.echoed(segment)
     rest = error.param or ""
     error.param = head + (rest if not rest or rest.startswith("[") else f".{rest}")
     return error
@@ -118,14 +125,16 @@ def fill(msg: Any, obj: Any, fields: Fields, extra: str | None = "extra_json", *
         return
     if extra is None:
         raise unknown(next(iter(rest)), fields)
+    limits.check_unknown(len(rest))
     setattr(msg, extra, encode_text(rest))
 
 
 def unknown(key: str, known: Mapping[str, Any]) -> InvalidRequest:
     """The error for a key that may not be there, with the nearest one that may."""
-    near = difflib.get_close_matches(key, known, 1)
+    shown = limits.echoed(key)  # comparing longer ones would take time in proportion to the square
+    near = difflib.get_close_matches(shown, known, 1)
     hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."
-    return InvalidRequest(f"Unknown field {key!r}.{hint}", key)
+    return InvalidRequest(f"Unknown field {shown!r}.{hint}", shown)
 
 
 def text(name: str) -> Setter:
@@ -221,7 +230,7 @@ def open_enum(name: str, values: Mapping[str, int]) -> Setter:
     set_known = enum(name, values)
 
     def set_enum(msg: Any, value: Any) -> object:
-        if value.__class__ is str and value not in values and 0 < len(value) <= MAX_WORD:
+        if value.__class__ is str and value not in values and 0 < len(value) <= limits.MAX_WORD:
             return KEEP
         return set_known(msg, value)
 
@@ -250,12 +259,13 @@ def message(name: str, fields: Fields, extra: str | None = "extra_json") -> Sett
     return set_message
 
 
-def each(name: str, set_item: Callable[[Any, Any], None]) -> Setter:
-    """An array of objects; `set_item` fills one added message."""
+def each(name: str, set_item: Callable[[Any, Any], None], most: int = limits.MAX_PARTS) -> Setter:
+    """An array of at most `most` objects; `set_item` fills one added message."""
 
     def set_each(msg: Any, value: Any) -> None:
         if value.__class__ is not list:
             raise wrong_type("an array", value)
+        limits.check_length(len(value), most)
         add = getattr(msg, name).add
         for index, item in enumerate(value):
             try:
@@ -266,12 +276,13 @@ def each(name: str, set_item: Callable[[Any, Any], None]) -> Setter:
     return set_each
 
 
-def texts(name: str) -> Setter:
-    """An array of strings."""
+def texts(name: str, most: int = limits.MAX_NAMES, what: str = "items") -> Setter:
+    """An array of at most `most` strings."""
 
     def set_texts(msg: Any, value: Any) -> None:
         if value.__class__ is not list:
             raise wrong_type("an array", value)
+        limits.check_length(len(value), most, what=what)
         for index, item in enumerate(value):
             if item.__class__ is not str:
                 raise at(wrong_type("a string", item), index)

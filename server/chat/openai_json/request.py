@@ -2,7 +2,7 @@
 
 Both directions know the same fields, so `parse(dump(r)) == r`. The deprecated
 `functions`, `function_call` and the `function` role are read as tools; the REST
-door turns the answer back (see legacy.py).
+API turns the answer back (see legacy.py).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
+from server.chat import limits
 from server.chat.openai_json import fields as f
-from server.chat.openai_json.bounds import INTEGERS, MAX_STOP, NUMBERS
+from server.chat.openai_json.bounds import INTEGERS, NUMBERS
 from server.chat.openai_json.messages import content, dump_content, dump_message, message, tie_legacy_calls
 from server.chat.openai_json.options import fill_options
 from server.chat.openai_json.request_fields import REASONING_EFFORTS, VERBOSITIES
@@ -34,7 +35,7 @@ _SCHEMA_NAME = "response"
 
 
 class Parsed(NamedTuple):
-    """A request from the REST door: what the typed call takes, and what only REST has."""
+    """A request from the REST API: the typed message, and what only REST requests have."""
 
     request: pb.ChatCompletionRequest
     stream: bool
@@ -94,9 +95,7 @@ def _stop(msg: pb.ChatCompletionRequest, value: Any) -> None:
     if value.__class__ is str:
         msg.stop.append(value)
     elif value.__class__ is list:
-        if len(value) > MAX_STOP:
-            raise InvalidRequest(f"At most {MAX_STOP} sequences, got {len(value)}.")
-        f.texts("stop")(msg, value)
+        f.texts("stop", limits.MAX_STOP, "sequences")(msg, value)
     else:
         raise f.wrong_type("a string or an array of strings", value)
 
@@ -104,6 +103,7 @@ def _stop(msg: pb.ChatCompletionRequest, value: Any) -> None:
 def _logit_bias(msg: pb.ChatCompletionRequest, value: Any) -> None:
     if value.__class__ is not dict:
         raise f.wrong_type("an object", value)
+    limits.check_length(len(value), limits.MAX_ENTRIES)
     for token, bias in value.items():
         try:
             msg.logit_bias[token] = f.as_number(bias, -100, 100)
@@ -114,6 +114,7 @@ def _logit_bias(msg: pb.ChatCompletionRequest, value: Any) -> None:
 def _metadata(msg: pb.ChatCompletionRequest, value: Any) -> None:
     if value.__class__ is not dict:
         raise f.wrong_type("an object", value)
+    limits.check_length(len(value), limits.MAX_ENTRIES)
     for key, item in value.items():
         if item.__class__ is not str:
             raise f.at(f.wrong_type("a string", item), key)
@@ -146,7 +147,7 @@ _REQUEST: f.Fields = {
     **{name: f.number(name, *bounds) for name, bounds in NUMBERS.items()},
     **{name: f.integer(name, *bounds) for name, bounds in INTEGERS.items()},
     "model": f.required_text("model"),
-    "messages": f.each("messages", message),
+    "messages": f.each("messages", message, limits.MAX_MESSAGES),
     "stop": _stop,
     "logit_bias": _logit_bias,
     "logprobs": f.boolean("logprobs"),
@@ -156,7 +157,7 @@ _REQUEST: f.Fields = {
     "prediction": _prediction,
     "verbosity": f.open_enum("verbosity", VERBOSITIES),
     "reasoning_effort": f.open_enum("reasoning_effort", REASONING_EFFORTS),
-    "tools": f.each("tools", tool),
+    "tools": f.each("tools", tool, limits.MAX_TOOLS),
     "functions": legacy_functions,
     "tool_choice": tool_choice,
     "function_call": legacy_choice,
@@ -172,7 +173,7 @@ _REQUEST: f.Fields = {
 
 
 def parse(body: bytes) -> Parsed:
-    """A request from the REST door. Raises InvalidRequest with the path of the field at fault."""
+    """A request from the REST API. Raises InvalidRequest with the path of the field at fault."""
     try:
         obj = f.decode(body.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -191,6 +192,8 @@ def parse(body: bytes) -> Parsed:
         if not getattr(request, name):
             raise InvalidRequest("Required." if name not in obj else "Must not be empty.", name)
     check_logprobs(request)
+    if len(body) > limits.UNCHECKED_BYTES:
+        limits.check_parts(sum(map(limits.parts, request.messages)))
     return Parsed(request, bool(stream), legacy)
 
 

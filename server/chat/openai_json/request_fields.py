@@ -9,17 +9,21 @@ Fields are in the order of chat.proto; null is absence.
 
 from __future__ import annotations
 
+from collections.abc import Set
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 from msgspec import Meta
 
-from server.chat.openai_json.bounds import INTEGERS, MAX_STOP, NUMBERS
+from server.chat import limits
+from server.chat.openai_json.bounds import INTEGERS, NUMBERS
 from server.chat.openai_json.fields import names
 from server.chat.openai_json.unknown import Level, Path, Unknown, fields_at, set_aside
 
 _Text = Annotated[str, Meta(min_length=1)]
+_ENTRIES = Meta(max_length=limits.MAX_ENTRIES)
 
 VERBOSITIES = names(pb.Verbosity, "VERBOSITY_")
 REASONING_EFFORTS = names(pb.ReasoningEffort, "REASONING_EFFORT_")
@@ -77,7 +81,7 @@ class _RefusalPart(_Object, tag_field="type", tag="refusal"):
 
 
 _Part = _TextPart | _ImagePart | _AudioPart | _FilePart | _RefusalPart
-_Parts = Annotated[list[_Part], Meta(min_length=1)]
+_Parts = Annotated[list[_Part], Meta(min_length=1, max_length=limits.MAX_PARTS)]
 
 #: Kinds of content parts that an answer depends on, by struct; see `ChatRequest.needs`.
 PART_NEEDS: dict[type, str] = {_ImagePart: "image", _AudioPart: "audio", _FilePart: "file"}
@@ -184,29 +188,32 @@ class RequestFields(_Object):
     """A whole request, as providers of the OpenAI dialect take it, and `stream` and `lmchat`."""
 
     model: _Text
-    messages: Annotated[list[_System | _Developer | _User | _Assistant | _ToolResult], Meta(min_length=1)]
+    messages: Annotated[
+        list[_System | _Developer | _User | _Assistant | _ToolResult],
+        Meta(min_length=1, max_length=limits.MAX_MESSAGES),
+    ]
     temperature: Annotated[float, _within("temperature")] | None = None
     top_p: Annotated[float, _within("top_p")] | None = None
     max_tokens: Annotated[int, _within("max_tokens")] | None = None
     max_completion_tokens: Annotated[int, _within("max_completion_tokens")] | None = None
-    stop: str | Annotated[list[str], Meta(max_length=MAX_STOP)] | None = None
+    stop: str | Annotated[list[str], Meta(max_length=limits.MAX_STOP)] | None = None
     presence_penalty: Annotated[float, _within("presence_penalty")] | None = None
     frequency_penalty: Annotated[float, _within("frequency_penalty")] | None = None
-    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], _ENTRIES] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, _within("top_logprobs")] | None = None
     n: Annotated[int, _within("n")] | None = None
     seed: Annotated[int, _within("seed")] | None = None
     response_format: _TextFormat | _JsonObjectFormat | _JsonSchemaFormat | None = None
-    modalities: list[str] | None = None
+    modalities: Annotated[list[str], Meta(max_length=limits.MAX_NAMES)] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    tools: list[_Tool] | None = None
+    tools: Annotated[list[_Tool], Meta(max_length=limits.MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | _ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     stream_options: _StreamOptions | None = None
     user: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], _ENTRIES] | None = None
     store: bool | None = None
     service_tier: str | None = None
     stream: bool | None = None
@@ -244,12 +251,16 @@ REQUEST_LEVEL = Level(
     open={"reasoning_effort": REASONING_EFFORTS, "verbosity": VERBOSITIES},
 )
 
+_NO_PATHS: frozenset[Path] = frozenset()
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_fields = msgspec.json.Decoder(RequestFields).decode
 
 
 def read(body: bytes) -> tuple[RequestFields, Unknown] | None:
-    """The known fields of a request, and the others; None for what `request.parse` has to look at."""
+    """The known fields of a request, and the others; None for what `request.parse` has to look at.
+
+    Raises InvalidRequest for an object with too many unknown fields, and for too many parts in all.
+    """
     unknown: Unknown = []
     try:
         try:
@@ -264,16 +275,24 @@ def read(body: bytes) -> tuple[RequestFields, Unknown] | None:
         return None
     if fields.top_logprobs and not fields.logprobs:  # an error
         return None
-    _normalise(fields, {path for path, _ in unknown})
+    if len(body) > limits.UNCHECKED_BYTES:
+        limits.check_parts(sum(map(_parts, fields.messages)))
+    _normalise(fields, {path for path, _ in unknown} if unknown else _NO_PATHS)
     return fields, unknown
 
 
-def _normalise(fields: RequestFields, extended: set[Path]) -> None:
+def _parts(message: Any) -> int:
+    """How much of `limits.MAX_PARTS` a message takes."""
+    calls = message.tool_calls or () if message.__class__ is _Assistant else ()
+    return len(calls) + (len(message.content) if message.content.__class__ is list else 0)
+
+
+def _normalise(fields: RequestFields, extended: Set[Path]) -> None:
     """One spelling for what has several. `extended` are the paths of objects that have unknown fields as well."""
     if fields.stop.__class__ is str:
         fields.stop = [fields.stop]
-    for name in _MAY_BE_EMPTY:
-        if not getattr(fields, name):
+    for name, value in zip(_MAY_BE_EMPTY, _may_be_empty(fields), strict=True):
+        if not value and value is not None:
             setattr(fields, name, None)
     for index, message in enumerate(fields.messages):
         content = message.content
@@ -285,6 +304,7 @@ def _normalise(fields: RequestFields, extended: set[Path]) -> None:
 
 
 _MAY_BE_EMPTY = ("stop", "logit_bias", "modalities", "tools", "metadata")
+_may_be_empty = attrgetter(*_MAY_BE_EMPTY)
 
 
 def _content(parts: Any, extended: bool) -> Any:

@@ -1,7 +1,7 @@
 """Completions and chunks: OpenAI's JSON to protobuf and back.
 
 Reading forgives what vendors get wrong in numbers and nulls, and keeps what it
-does not know; a vendor's other quirks are the dialect's (providers/openai.py).
+does not know; a vendor's other quirks are for its dialect (dialects/openai).
 Writing is exact to the contract: keys that must be there are there, with null
 where there is nothing. `parse(dump(x)) == x`.
 """
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from lmchat.v1 import chat_pb2 as pb
 
+from server.chat import limits
 from server.chat.openai_json import fields as f
 from server.chat.openai_json.messages import content, dump_content_part
 from server.chat.openai_json.shared import (
@@ -122,7 +123,8 @@ def _position(msg: pb.TokenLogprob, value: Any) -> None:
 
 
 _alternatives = f.each("top_logprobs", _token)
-_LOGPROBS: f.Fields = {name: f.each(name, _position) for name in ("content", "refusal")}
+#: Tokens of an answer; in answers the number of all values is limited.
+_LOGPROBS: f.Fields = {name: f.each(name, _position, limits.MAX_ANSWER_VALUES) for name in ("content", "refusal")}
 
 
 def _dump_token(token: pb.TokenLogprob) -> dict[str, Any]:
@@ -150,7 +152,7 @@ def _dump_logprobs(choice: pb.Choice | pb.ChunkChoice) -> dict[str, Any] | None:
     return out
 
 
-# What is ours
+# The gateway's report
 
 _SKIPPED: f.Fields = {name: f.text(name) for name in ("provider", "model", "reason")}
 _ATTEMPT: f.Fields = {**_SKIPPED, **{name: f.integer(name, 0, f.INT32_MAX) for name in ("status", "ms")}}
@@ -210,7 +212,7 @@ _COMPLETION: f.Fields = {
     "id": f.text("id"),
     "created": _count("created"),
     "model": f.text("model"),
-    "choices": f.each("choices", lambda msg, value: f.fill(msg, value, _CHOICE)),
+    "choices": f.each("choices", lambda msg, value: f.fill(msg, value, _CHOICE), limits.MAX_CHOICES),
     "usage": f.message("usage", _USAGE),
     "system_fingerprint": f.text("system_fingerprint"),
     "service_tier": f.text("service_tier"),
@@ -315,7 +317,7 @@ _CHUNK_CHOICE: f.Fields = {
 }
 _CHUNK: f.Fields = {
     **_COMPLETION,
-    "choices": f.each("choices", lambda msg, value: f.fill(msg, value, _CHUNK_CHOICE)),
+    "choices": f.each("choices", lambda msg, value: f.fill(msg, value, _CHUNK_CHOICE), limits.MAX_CHOICES),
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
 
+from server.chat import limits
 from server.chat.openai_json import fields as f
 from server.errors import InvalidRequest
 
@@ -104,6 +105,7 @@ def legacy_functions(msg: pb.ChatCompletionRequest, value: Any) -> None:
     """The deprecated `functions`."""
     if value.__class__ is not list:
         raise f.wrong_type("an array", value)
+    limits.check_length(len(value), limits.MAX_TOOLS)
     for index, function in enumerate(value):
         try:
             _function(msg.tools.add().function, function)

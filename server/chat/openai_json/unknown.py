@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from server.chat.openai_json.fields import MAX_WORD
+from server.chat import limits
+from server.errors import InvalidRequest
 
 Path = tuple[str | int, ...]
 Unknown = list[tuple[Path, dict[str, Any]]]
@@ -28,12 +29,17 @@ class Level(NamedTuple):
 
 
 def set_aside(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()) -> None:
-    """Move the keys of `obj` that `level` does not know to `found`, and so for the objects below it."""
+    """Move the keys of `obj` that `level` does not know to `found`, and so for the objects below it.
+
+    Raises InvalidRequest for an object with too many of them.
+    """
     if level.types and obj.get("type", level.types[0]) not in level.types:
         return
-    unknown = [key for key in obj if key not in level.known]
-    unknown += [key for key, words in level.open.items() if _is_new(obj.get(key), words)]
+    unknown = [] if obj.keys() <= level.known else [key for key in obj if key not in level.known]
+    if level.open:
+        unknown += [key for key, words in level.open.items() if _is_new(obj.get(key), words)]
     if unknown:
+        _check(len(unknown), path)
         found.append((path, {key: obj.pop(key) for key in unknown}))
     for key, below in level.below.items():
         value = obj.get(key)
@@ -45,8 +51,17 @@ def set_aside(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()
                     set_aside(item, below, found, (*path, key, index))
 
 
+def _check(count: int, path: Path) -> None:
+    try:
+        limits.check_unknown(count)
+    except InvalidRequest as error:
+        steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+        error.param = steps.removeprefix(".") or None
+        raise
+
+
 def _is_new(word: Any, known: Collection[str]) -> bool:
-    return word.__class__ is str and word not in known and 0 < len(word) <= MAX_WORD
+    return word.__class__ is str and word not in known and 0 < len(word) <= limits.MAX_WORD
 
 
 def put_back(obj: dict[str, Any], unknown: Unknown) -> None:

@@ -79,7 +79,9 @@ def _strict(schema: Any) -> Any:
         _close(schema, out)
     if described:
         notes = ", ".join(f"{key}: {encode_text(value)}" for key, value in described.items())
-        out["description"] = "\n\n".join(filter(None, (out.get("description"), f"{{{notes}}}")))
+        description = out.get("description")
+        described_as = (description, f"{{{notes}}}") if isinstance(description, str) else (f"{{{notes}}}",)
+        out["description"] = "\n\n".join(filter(None, described_as))
     return out
 
 
