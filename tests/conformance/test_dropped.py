@@ -101,6 +101,8 @@ NO_OPS: Mapping[str, Callable[[Field], bool]] = {
     # Arguments follow the schema whenever a call is forced, at Google.
     r"tools\[\]\.function\.strict": lambda field: field.body.get("tool_choice") not in (None, "auto"),
     r"tools\[\]\..*": _is_not_offered,
+    # A container is known by its id.
+    r"messages\[\]\.extra_content\.anthropic\.container\.expires_at": _always,
     # Said twice, or by what is sent in its place.
     r"messages\[\]\.(reasoning_content|reasoning_details.*)": _repeats_reasoning,
     r"messages\[\]\.(tool_calls\[\]\.)?extra_content.*": _repeats_reasoning,
