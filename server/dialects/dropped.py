@@ -6,7 +6,7 @@ repeat the default, and fields that say a second time what is sent.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf.message import Message as Proto
@@ -41,8 +41,8 @@ class Dropped:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The paths, each once, in the order in which they were found."""
-        return tuple(self._paths)
+        """The paths, each once and in the order in which they were found; none that is part of another."""
+        return tuple(path for path in self._paths if not any(parent in self._paths for parent in _parents(path)))
 
     def add(self, path: str) -> None:
         """Name the field at `path`."""
@@ -98,6 +98,13 @@ class Dropped:
         for field, _ in fields:
             if field.name not in meant:
                 self.add(_join(path, field.name))
+
+
+def _parents(path: str) -> Iterator[str]:
+    """The paths of the objects and lists that the field at `path` is part of."""
+    for index, letter in enumerate(path):
+        if letter in ".[":
+            yield path[:index]
 
 
 def _join(path: str, name: str) -> str:

@@ -172,3 +172,57 @@ def test_what_a_model_refuses_is_named(model: str, names: set[str]) -> None:
     assert DIALECTS["anthropic"].drops(model) == names
     values = {"temperature": 0.2, "top_p": 0.9, "top_k": 4}
     assert not names & sent(values, model).keys()
+
+
+# What Anthropic ran itself
+
+RAN: list[dict[str, Any]] = [
+    {"type": "server_tool_use", "id": "srvtoolu_1", "name": "bash_code_execution", "input": {}},
+    {"type": "text", "text": "It is "},
+    {"type": "text", "text": "42."},
+    {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}},
+]
+
+
+def ran(own: Any, **fields: Any) -> tuple[list[dict[str, Any]], tuple[str, ...], Any]:
+    """The blocks of the turn, what is dropped, and the container."""
+    call = {"id": "toolu_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turn = {"role": "assistant", "content": "It is 42.", "tool_calls": [call], **fields}
+    result = {"role": "tool", "tool_call_id": "toolu_1", "content": "ok"}
+    turn["extra_content"] = {"anthropic": own}
+    openai = {"model": "m", "messages": [{"role": "user", "content": "Hi"}, turn, result]}
+    request = openai_json.parse(json.dumps(openai).encode()).request
+    dropped = Dropped()
+    body = anthropic_request.body(request, endpoint("claude-sonnet-4-5"), dropped, remote=True)
+    return body["messages"][1]["content"], dropped.paths, body.get("container")
+
+
+def test_a_turn_goes_back_whole() -> None:
+    assert ran({"content": RAN, "container": {"id": "c"}}) == (RAN, (), "c")
+    marked, dropped, _ = ran({"content": RAN}, cache_control={"type": "ephemeral"}, odd=1)
+    assert (marked, dropped) == ([*RAN[:-1], {**RAN[-1], **MARKER}], ("messages[1].odd",))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"content": "It is 43."},
+        {"tool_calls": [{"id": "toolu_2", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+    ],
+)
+def test_a_turn_that_was_changed_goes_by_what_it_is_now(fields: dict[str, Any]) -> None:
+    if "tool_calls" in fields:
+        fields = {**fields, "content": "It is 42."}
+    blocks, dropped, _ = ran({"content": RAN}, **fields)
+    assert [block["type"] for block in blocks] == ["text", "tool_use"]
+    assert dropped == ("messages[1].extra_content",)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [5, {"content": 5}, {"content": [5]}, {"content": [{}]}, {"content": [{"type": "text"}]}, {"container": 5}],
+)
+def test_extra_content_of_another_form(own: Any) -> None:
+    blocks, dropped, container = ran(own)
+    assert [block["type"] for block in blocks] == ["text", "tool_use"]
+    assert (dropped, container) == (("messages[1].extra_content",), None)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.dialects.anthropic.limits import Limits
 from server.dialects.anthropic.schema import InexpressibleError, strict, tool_input
 from tests.dialects.steps import assert_linear
 
@@ -186,3 +187,76 @@ def test_alternatives_are_read_once() -> None:
 
     assert len(tool_input(chain(50))["properties"]) == 50
     assert_linear(chain, tool_input)
+
+
+# Limits of one request
+
+
+def optional(count: int) -> dict[str, Any]:
+    return {"type": "object", "properties": {f"p{i}": STRING for i in range(count)}, "additionalProperties": False}
+
+
+def closed(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return an_object(properties, required=list(properties), **more)
+
+
+def unions(count: int, item: dict[str, Any] | None = None) -> dict[str, Any]:
+    return closed({f"p{i}": item or {"type": ["string", "null"]} for i in range(count)})
+
+
+@pytest.mark.parametrize("schema", [optional(24), unions(16), closed({"a": optional(12), "b": optional(12)})])
+def test_schemas_within_the_limits(schema: dict[str, Any]) -> None:
+    assert Limits().enforced(schema, tool=False) is not None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        optional(25),
+        unions(17),
+        closed({"a": {"type": "array", "items": optional(25)}}),
+        closed({"a": ref("P")}, **{"$defs": {"P": optional(25)}}),
+        unions(17, {"anyOf": [STRING, INTEGER]}),
+    ],
+)
+def test_schemas_beyond_the_limits(schema: dict[str, Any]) -> None:
+    with pytest.raises(InexpressibleError, match="so many optional properties or union types"):
+        Limits().enforce(schema, tool=False)
+
+
+def test_the_limits_are_those_of_all_schemas_together() -> None:
+    limits = Limits()
+    assert limits.enforced(optional(20), tool=False) is not None
+    assert limits.enforced(optional(5), tool=True) is None
+    assert limits.enforced(optional(4), tool=True) is not None
+    assert limits.enforced(optional(1), tool=True) is None
+
+
+def test_at_most_twenty_strict_tools() -> None:
+    limits = Limits()
+    taken = [limits.enforced(closed({"a": STRING}), tool=True) is not None for _ in range(22)]
+    assert taken == [True] * 20 + [False] * 2
+    assert limits.enforced(closed({"a": STRING}), tool=False) is not None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": [{"a": 1}]},
+        {"enum": ["x", ["y"]]},
+        {"const": {"a": 1}},
+        {"type": "string", "pattern": "(?=a)b"},
+        {"type": "string", "pattern": "(?<!a)b"},
+        {"type": "string", "pattern": r"(a)\1"},
+        {"type": "string", "pattern": r"\bword"},
+    ],
+)
+def test_values_that_no_grammar_holds(schema: dict[str, Any]) -> None:
+    with pytest.raises(InexpressibleError):
+        strict(closed({"a": schema}))
+
+
+@pytest.mark.parametrize("pattern", ["^[a-z]+$", r"^\d{3}(?:-\d+)?$", r"\\b", r"\(\?=x"])
+def test_plain_patterns_stay(pattern: str) -> None:
+    schema = closed({"a": {"type": "string", "pattern": pattern}})
+    assert strict(schema)["properties"]["a"]["pattern"] == pattern

@@ -529,7 +529,7 @@ def test_reasoning_is_returned_only_to_its_dialect(model_id: str, replayed: list
         ("unknown", {"type": "object", "properties": {"a": {"type": "string"}}}, False),
     ],
 )
-def test_native_json_schema(model_id: str, schema: Any, native: bool) -> None:
+def test_native_format(model_id: str, schema: Any, native: bool) -> None:
     request = pb.ChatCompletionRequest()
     request.response_format.json_schema.schema_json = json.dumps(schema)
     assert bedrock_models.native_format(request, model_id) is native

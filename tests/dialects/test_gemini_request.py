@@ -25,6 +25,9 @@ def body(request: pb.ChatCompletionRequest, model: str = "gemini-3-pro", vendor:
     return gemini_request.body(request, endpoint(model, vendor), Dropped())
 
 
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
 # Schemas
 
 STRING: dict[str, Any] = {"type": "string"}
@@ -234,3 +237,29 @@ def test_names_of_users() -> None:
     assert body(parsed(*turns))["contents"] == [
         {"role": "user", "parts": [{"text": "buyer: hi"}, {"text": "seller: hi"}]}
     ]
+
+
+# JSON mode
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "native"),
+    [
+        ("gemini-2.5-flash", {}, True),
+        ("gemini-2.5-flash", {"tools": [TOOL]}, False),
+        ("models/gemini-2.5-flash", {"web_search_options": {}}, False),
+        ("gemini-3-pro", {"tools": [TOOL]}, True),
+    ],
+)
+@pytest.mark.parametrize("format_", [{"type": "json_object"}, {"type": "json_schema", "json_schema": {}}])
+def test_json_mode_beside_tools(model: str, fields: dict[str, Any], native: bool, format_: dict[str, Any]) -> None:
+    request = parsed({"role": "user", "content": "Hi"}, response_format=format_, **fields)
+    assert gemini_request.native_format(request, model) is native
+    if not native:
+        with pytest.raises(InvalidRequest, match="no JSON mode beside tools"):
+            body(request, model)
+
+
+def test_formats_that_only_some_servers_have() -> None:
+    request = parsed({"role": "user", "content": "Hi"}, response_format={"type": "grammar", "grammar": "x"})
+    assert not gemini_request.native_format(request, "gemini-3-pro")

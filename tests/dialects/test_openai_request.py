@@ -102,7 +102,7 @@ def test_signatures_of_other_dialects(format_: str, name: str) -> None:
     body, named = sent("openrouter", {"model": "m", "messages": [{"role": "user", "content": "hi"}, turn]})
     assert body["messages"][1]["reasoning_details"] == [own]
     assert "extra_content" not in body["messages"][1]["tool_calls"][0]
-    assert named == {"messages[1].reasoning_details", "messages[1].tool_calls[0].extra_content"}
+    assert named == {"messages[1].reasoning_details[0]", "messages[1].tool_calls[0].extra_content"}
 
 
 @pytest.mark.parametrize("format_", [[None], {}, {"a": 1}, 7, True, None])

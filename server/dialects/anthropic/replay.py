@@ -55,14 +55,25 @@ def server_side(message: pb.Message, path: str, dropped: Dropped) -> Replayed:
 
 def _unchanged_turn(own: Any, message: pb.Message) -> list[Block]:
     match own:
-        case {"content": [*blocks]} if all(isinstance(block, dict) for block in blocks):
-            text = "".join(str(block.get("text")) for block in blocks if block.get("type") == "text")
-            calls = [block.get("id") for block in blocks if block.get("type") == "tool_use"]
+        case {"content": [*blocks]} if all(map(_is_block, blocks)):
+            text = "".join(block["text"] for block in blocks if block["type"] == "text")
+            calls = [block["id"] for block in blocks if block["type"] == "tool_use"]
             if text == "".join(part.text for part in message.content) and calls == [
                 call.id for call in message.tool_calls
             ]:  # blank text is a 400
-                return [b for b in blocks if b.get("type") != "text" or str(b.get("text")).strip()]
+                return [block for block in blocks if block["type"] != "text" or block["text"].strip()]
     return []
+
+
+def _is_block(block: Any) -> bool:
+    match block:
+        case {"type": "text"}:
+            return isinstance(block.get("text"), str)
+        case {"type": "tool_use"}:
+            return isinstance(block.get("id"), str) and isinstance(block.get("name"), str)
+        case {"type": str()}:
+            return True
+    return False
 
 
 def _container_id(own: Any) -> str:

@@ -30,8 +30,10 @@ _FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "uri",
 _MAPS = frozenset({"properties", "$defs", "definitions"})
 #: Keywords whose value is a list of schemas -> what they are sent as.
 _LISTS = {"anyOf": "anyOf", "oneOf": "anyOf", "allOf": "allOf"}
-#: What a pattern must not have: look-around, backreferences, word boundaries.
-_UNENFORCEABLE_PATTERN = re.compile(r"\(\?<?[=!]|\\[bBk1-9]")
+#: Parts of a pattern: an escape, or the start of look-around.
+_PATTERN_PARTS = re.compile(r"\\.|\(\?<?[=!]", re.DOTALL)
+#: Escapes that are backreferences or word boundaries.
+_UNENFORCEABLE_ESCAPES = frozenset(f"\\{letter}" for letter in "bBk123456789")
 
 
 class InexpressibleError(ValueError):
@@ -90,7 +92,8 @@ def _check_keyword(key: str, value: Any) -> None:
     values = value if key == "enum" and isinstance(value, list) else [value] if key == "const" else []
     if any(isinstance(item, dict | list) for item in values):
         raise InexpressibleError("enums of objects or arrays")
-    if key == "pattern" and isinstance(value, str) and _UNENFORCEABLE_PATTERN.search(value):
+    parts = _PATTERN_PARTS.findall(value) if key == "pattern" and isinstance(value, str) else []
+    if any(part.startswith("(") or part in _UNENFORCEABLE_ESCAPES for part in parts):
         raise InexpressibleError("patterns with look-around, backreferences or word boundaries")
 
 

@@ -41,12 +41,10 @@ def tools(
     choice, names = _choice(request.tool_choice, dropped)
     listed: list[Block] = []
     for index, tool in enumerate(request.tools):
-        if names is None or _name(tool) in names:
+        if names is None or tool.function.name in names:
             listed.append(_tool(tool, f"tools[{index}]", model, limits, dropped))
-    if request.HasField("web_search_options") and names is None:
+    if request.HasField("web_search_options"):
         listed.append(_web_search(request.web_search_options, dropped))
-    elif request.HasField("web_search_options"):
-        dropped.add("web_search_options")
     if not listed:
         drop_idle(request, dropped)
         # A 400 from Anthropic: "Requests which include `tool_use` or `tool_result` blocks must define tools."
@@ -66,10 +64,6 @@ def tools(
 def is_forced(body: Mapping[str, Any]) -> bool:
     """Whether the request `body` makes the model call a tool."""
     return "tool_choice" in body and body["tool_choice"]["type"] in _FORCED
-
-
-def _name(tool: pb.Tool) -> str:
-    return tool.function.name
 
 
 def _tool(tool: pb.Tool, path: str, model: Claude, limits: Limits, dropped: Dropped) -> Block:

@@ -115,6 +115,8 @@ def forbid_parallel_calls(
     """
     if not request.HasField("parallel_tool_calls") or request.parallel_tool_calls:
         return
+    if "parallel_tool_calls" in dropped.paths:  # the tools are those of the history only
+        return
     fields = body.get("additionalModelRequestFields", {})
     possible = row.one_call and "toolConfig" in body and "toolChoice" not in body["toolConfig"]
     if possible and "tool_choice" not in fields:

@@ -60,15 +60,17 @@ def audio_part(audio: pb.InputAudio) -> dict[str, Any]:
 def file_part(file: pb.File, path: str, dropped: Dropped) -> dict[str, Any]:
     """The part for a file: its data, or the id or URI of one that Google keeps."""
     hints = type_hints(path, json_object(file.extra_json), dropped)
-    if file.filename:
-        hints.append(TypeHint(f"{path}.filename", _guess(file.filename)))
-    if file.file_data:
+    name, url = "file_data", file.file_data
+    if url:
         dropped.add_set(file, path, ("file_id",))
-        return media_part(file.file_data, hints, f"{path}.file_data", dropped)
-    id_ = file.file_id
-    if id_.startswith("files/"):  # a name; Gemini requires the URI
-        id_ = f"https://generativelanguage.googleapis.com/v1beta/{id_}"
-    return media_part(id_, hints, f"{path}.file_id", dropped)
+    else:
+        name, url = "file_id", file.file_id
+    if url.startswith("files/"):  # a name; Gemini requires the URI
+        url = f"https://generativelanguage.googleapis.com/v1beta/{url}"
+    if file.filename:  # a URL's own extension takes precedence
+        known = _guess(urlsplit(url).path) if url.startswith(("https:", "gs:")) else ""
+        hints.append(TypeHint(f"{path}.filename", "" if known else _guess(file.filename)))
+    return media_part(url, hints, f"{path}.{name}", dropped)
 
 
 def media_part(url: str, hints: Sequence[TypeHint], path: str, dropped: Dropped) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from server.dialects.base import Vendor
+from server.dialects.dropped import Dropped
 
 
-def adapt_messages(messages: list[dict[str, Any]], vendor: Vendor, dropped: list[str]) -> None:
+def adapt_messages(messages: list[dict[str, Any]], vendor: Vendor, dropped: Dropped) -> None:
     """Change messages to what the vendor takes, in place."""
     if vendor.refused_in_messages:
         _drop_refused(messages, vendor.refused_in_messages, dropped)
@@ -26,7 +27,7 @@ def _adapt_turns(messages: list[dict[str, Any]], vendor: Vendor) -> None:
             message["content"] = "\n".join(part["text"] for part in content)
 
 
-def _drop_refused(messages: list[dict[str, Any]], refused: frozenset[str], dropped: list[str]) -> None:
+def _drop_refused(messages: list[dict[str, Any]], refused: frozenset[str], dropped: Dropped) -> None:
     """Remove fields of OpenAI's that the vendor refuses; a user's name is written in front of the text.
 
     A model imitates the form of the assistant's own turns, so that names of others are not written out.
@@ -39,7 +40,7 @@ def _drop_refused(messages: list[dict[str, Any]], refused: frozenset[str], dropp
             if value and field == "name" and message["role"] == "user":
                 _write_name(message, value)
             elif value:
-                dropped.append(f"messages[{index}].{field}")
+                dropped.add(f"messages[{index}].{field}")
 
 
 def _write_name(message: dict[str, Any], name: str) -> None:
@@ -54,11 +55,11 @@ def _write_name(message: dict[str, Any], name: str) -> None:
     content.append({"type": "text", "text": f"(from {name})"})
 
 
-def _drop_details(messages: list[dict[str, Any]], known: frozenset[str], dropped: list[str]) -> None:
+def _drop_details(messages: list[dict[str, Any]], known: frozenset[str], dropped: Dropped) -> None:
     for index, message in enumerate(messages):
         content = message.get("content")
         for place, part in enumerate(content if isinstance(content, list) else ()):
             image = part.get("image_url")
             if isinstance(image, dict) and image.get("detail", "auto") not in known:
                 del image["detail"]
-                dropped.append(f"messages[{index}].content[{place}].image_url.detail")
+                dropped.add(f"messages[{index}].content[{place}].image_url.detail")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from server.chat.openai_json.request_fields import REQUEST_LEVEL
 from server.chat.openai_json.unknown import Unknown, put_back, set_aside
 from server.dialects.base import Endpoint, Vendor
+from server.dialects.dropped import Dropped
 from server.dialects.openai.messages import adapt_messages
 from server.dialects.openai.tools import adapt_tools
 from server.dialects.users import opaque_user
@@ -26,21 +27,21 @@ def adapt(out: dict[str, Any], endpoint: Endpoint, *, extended: bool) -> tuple[s
     stop = out.get("stop")
     if stop and len(stop) > vendor.max_stop:
         raise InvalidRequest(f"At most {vendor.max_stop} sequences, got {len(stop)}.", "stop")
-    dropped: list[str] = []
+    dropped = Dropped()
     if extended and endpoint.foreign_formats:
         _drop_signatures(out["messages"], endpoint.foreign_formats, dropped)
     if vendor.extensions is not None:
         if extended:
             _drop_unknown(out, vendor.extensions, dropped)
         _drop_reasoning(out["messages"], vendor.extensions, dropped)
-    _adapt_parameters(out, vendor)
+    _adapt_parameters(out, vendor, dropped)
     adapt_tools(out, vendor, dropped)
     adapt_messages(out["messages"], vendor, dropped)
-    return tuple(dropped)
+    return dropped.paths
 
 
-def _adapt_parameters(out: dict[str, Any], vendor: Vendor) -> None:
-    _set_token_limit(out, vendor)
+def _adapt_parameters(out: dict[str, Any], vendor: Vendor, dropped: Dropped) -> None:
+    _set_token_limit(out, vendor, dropped)
     if not vendor.stream_usage:
         out.pop("stream_options", None)
     for name, value in vendor.defaults.items():
@@ -52,8 +53,10 @@ def _adapt_parameters(out: dict[str, Any], vendor: Vendor) -> None:
         out["user"] = opaque_user(out["user"], vendor.max_user_length)
 
 
-def _set_token_limit(out: dict[str, Any], vendor: Vendor) -> None:
+def _set_token_limit(out: dict[str, Any], vendor: Vendor, dropped: Dropped) -> None:
     if vendor.token_limit:
+        if "max_completion_tokens" in out and "max_tokens" in out:
+            dropped.add("max_tokens")
         limits = [out.pop(name, None) for name in ("max_completion_tokens", "max_tokens")]
         limit = next((limit for limit in limits if limit is not None), None)
         if limit is not None:
@@ -63,13 +66,15 @@ def _set_token_limit(out: dict[str, Any], vendor: Vendor) -> None:
 # Fields beyond OpenAI's
 
 
-def _drop_signatures(messages: list[dict[str, Any]], formats: frozenset[str], dropped: list[str]) -> None:
+def _drop_signatures(messages: list[dict[str, Any]], formats: frozenset[str], dropped: Dropped) -> None:
     """Remove the signatures of other dialects: no vendor reads them, and some refuse fields they do not know."""
     for index, message in enumerate(messages):
         details = message.get("reasoning_details")
         if isinstance(details, list):
-            kept = [detail for detail in details if not _is_in(detail.get("format"), formats)]
-            _keep(message, "reasoning_details", details, kept, f"messages[{index}].reasoning_details", dropped)
+            foreign = {place for place, detail in enumerate(details) if _is_in(detail.get("format"), formats)}
+            kept = [detail for place, detail in enumerate(details) if place not in foreign]
+            paths = [f"[{place}]" for place in sorted(foreign)]
+            _keep(message, "reasoning_details", kept, f"messages[{index}].reasoning_details", paths, dropped)
         for place, call in enumerate(message.get("tool_calls", ())):
             _drop_extra_content(call, formats, f"messages[{index}].tool_calls[{place}]", dropped)
         _drop_extra_content(message, formats, f"messages[{index}]", dropped)
@@ -80,27 +85,33 @@ def _is_in(format_: Any, formats: frozenset[str]) -> bool:
     return isinstance(format_, str) and format_ in formats
 
 
-def _drop_extra_content(obj: dict[str, Any], formats: frozenset[str], path: str, dropped: list[str]) -> None:
+def _drop_extra_content(obj: dict[str, Any], formats: frozenset[str], path: str, dropped: Dropped) -> None:
     extra = obj.get("extra_content")
     if isinstance(extra, dict):
         kept = {name: value for name, value in extra.items() if name not in formats}
-        _keep(obj, "extra_content", extra, kept, f"{path}.extra_content", dropped)
+        foreign = [f".{name}" for name in extra if name in formats]
+        _keep(obj, "extra_content", kept, f"{path}.extra_content", foreign, dropped)
 
 
 def _keep(
-    obj: dict[str, Any], key: str, before: Collection[Any], kept: Collection[Any], path: str, dropped: list[str]
+    obj: dict[str, Any],
+    key: str,
+    kept: Collection[Any],
+    path: str,
+    foreign: Sequence[str],
+    dropped: Dropped,
 ) -> None:
-    """Set `key` to what is left of it, or remove it where nothing is."""
-    if len(kept) == len(before):
-        return
-    dropped.append(path)
+    """Set `key`, at `path`, to what is left without the items at `foreign`; remove it where nothing is."""
     if kept:
         obj[key] = kept
-    else:
+        for item in foreign:
+            dropped.add(f"{path}{item}")
+    elif foreign:
         del obj[key]
+        dropped.add(path)
 
 
-def _drop_unknown(out: dict[str, Any], extensions: frozenset[str], dropped: list[str]) -> None:
+def _drop_unknown(out: dict[str, Any], extensions: frozenset[str], dropped: Dropped) -> None:
     """Remove fields that neither OpenAI nor the vendor knows from messages, parts, calls and tools.
 
     Those of the request itself stay: a caller who sends one means this vendor.
@@ -110,14 +121,18 @@ def _drop_unknown(out: dict[str, Any], extensions: frozenset[str], dropped: list
     for path, fields in unknown:
         kept = fields if not path else {name: value for name, value in fields.items() if name in extensions}
         put_back(out, [(path, kept)])
-        dropped += [_path(path, name) for name in fields if name not in kept]
+        for name in fields:
+            if name not in kept:
+                dropped.add(_path(path, name))
 
 
-def _drop_reasoning(messages: list[dict[str, Any]], extensions: frozenset[str], dropped: list[str]) -> None:
+def _drop_reasoning(messages: list[dict[str, Any]], extensions: frozenset[str], dropped: Dropped) -> None:
     names = [name for name in _REASONING if name not in extensions]
     for index, message in enumerate(messages):
         if message["role"] == "assistant":
-            dropped += [f"messages[{index}].{name}" for name in names if message.pop(name, None)]
+            for name in names:
+                if message.pop(name, None):
+                    dropped.add(f"messages[{index}].{name}")
 
 
 def _path(path: tuple[str | int, ...], name: str) -> str:

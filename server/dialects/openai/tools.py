@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from server.dialects.base import Vendor
+from server.dialects.dropped import Dropped
 from server.dialects.tool_ids import exact
 
 #: The kinds of `tool_choice` that OpenAI had first; vendors' own words and later kinds are passed on.
 _KINDS = frozenset({"none", "auto", "required", "function"})
 
 
-def adapt_tools(out: dict[str, Any], vendor: Vendor, dropped: list[str]) -> None:
+def adapt_tools(out: dict[str, Any], vendor: Vendor, dropped: Dropped) -> None:
     """Change tools, their choice and the calls of earlier turns to what the vendor takes."""
     if "tool_choice" in out and not vendor.tool_choices >= _KINDS:
         _adapt_choice(out, vendor, dropped)
@@ -21,7 +22,7 @@ def adapt_tools(out: dict[str, Any], vendor: Vendor, dropped: list[str]) -> None
         _fit_call_ids(out["messages"], vendor.call_id_length)
 
 
-def _adapt_choice(out: dict[str, Any], vendor: Vendor, dropped: list[str]) -> None:
+def _adapt_choice(out: dict[str, Any], vendor: Vendor, dropped: Dropped) -> None:
     """Say the choice in words that the vendor takes where some mean the same, else leave it out.
 
     Without tools no tool can be called, and a required call of the only tool is a call of this tool.
@@ -41,10 +42,10 @@ def _adapt_choice(out: dict[str, Any], vendor: Vendor, dropped: list[str]) -> No
             out["tools"], out["tool_choice"] = named, "required"
             return
     del out["tool_choice"]
-    dropped.append("tool_choice")
+    dropped.add("tool_choice")
 
 
-def _adapt_strict(tools: list[dict[str, Any]], vendor: Vendor, dropped: list[str]) -> None:
+def _adapt_strict(tools: list[dict[str, Any]], vendor: Vendor, dropped: Dropped) -> None:
     """Leave `strict` out where it is refused, or where the tools differ and must not."""
     functions = [(index, tool["function"]) for index, tool in enumerate(tools) if "function" in tool]
     strict = [bool(function.get("strict")) for _, function in functions]
@@ -52,7 +53,7 @@ def _adapt_strict(tools: list[dict[str, Any]], vendor: Vendor, dropped: list[str
         return
     for index, function in functions:
         if function.pop("strict", None):
-            dropped.append(f"tools[{index}].function.strict")
+            dropped.add(f"tools[{index}].function.strict")
 
 
 def _fit_call_ids(messages: list[dict[str, Any]], length: int) -> None:
