@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -51,10 +51,10 @@ class Completion(ABC):
         """Tokens of the answer; 0 where the provider gave no usage."""
 
     @abstractmethod
-    def stamp(self, *, id: str, created: int, model: str, report: Report) -> None:
+    def stamp(self, *, new_id: Callable[[], str], created: int, model: str, report: Report) -> None:
         """Set what is the gateway's; the provider's own model name goes into the report.
 
-        `id` and `created` (Unix seconds) stand in where the provider gave none.
+        `created` (Unix seconds) and an id that `new_id` makes stand in where the provider gave none.
         """
 
     @abstractmethod
@@ -94,9 +94,9 @@ class JsonCompletion(Completion):
         usage = self.fields.usage
         return usage.completion_tokens if usage is not None else 0
 
-    def stamp(self, *, id: str, created: int, model: str, report: Report) -> None:
+    def stamp(self, *, new_id: Callable[[], str], created: int, model: str, report: Report) -> None:
         fields = self.fields
-        fields.id = fields.id or id
+        fields.id = fields.id or new_id()
         fields.created = fields.created or created
         report.native_model = fields.model
         fields.model = model
@@ -132,9 +132,9 @@ class ProtoCompletion(Completion):
     def completion_tokens(self) -> int:
         return self._message.usage.completion_tokens
 
-    def stamp(self, *, id: str, created: int, model: str, report: Report) -> None:
+    def stamp(self, *, new_id: Callable[[], str], created: int, model: str, report: Report) -> None:
         message = self._message
-        message.id = message.id or id
+        message.id = message.id or new_id()
         message.created = message.created or created
         report.native_model = message.model
         message.model = model

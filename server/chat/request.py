@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Self
 
 import msgspec
@@ -26,6 +27,8 @@ from server.errors import InvalidRequest
 _PART_NEEDS = {"image_url": "image", "input_audio": "audio", "file": "file", "other_json": "other_parts"}
 _FORMAT_NEEDS = {"json_object": "json_object", "json_schema": "json_schema", "other_json": "json_schema"}
 _NONE: frozenset[str] = frozenset()
+_FIELD_NAMES = RequestFields.__struct_fields__
+_field_values = attrgetter(*_FIELD_NAMES)
 
 
 class ChatRequest(ABC):
@@ -154,8 +157,8 @@ class JsonRequest(ChatRequest):
         return bool(self._unknown)
 
     def parameters(self) -> list[str]:
-        fields = self._fields
-        return [name for name in fields.__struct_fields__ if getattr(fields, name) is not None]
+        values = _field_values(self._fields)
+        return [name for name, value in zip(_FIELD_NAMES, values, strict=True) if value is not None]
 
     def unknown_parameters(self) -> Collection[str]:
         return fields_at(self._unknown, ()) if self._unknown else ()

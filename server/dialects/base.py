@@ -317,7 +317,7 @@ def _no_fields(model: str) -> frozenset[str]:
     return _NONE
 
 
-def _no_schema(model: str, schema_json: str) -> bool:
+def _no_format(request: pb.ChatCompletionRequest, model: str) -> bool:
     return False
 
 
@@ -347,8 +347,9 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     #: What the gateway does for its endpoints whatever their vendor's row says: `json_object`, `json_schema`, `n`,
     #: `image_url`, `file_url`.
     emulates: frozenset[str] = frozenset()
-    #: By model and JSON Schema: its structured outputs can follow the schema although it emulates `json_schema`.
-    native_schema: Callable[[str, str], bool] = _no_schema
+    #: By request and model: it has the request's `response_format` although it emulates `json_object` and
+    #: `json_schema`.
+    native_format: Callable[[pb.ChatCompletionRequest, str], bool] = _no_format
     #: By URL: its providers can fetch it, and nobody else, although it emulates `image_url` or `file_url`.
     native_url: Callable[[str], bool] = _no_url
     #: By model: it continues an assistant turn that comes last, at vendors whose row has `prefill`.

@@ -1,4 +1,4 @@
-"""`messages[].name` of users, for providers that have no field for it."""
+"""`messages[].name`, for providers that have no field for it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from lmchat.v1 import chat_pb2 as pb
 
+from server.dialects.dropped import Dropped
 
-def named_content(message: pb.Message) -> Sequence[pb.ContentPart]:
+
+def named_content(message: pb.Message, path: str, dropped: Dropped) -> Sequence[pb.ContentPart]:
     """The content of `message`, with the user's name in front of the first text, or after content without text.
 
     Parts keep their indices. Only users' names are written out: a model imitates the form of the assistant's own
@@ -24,4 +26,22 @@ def named_content(message: pb.Message) -> Sequence[pb.ContentPart]:
             return parts
     if any(not part.HasField("text") for part in parts):
         parts.append(pb.ContentPart(text=f"(from {message.name})"))
+    else:
+        dropped.add(f"{path}.name")
     return parts
+
+
+class ToolNames:
+    """The names of the functions that have been called so far, by call id."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+
+    def add(self, call: pb.ToolCall) -> None:
+        """Note a call."""
+        self._names[call.id] = call.custom.name if call.HasField("custom") else call.function.name
+
+    def drop_other(self, message: pb.Message, path: str, dropped: Dropped) -> None:
+        """Name the `name` of a tool's result where it is not the name in the call, which is sent."""
+        if message.name and message.name != self._names.get(message.tool_call_id):
+            dropped.add(f"{path}.name")

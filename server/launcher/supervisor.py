@@ -36,13 +36,15 @@ class Launch:
 
     `argv` is the command, `env` its whole environment. `ready()` returns once the child does its
     work, and may try for as long as it likes: it is cancelled when the child ends or time is up.
-    `address` is where the child can be reached; the supervisor does not use it.
+    `address` is where the child can be reached; the supervisor does not use it. `unresponsive()`, if
+    there is one, returns once the child has stopped answering, with how that was seen; the child is then killed.
     """
 
     argv: Sequence[str]
     env: Mapping[str, str]
     ready: Callable[[], Awaitable[None]]
     address: str = ""
+    unresponsive: Callable[[], Awaitable[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,13 @@ class Process:
 
     def __init__(self, name: str, launch: Launch, process: asyncio.subprocess.Process, log: Log) -> None:
         self.launch = launch
+        self._name = name
+        self._log = log
         self._process = process
         self._relay = asyncio.create_task(_relay(name, process.stdout, log))
+        self._probe: asyncio.Task[None] | None = None
+        self.unresponsive = False
+        """Whether it was killed because it had stopped answering."""
 
     @classmethod
     async def spawn(cls, name: str, launch: Launch, log: Log) -> Process:
@@ -124,9 +131,20 @@ class Process:
         )
         return cls(name, launch, process, log)
 
+    def probe(self) -> None:
+        """From now on, until it is stopped or ends, kill it when it has stopped answering."""
+        if self.launch.unresponsive is not None:
+            self._probe = asyncio.create_task(self._kill_unresponsive(self.launch.unresponsive()))
+
+    async def _kill_unresponsive(self, unresponsive: Awaitable[str]) -> None:
+        self._log.line("lmchat", f"{self._name} {await unresponsive}; it is killed and started again")
+        self.unresponsive = True
+        self.kill()
+
     async def wait(self) -> str:
         """How it ended, once it has and what it wrote is passed on."""
         code = await self._process.wait()
+        self._stop_probe()
         # A process it left behind may hold its stdout open.
         await asyncio.wait({self._relay}, timeout=1.0)
         self._relay.cancel()
@@ -138,6 +156,7 @@ class Process:
 
     async def stop(self, grace: float) -> bool:
         """SIGTERM, then SIGKILL after `grace` seconds; returns when it has ended, with whether by itself."""
+        self._stop_probe()  # a child that drains may refuse new calls, the probe's too
         self._signal(signal.SIGTERM)
         ended = asyncio.ensure_future(self.wait())
         try:
@@ -149,6 +168,10 @@ class Process:
             return in_time
         finally:
             ended.cancel()
+
+    def _stop_probe(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
@@ -268,6 +291,7 @@ class Child:
     def _serve(self, process: Process) -> None:
         self.serving.append(process.launch)
         self._changed()
+        process.probe()
         watcher = asyncio.create_task(self._watch(process, self._clock()))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
@@ -275,20 +299,23 @@ class Child:
     async def _watch(self, process: Process, started: float) -> None:
         """Until `process` ends; then start another, unless another has replaced it."""
         end = await process.wait()
+        # Callers have waited for the failed health checks already.
         ran = self._clock() - started
+        wait = not process.unresponsive
         self._processes.discard(process)
         self.serving.remove(process.launch)
         self._changed()
         async with self._starting:
             while self._current is process:
-                self._delay = self._backoff.after(self._delay, ran)
-                self._log.line("lmchat", f"{self.name} {end}; starting it again in {self._delay:g} s")
-                await self._sleep(self._delay)
+                if wait:
+                    self._delay = self._backoff.after(self._delay, ran)
+                    self._log.line("lmchat", f"{self.name} {end}; starting it again in {self._delay:g} s")
+                    await self._sleep(self._delay)
                 try:
                     self._current = await self._launch()
                     self._serve(self._current)
                 except ChildFailed as failed:
-                    end, ran = str(failed).removeprefix(f"{self.name} "), 0.0
+                    end, ran, wait = str(failed).removeprefix(f"{self.name} "), 0.0, True
 
     async def _stop(self, process: Process) -> None:
         if not await process.stop(self._grace):

@@ -21,7 +21,7 @@ from typing import TextIO
 
 from server.launcher import envoy, resources
 from server.launcher.preflight import UpFailed, bracketed, prepare, runtime_directory
-from server.launcher.readiness import grpc_serving, http_ok
+from server.launcher.readiness import grpc_serving, grpc_unresponsive, http_ok
 from server.launcher.supervisor import Child, ChildFailed, Launch, Log
 from server.launcher.welcome import reachable, welcome
 
@@ -165,6 +165,7 @@ class Gateway:
             env=self._environ,
             ready=partial(grpc_serving, address),
             address=address,
+            unresponsive=partial(grpc_unresponsive, address),
         )
 
     def _launch_envoy(self, _: int) -> Launch:

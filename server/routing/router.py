@@ -72,7 +72,7 @@ class Router:
         completion = success.result
         report = Report.of(routing_plan, success, completion)
         completion.stamp(
-            id=self._ids.new(),
+            new_id=self._ids.new,
             created=int(self._ids.now()),
             model=success.candidate.endpoint.public_model,
             report=report,

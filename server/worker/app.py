@@ -12,10 +12,11 @@ import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from lmchat.v1 import (
     chat_service_pb2,
     chat_service_pb2_grpc,
@@ -31,6 +32,7 @@ from server.api.call import Call, KeyRing
 from server.api.chat import ChatCompletions
 from server.api.metrics import Operations
 from server.api.models import Models
+from server.api.registration import Registrar
 from server.api.rest import Rest
 from server.config.model import Config
 from server.dialects.base import Dialect
@@ -107,15 +109,17 @@ class Worker:
                 ("grpc.so_reuseport", 0),
             )
         )
-        chat_service_pb2_grpc.add_ChatCompletionsServicer_to_server(ChatCompletions(calls, router), self._server)
+        registrar: Any = Registrar(self._server, calls)
+        chat_service_pb2_grpc.add_ChatCompletionsServicer_to_server(ChatCompletions(calls, router), registrar)
         models = Models(calls, catalog, int(time.time()), self._stats)
-        model_service_pb2_grpc.add_ModelsServicer_to_server(models, self._server)
-        rest_pb2_grpc.add_RestServicer_to_server(Rest(calls, router, config.stream.keep_alive), self._server)
+        model_service_pb2_grpc.add_ModelsServicer_to_server(models, registrar)
+        rest_pb2_grpc.add_RestServicer_to_server(Rest(calls, router, config.stream.keep_alive), registrar)
         operations = Operations(calls, self._stats)
-        operations_service_pb2_grpc.add_OperationsServicer_to_server(operations, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        operations_service_pb2_grpc.add_OperationsServicer_to_server(operations, registrar)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
+        services = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+            reflection.aio.ReflectionServicer(services), registrar
         )
 
     async def start(self, address: str) -> str:

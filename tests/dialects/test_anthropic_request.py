@@ -13,6 +13,7 @@ from server.chat import openai_json
 from server.config.model import ProviderSettings, Timeouts
 from server.dialects.anthropic import request as anthropic_request
 from server.dialects.base import Endpoint
+from server.dialects.dropped import Dropped
 from server.dialects.registry import DIALECTS
 from server.vendors.registry import PLAIN
 from tests.dialects.steps import assert_linear
@@ -36,7 +37,7 @@ def endpoint(model: str) -> Endpoint:
 def sent(openai: dict[str, Any], model: str = "claude-sonnet-4-5") -> dict[str, Any]:
     openai = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **openai}
     request = openai_json.parse(json.dumps(openai).encode()).request
-    return anthropic_request.body(request, endpoint(model), remote=True)
+    return anthropic_request.body(request, endpoint(model), Dropped(), remote=True)
 
 
 def calls(*ids: str) -> list[dict[str, Any]]:
@@ -154,7 +155,7 @@ def test_turns_take_linear_time() -> None:
         return openai_json.parse(json.dumps({"model": "m", "messages": messages}).encode()).request
 
     to = endpoint("claude-sonnet-4-5")
-    assert_linear(conversation, lambda request: anthropic_request.body(request, to, remote=True))
+    assert_linear(conversation, lambda request: anthropic_request.body(request, to, Dropped(), remote=True))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,13 @@ def ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/$defs/{name}"}
 
 
+def test_a_description_that_is_no_text_gives_way() -> None:
+    assert strict({"type": "integer", "minimum": 1, "description": 5}) == {
+        "type": "integer",
+        "description": "{minimum: 1}",
+    }
+
+
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
@@ -59,7 +66,7 @@ def test_inexpressible(schema: dict[str, Any], words: str) -> None:
         an_object({"a": ref("P"), "b": ref("P")}, **{"$defs": {"P": an_object({"x": INTEGER})}}),
         an_object({"a": ref("A")}, **{"$defs": {"A": an_object({"b": ref("B")}), "B": STRING}}),
         an_object({"a": {"$ref": "#/$defs/x~1y~0z"}}, **{"$defs": {"x/y~z": STRING}}),
-        an_object({"a": {"enum": [{"$ref": "#"}]}}),  # a value, not a reference
+        an_object({"a": {**STRING, "default": {"$ref": "#"}}}),  # a value, not a reference
         an_object({"$ref": STRING}),  # a property of this name
     ],
 )

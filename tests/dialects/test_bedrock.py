@@ -18,7 +18,8 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat.openai_json import dump_chunk, dump_completion, parse
 from server.chat.openai_json.fields import decode
 from server.dialects.bedrock import models as bedrock_models
-from server.dialects.bedrock.messages import extra_content, tool_name, tool_names
+from server.dialects.bedrock.messages import tool_name, tool_names
+from server.dialects.bedrock.replay import extra_content
 from server.dialects.bedrock.request import EXTRA_BODY
 from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from tests.dialects.bedrock_help import (
@@ -529,7 +530,9 @@ def test_reasoning_goes_back_only_to_its_own(model_id: str, replayed: list[Any])
     ],
 )
 def test_native_json_schema(model_id: str, schema: Any, native: bool) -> None:
-    assert bedrock_models.native_json_schema(model_id, json.dumps(schema)) is native
+    request = pb.ChatCompletionRequest()
+    request.response_format.json_schema.schema_json = json.dumps(schema)
+    assert bedrock_models.native_format(request, model_id) is native
 
 
 @pytest.mark.parametrize(

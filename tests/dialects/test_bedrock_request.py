@@ -11,6 +11,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat.openai_json import parse
 from server.dialects.bedrock import request as bedrock_request
 from server.dialects.bedrock.media import Documents
+from server.dialects.dropped import Dropped
 from server.errors import InvalidRequest
 from tests.dialects.bedrock_help import HAIKU, NOVA, body, endpoint
 from tests.dialects.steps import assert_linear
@@ -52,7 +53,8 @@ def test_other_times_to_live_are_the_default(ttl: Any) -> None:
 
 def test_turns_take_linear_time() -> None:
     assert_linear(
-        lambda size: parsed(messages=calls(size)), lambda request: bedrock_request.converse(request, endpoint())
+        lambda size: parsed(messages=calls(size)),
+        lambda request: bedrock_request.converse(request, endpoint(), Dropped()),
     )
 
 

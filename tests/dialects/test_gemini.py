@@ -13,7 +13,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
 from server.dialects.base import platform_of
-from server.dialects.gemini.contents import native_uri
+from server.dialects.gemini.media import native_uri
 from server.dialects.gemini.platform import DEFAULT_PLATFORM
 from server.dialects.gemini.request import EXTRA_BODY
 from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
@@ -282,7 +282,7 @@ def user(*parts: Any) -> dict[str, Any]:
         ({"tools": [{"type": "custom", "custom": {"name": "c"}}]}, "tools[0]", Reason.UNSUPPORTED_FEATURE),
         (
             {"tools": [FUNCTION], "tool_choice": {"type": "custom", "custom": {"name": "c"}}},
-            "tool_choice",
+            "tool_choice.type",
             Reason.UNSUPPORTED_FEATURE,
         ),
         ({"stop": list("abcdef")}, "stop", Reason.INVALID_REQUEST),

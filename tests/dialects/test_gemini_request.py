@@ -9,6 +9,7 @@ import pytest
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
+from server.dialects.dropped import Dropped
 from server.dialects.gemini import request as gemini_request
 from server.dialects.gemini.schema import MAX_COPIED, adapt, parameters
 from server.errors import InvalidRequest
@@ -21,7 +22,7 @@ def parsed(*messages: Any, **fields: Any) -> pb.ChatCompletionRequest:
 
 
 def body(request: pb.ChatCompletionRequest, model: str = "gemini-3-pro", vendor: str = "gemini") -> dict[str, Any]:
-    return gemini_request.body(request, endpoint(model, vendor))
+    return gemini_request.body(request, endpoint(model, vendor), Dropped())
 
 
 # Schemas
@@ -111,6 +112,16 @@ def test_references_take_linear_time() -> None:
         return with_defs(an_object(**properties), **definitions, **{f"D{count}": STRING})
 
     assert_linear(referring, adapt)
+
+
+def test_references_to_nowhere_take_linear_time() -> None:
+    """Each leads through the same large definition, and then to none: nothing is copied."""
+
+    def referring(count: int) -> dict[str, Any]:
+        large = {**{f"k{i}": 1 for i in range(count)}, "$ref": "#/$defs/none"}
+        return with_defs(an_object(**{f"a{i}": ref("L", description="d") for i in range(count)}), L=large)
+
+    assert_linear(referring, adapt, 10_000)
 
 
 def test_schema_that_nests_too_deeply() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lmchat.v1 import chat_pb2 as pb
 
+from server.dialects.dropped import Dropped
 from server.dialects.participants import named_content
 from server.dialects.tool_ids import MAX_LENGTH, fit
 
@@ -65,19 +66,19 @@ def user(*texts: str, name: str = "ada", role: pb.Role.ValueType = pb.ROLE_USER)
 )
 def test_names_of_users(message: pb.Message, texts: list[str]) -> None:
     before = message.SerializeToString()
-    assert [part.text for part in named_content(message)] == texts
+    assert [part.text for part in named_content(message, "messages[0]", Dropped())] == texts
     assert message.SerializeToString() == before
 
 
 def test_name_of_a_user_who_sends_an_image() -> None:
     message = user()
     message.content.add().image_url.url = "data:,x"
-    image, name = named_content(message)
+    image, name = named_content(message, "messages[0]", Dropped())
     assert (image.image_url.url, name.text) == ("data:,x", "(from ada)")
 
 
 def test_further_fields_of_the_named_part_stay() -> None:
     message = user("hi")
     message.content[0].extra_json = '{"cache_control":{}}'
-    (part,) = named_content(message)
+    (part,) = named_content(message, "messages[0]", Dropped())
     assert (part.text, part.extra_json) == ("ada: hi", '{"cache_control":{}}')

@@ -174,6 +174,55 @@ async def test_a_child_that_dies_is_started_again_ever_more_slowly() -> None:
     assert len(clock.slept) == 6
 
 
+async def test_a_child_that_stops_answering_is_killed_and_started_again() -> None:
+    log, clock, changed, stuck = Lines(), Clock(), asyncio.Event(), asyncio.Event()
+
+    async def unresponsive() -> str:
+        await stuck.wait()
+        return "has not answered"
+
+    def plan(number: int) -> Launch:
+        if number == 1:
+            return Launch([sys.executable, "-c", SLEEP], dict(os.environ), at_once, "1", unresponsive)
+        return launch(SLEEP, address=f"{number}")
+
+    frozen = Child("child", plan, log, grace=DEADLINE, changed=changed.set, clock=clock, sleep=clock.sleep)
+    await frozen.start()
+    stuck.set()
+    await until(lambda: [serving.address for serving in frozen.serving] == ["2"], changed)
+    await frozen.stop()
+    assert log.lines == ["lmchat: child has not answered; it is killed and started again"]
+    assert clock.slept == []
+
+
+async def test_a_child_that_drains_is_not_probed() -> None:
+    log, probing = Lines(), asyncio.Event()
+
+    async def unresponsive() -> str:
+        probing.set()
+        await log.until("child: draining")
+        return "has not answered"
+
+    code = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"draining\\n"), os.read(0, 1), sys.exit(0)))
+print("up", flush=True)
+while True: signal.pause()
+"""
+    draining = Child(
+        "child",
+        lambda _: Launch(
+            [sys.executable, "-c", code], dict(os.environ), lambda: log.until("child: up"), "1", unresponsive
+        ),
+        log,
+        grace=DEADLINE,
+    )
+    await draining.start()
+    await probing.wait()
+    await draining.stop()
+    assert log.lines == ["child: up", "child: draining"]
+
+
 async def test_stop_while_waiting_to_start_again() -> None:
     log, clock = Lines(), Clock()
     asleep = asyncio.Event()

@@ -117,6 +117,11 @@ def test_unwrap_takes_linear_time(text: str, opener: str) -> None:
     assert unwrap("x\n" + text, opener) is None
 
 
+def test_answers_of_millions_of_values_are_none() -> None:
+    assert unwrap(f'{{"a": [{"1," * 1_000_000}1]}}', "{") is None
+    assert unwrap(f'{{"a": "{"1," * 1_000_000}"}}', "{") is not None
+
+
 # Patterns
 
 #: Patterns on which Python and ECMA-262 agree.

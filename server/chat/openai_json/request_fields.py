@@ -9,6 +9,8 @@ Fields are in the order of chat.proto; null is absence.
 
 from __future__ import annotations
 
+from collections.abc import Set
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -249,6 +251,7 @@ REQUEST_LEVEL = Level(
     open={"reasoning_effort": REASONING_EFFORTS, "verbosity": VERBOSITIES},
 )
 
+_NO_PATHS: frozenset[Path] = frozenset()
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_fields = msgspec.json.Decoder(RequestFields).decode
 
@@ -274,7 +277,7 @@ def read(body: bytes) -> tuple[RequestFields, Unknown] | None:
         return None
     if len(body) > limits.UNCHECKED_BYTES:
         limits.check_parts(sum(map(_parts, fields.messages)))
-    _normalise(fields, {path for path, _ in unknown})
+    _normalise(fields, {path for path, _ in unknown} if unknown else _NO_PATHS)
     return fields, unknown
 
 
@@ -284,12 +287,12 @@ def _parts(message: Any) -> int:
     return len(calls) + (len(message.content) if message.content.__class__ is list else 0)
 
 
-def _normalise(fields: RequestFields, extended: set[Path]) -> None:
+def _normalise(fields: RequestFields, extended: Set[Path]) -> None:
     """One spelling for what has several. `extended` are the paths of objects that have unknown fields as well."""
     if fields.stop.__class__ is str:
         fields.stop = [fields.stop]
-    for name in _MAY_BE_EMPTY:
-        if not getattr(fields, name):
+    for name, value in zip(_MAY_BE_EMPTY, _may_be_empty(fields), strict=True):
+        if not value and value is not None:
             setattr(fields, name, None)
     for index, message in enumerate(fields.messages):
         content = message.content
@@ -301,6 +304,7 @@ def _normalise(fields: RequestFields, extended: set[Path]) -> None:
 
 
 _MAY_BE_EMPTY = ("stop", "logit_bias", "modalities", "tools", "metadata")
+_may_be_empty = attrgetter(*_MAY_BE_EMPTY)
 
 
 def _content(parts: Any, extended: bool) -> Any:

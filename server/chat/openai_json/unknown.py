@@ -35,8 +35,9 @@ def set_aside(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()
     """
     if level.types and obj.get("type", level.types[0]) not in level.types:
         return
-    unknown = [key for key in obj if key not in level.known]
-    unknown += [key for key, words in level.open.items() if _is_new(obj.get(key), words)]
+    unknown = [] if obj.keys() <= level.known else [key for key in obj if key not in level.known]
+    if level.open:
+        unknown += [key for key, words in level.open.items() if _is_new(obj.get(key), words)]
     if unknown:
         _check(len(unknown), path)
         found.append((path, {key: obj.pop(key) for key in unknown}))

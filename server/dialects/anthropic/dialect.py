@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.completion import Completion, ProtoCompletion
 from server.chat.openai_json import decode_json
 from server.chat.request import ChatRequest
-from server.dialects.anthropic import models, schema
+from server.dialects.anthropic import models
 from server.dialects.anthropic import request as anthropic_request
 from server.dialects.anthropic import response as anthropic_response
+from server.dialects.anthropic.limits import Limits
 from server.dialects.anthropic.platform import DEFAULT_PLATFORM
 from server.dialects.anthropic.stream import AnthropicDecoder
 from server.dialects.base import Endpoint, HttpRequest, platform_of
+from server.dialects.dropped import Dropped
 from server.errors import InvalidRequest, ProviderError
 
 _encode = msgspec.json.Encoder().encode
@@ -36,7 +39,8 @@ class AnthropicTranslator:
         platform = platform_of(endpoint, DEFAULT_PLATFORM)
         named = {"model": endpoint.model} if platform.model_in_body else {}
         try:
-            body = anthropic_request.body(message, endpoint, remote=not platform.bytes_only)
+            dropped = Dropped()
+            body = anthropic_request.body(message, endpoint, dropped, remote=not platform.bytes_only)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"A field of JSON text does not hold JSON: {error}") from None
         headers = {
@@ -50,7 +54,7 @@ class AnthropicTranslator:
             headers["anthropic-beta"] = ",".join(filter(None, betas))
         streamed = {"stream": True} if stream else {}
         content = _encode({**platform.body, **named, **body, **streamed})
-        return HttpRequest(platform.url(endpoint, stream=stream), headers, content)
+        return HttpRequest(platform.url(endpoint, stream=stream), headers, content, dropped=dropped.paths)
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, and Anthropic's `stop_reason`."""
@@ -65,12 +69,9 @@ class AnthropicTranslator:
         return AnthropicDecoder()
 
 
-def native_schema(model: str, schema_json: str) -> bool:
+def native_format(request: pb.ChatCompletionRequest, model: str) -> bool:
     """Whether the model's structured outputs can follow the schema."""
-    if not schema_json or not models.of(model).structured:
+    text = request.response_format.json_schema.schema_json
+    if not text or not models.of(model).structured:
         return False
-    try:
-        schema.strict(decode_json(schema_json))
-    except schema.InexpressibleError:
-        return False
-    return True
+    return Limits().enforced(decode_json(text), tool=False) is not None

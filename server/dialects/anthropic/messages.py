@@ -1,10 +1,9 @@
 """Messages in Anthropic's Messages dialect: `pb.Message` to system blocks and turns. Pure.
 
 https://platform.claude.com/docs/en/build-with-claude/working-with-messages
-System and developer turns become `system`, wherever they stand. Thinking is replayed
-as signed blocks: those in `reasoning_details` or, where a client keeps only the tool
-calls, those in the first call's `extra_content.anthropic.thinking`. Anthropic's fields
-beyond OpenAI's, such as `cache_control`, are read from parts, messages and calls alike.
+System and developer turns become `system`, wherever they stand. What Anthropic signed or ran
+itself is read in replay.py. Anthropic's fields beyond OpenAI's, such as `cache_control`, are
+read from parts, messages and calls alike.
 """
 
 from __future__ import annotations
@@ -12,22 +11,18 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.openai_json.fields import decode
 from server.dialects import data_url
+from server.dialects.anthropic.replay import THINKING, Block, Thinking, server_side
 from server.dialects.data_url import DataUrl
-from server.dialects.participants import named_content
+from server.dialects.dropped import Dropped
+from server.dialects.participants import ToolNames, named_content
 from server.dialects.tool_ids import fit
 from server.errors import InvalidRequest, unsupported
-
-Block = dict[str, Any]
-
-#: `ReasoningDetail.format` of blocks that can be replayed to Anthropic.
-FORMAT = "anthropic"
 
 _CACHE = frozenset({"cache_control"})
 #: Block type -> Anthropic's fields that callers may set on it.
@@ -35,11 +30,9 @@ _NATIVE_FIELDS: Mapping[str, frozenset[str]] = {
     "text": _CACHE,
     "image": _CACHE,
     "document": _CACHE | {"citations", "context", "title"},
-    "tool_use": _CACHE,
     "tool_result": _CACHE | {"is_error"},
 }
-_THINKING = frozenset({"thinking", "redacted_thinking"})
-
+_CALL_FIELDS = _CACHE | {"extra_content"}
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 #: Sent as plain text beside `text/*`.
 _TEXTS = frozenset({"application/json", "application/xml", "application/yaml", "application/x-yaml"})
@@ -48,25 +41,18 @@ _MAX_TITLE_LENGTH = 500
 _NOT_IN_IDS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
-def native_fields(names: frozenset[str], *extra_jsons: str) -> dict[str, Any]:
-    """The fields in `names` that any of these `extra_json` texts has; the last text wins."""
-    found: dict[str, Any] = {}
-    for text in extra_jsons:
-        fields = decode(text) if text else None
-        if isinstance(fields, dict):
-            found |= {name: value for name, value in fields.items() if name in names}
-    return found
-
-
 class Conversation:
     """`system` blocks, and `turns`, which alternate between user and assistant.
 
-    `remote`: the platform fetches https URLs and keeps files. Raises
-    InvalidRequest for content that Anthropic cannot read.
+    `container`: the id of the container in which code ran before, empty where there is none. `remote`: the
+    platform fetches https URLs and keeps files. Raises InvalidRequest for content that Anthropic cannot read.
     """
 
-    def __init__(self, messages: Sequence[pb.Message], *, remote: bool) -> None:
+    def __init__(self, messages: Sequence[pb.Message], dropped: Dropped, *, remote: bool) -> None:
         self._remote = remote
+        self._dropped = dropped
+        self._tool_names = ToolNames()
+        self.container = ""
         self.system: list[Block] = []
         self.turns: list[Block] = []
         for index, message in enumerate(messages):
@@ -96,7 +82,7 @@ class Conversation:
         if not self.turns or self.turns[-1]["role"] == "assistant":
             return False
         continued = self.turns[-1]["content"][0]["type"] == "tool_result" and len(self.turns) > 1
-        return not continued or self.turns[-2]["content"][0]["type"] in _THINKING
+        return not continued or self.turns[-2]["content"][0]["type"] in THINKING
 
     def _add(self, role: str, blocks: list[Block]) -> None:
         if self.turns and self.turns[-1]["role"] == role:
@@ -105,39 +91,87 @@ class Conversation:
             self.turns.append({"role": role, "content": blocks})
 
     def _add_message(self, message: pb.Message, path: str) -> None:
+        self._dropped.message(message, path)
         match message.role:
             case pb.ROLE_TOOL:
                 self._add("user", [self._tool_result(message, path)])
             case pb.ROLE_ASSISTANT:
                 self._add("assistant", self._assistant(message, path))
             case pb.ROLE_SYSTEM | pb.ROLE_DEVELOPER:
-                self.system += _marked(self._blocks(message, path), message)
+                self.system += self._marked(self._blocks(message, path), message, path)
             case _:
-                self._add("user", _marked(self._blocks(message, path), message))
+                self._add("user", self._marked(self._blocks(message, path), message, path))
 
     def _blocks(self, message: pb.Message, path: str) -> list[Block]:
         """The blocks of a message's content."""
         media = message.role in (pb.ROLE_USER, pb.ROLE_TOOL)
-        parts = enumerate(named_content(message))
+        parts = enumerate(named_content(message, path, self._dropped))
         blocks = (self._block(part, f"{path}.content[{index}]", media=media) for index, part in parts)
         return [block for block in blocks if block]
 
     def _assistant(self, message: pb.Message, path: str) -> list[Block]:
-        """Thinking before text before calls."""
+        """What Anthropic sent, where it is complete; else thinking before text before calls."""
+        for call in message.tool_calls:
+            self._tool_names.add(call)
+        if message.HasField("audio"):
+            if not message.content:
+                raise unsupported("Anthropic keeps no audio to refer to.", f"{path}.audio")
+            self._dropped.add(f"{path}.audio")
+        replayed = server_side(message, path, self._dropped)
+        self.container = replayed.container or self.container
+        if replayed.blocks:
+            self._drop_markers(message, path)
+            return self._marked(replayed.blocks, message, path)
         blocks = self._blocks(message, path)
         if message.refusal.strip():
             blocks.append({"type": "text", "text": message.refusal})
-        blocks += [_tool_use(call, f"{path}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls)]
-        return _replayed_thinking(message) + _marked(blocks, message)
+        thinking = Thinking(message, path, self._dropped)
+        for index, call in enumerate(message.tool_calls):
+            blocks.append(self._tool_use(call, f"{path}.tool_calls[{index}]", thinking))
+        return thinking.blocks() + self._marked(blocks, message, path)
+
+    def _drop_markers(self, message: pb.Message, path: str) -> None:
+        """Name what the caller added to the parts and calls of a turn that goes back as Anthropic sent it."""
+        self._dropped.add_set(message, path, ("refusal",))
+        for index, part in enumerate(message.content):
+            self._dropped.pick(f"{path}.content[{index}]", part.extra_json)
+        for index, call in enumerate(message.tool_calls):
+            self._dropped.pick(f"{path}.tool_calls[{index}]", call.extra_json, ("extra_content",))
+
+    def _marked(self, blocks: list[Block], message: pb.Message, path: str) -> list[Block]:
+        """`blocks` with the message's own `cache_control` on the last of them, unless that has one."""
+        if message.extra_json:
+            known = _CACHE | {"extra_content"} if message.role == pb.ROLE_ASSISTANT else _CACHE
+            marker = self._dropped.pick(path, message.extra_json, known).get("cache_control")
+            if marker is not None and (not blocks or "cache_control" in blocks[-1]):
+                self._dropped.add(f"{path}.cache_control")
+            elif marker is not None:
+                blocks[-1]["cache_control"] = marker
+        return blocks
+
+    def _tool_use(self, call: pb.ToolCall, path: str, thinking: Thinking) -> Block:
+        if call.HasField("custom"):
+            raise unsupported("Anthropic has no custom tools.", f"{path}.custom")
+        self._dropped.pick(f"{path}.function", call.function.extra_json)
+        extra = self._dropped.pick(path, call.extra_json, _CALL_FIELDS)
+        thinking.add(f"{path}.extra_content", extra.pop("extra_content", None))
+        return {
+            "type": "tool_use",
+            "id": fit(call.id, _NOT_IN_IDS),
+            "name": call.function.name,
+            "input": _tool_input(call.function.arguments),
+            **_present(extra),
+        }
 
     def _tool_result(self, message: pb.Message, path: str) -> Block:
+        self._tool_names.drop_other(message, path, self._dropped)
         parts = message.content
         plain = len(parts) == 1 and parts[0].HasField("text") and not parts[0].extra_json
         return {
             "type": "tool_result",
             "tool_use_id": fit(message.tool_call_id, _NOT_IN_IDS),
             "content": parts[0].text if plain else self._blocks(message, path),
-            **native_fields(_NATIVE_FIELDS["tool_result"], message.extra_json),
+            **_present(self._dropped.pick(path, message.extra_json, _NATIVE_FIELDS["tool_result"])),
         }
 
     def _block(self, part: pb.ContentPart, path: str, *, media: bool) -> Block | None:
@@ -147,17 +181,24 @@ class Conversation:
         if kind in ("text", "refusal"):
             text = part.text or part.refusal
             if not text.strip():
+                self._dropped.pick(path, part.extra_json)
                 return None
             block = {"type": "text", "text": text}
-            return block | native_fields(_NATIVE_FIELDS["text"], part.extra_json)
+            return block | self._native(block, (path, part.extra_json))
         if kind == "image_url" and media:
             block = self._image(part.image_url.url, f"{path}.image_url.url")
-            return block | native_fields(_NATIVE_FIELDS["image"], part.image_url.extra_json, part.extra_json)
+            self._dropped.detail(part.image_url, f"{path}.image_url")
+            extras = (f"{path}.image_url", part.image_url.extra_json), (path, part.extra_json)
+            return block | self._native(block, *extras)
         if kind == "file" and media:
             block = self._file(part.file, f"{path}.file")
-            return block | native_fields(_NATIVE_FIELDS[block["type"]], part.file.extra_json, part.extra_json)
+            return block | self._native(block, (f"{path}.file", part.file.extra_json), (path, part.extra_json))
         field = "type" if kind in (None, "other_json") else kind
         raise unsupported("Anthropic takes no content of this kind in this message.", f"{path}.{field}")
+
+    def _native(self, block: Block, *extras: tuple[str, str]) -> Block:
+        """Anthropic's own fields for `block` among these objects, given by path and `extra_json`."""
+        return self._dropped.merge(_NATIVE_FIELDS[block["type"]], *extras)
 
     def _image(self, url: str, path: str) -> Block:
         if data_url.is_data_url(url):
@@ -169,15 +210,17 @@ class Conversation:
         if file.file_id:
             if not self._remote:
                 raise unsupported("This platform keeps no files; send the data.", f"{path}.file_id")
+            self._dropped.add_set(file, path, ("file_data", "filename"))
             return {"type": "document", "source": {"type": "file", "file_id": file.file_id}}
-        path = f"{path}.file_data"
+        data = f"{path}.file_data"
         if data_url.is_data_url(file.file_data):
-            inline = data_url.parse(file.file_data, path)
+            inline = data_url.parse(file.file_data, data)
             if inline.media_type in _IMAGES:
-                return _inline_image(inline, path)
-            source = _document_source(inline, path)
+                self._dropped.add_set(file, path, ("filename",))
+                return _inline_image(inline, data)
+            source = _document_source(inline, data)
         else:
-            source = self._url_source(file.file_data, path)
+            source = self._url_source(file.file_data, data)
         title = {"title": file.filename[:_MAX_TITLE_LENGTH]} if file.filename else {}
         return {"type": "document", "source": source, **title}
 
@@ -188,11 +231,9 @@ class Conversation:
         return {"type": "url", "url": url}
 
 
-def _marked(blocks: list[Block], message: pb.Message) -> list[Block]:
-    """`blocks` with the message's own `cache_control` on the last of them."""
-    if blocks and message.extra_json:
-        blocks[-1] |= native_fields(_CACHE, message.extra_json)
-    return blocks
+def _present(fields: Block) -> Block:
+    """`fields` without those that are null."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _inline_image(inline: DataUrl, path: str) -> Block:
@@ -214,18 +255,6 @@ def _document_source(inline: DataUrl, path: str) -> Block:
     raise unsupported(f"Anthropic reads PDF and text, not {media_type[:80]!r}.", path)
 
 
-def _tool_use(call: pb.ToolCall, path: str) -> Block:
-    if call.HasField("custom"):
-        raise unsupported("Anthropic has no custom tools.", f"{path}.custom")
-    return {
-        "type": "tool_use",
-        "id": fit(call.id, _NOT_IN_IDS),
-        "name": call.function.name,
-        "input": _tool_input(call.function.arguments),
-        **native_fields(_NATIVE_FIELDS["tool_use"], call.extra_json),
-    }
-
-
 def _tool_input(arguments: str) -> Block:
     """The arguments as an object; blank ones are an empty object, and text that is none is wrapped.
 
@@ -236,31 +265,3 @@ def _tool_input(arguments: str) -> Block:
     except msgspec.DecodeError:
         value = None
     return value if isinstance(value, dict) else {"INVALID_JSON": arguments}
-
-
-def _replayed_thinking(message: pb.Message) -> list[Block]:
-    """The message's signed thinking blocks; those of other dialects are left out."""
-    blocks: list[Block] = []
-    for detail in message.reasoning_details:
-        if detail.format != FORMAT:
-            continue
-        if detail.HasField("redacted"):
-            blocks.append({"type": "redacted_thinking", "data": detail.redacted})
-        elif detail.signature:
-            blocks.append({"type": "thinking", "thinking": detail.text, "signature": detail.signature})
-    if blocks or not message.tool_calls or not message.tool_calls[0].extra_json:
-        return blocks
-    match decode(message.tool_calls[0].extra_json):
-        case {"extra_content": {"anthropic": {"thinking": list(native)}}}:
-            return [block for item in native if (block := _thinking_block(item))]
-    return []
-
-
-def _thinking_block(item: Any) -> Block | None:
-    """A thinking block as the client sent it back; None where it is not one."""
-    match item:
-        case {"type": "thinking", "thinking": str(text), "signature": str(signature)}:
-            return {"type": "thinking", "thinking": text, "signature": signature}
-        case {"type": "redacted_thinking", "data": str(data)}:
-            return {"type": "redacted_thinking", "data": data}
-    return None

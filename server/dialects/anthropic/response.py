@@ -15,7 +15,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat.openai_json.fields import encode_text
 from server.dialects import errors as failures
 from server.dialects import usage as tiers
-from server.dialects.anthropic.messages import FORMAT
+from server.dialects.anthropic.replay import FORMAT
 from server.dialects.base import completion_id
 from server.dialects.reading import read_error_body, read_object, reading
 from server.errors import ProviderError, Reason

@@ -8,6 +8,7 @@ Time is linear in the schema.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -29,6 +30,8 @@ _FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "uri",
 _MAPS = frozenset({"properties", "$defs", "definitions"})
 #: Keywords whose value is a list of schemas -> what they are sent as.
 _LISTS = {"anyOf": "anyOf", "oneOf": "anyOf", "allOf": "allOf"}
+#: What a pattern must not have: look-around, backreferences, word boundaries.
+_UNENFORCEABLE_PATTERN = re.compile(r"\(\?<?[=!]|\\[bBk1-9]")
 
 
 class InexpressibleError(ValueError):
@@ -41,7 +44,8 @@ class InexpressibleError(ValueError):
 def strict(schema: Any) -> Any:
     """`schema` as Anthropic takes it. Every answer that fits the result's structure fits `schema`'s.
 
-    Raises InexpressibleError for objects with free keys, recursive schemas and references out of the schema.
+    Raises InexpressibleError for objects with free keys, recursive schemas, references out of the schema, enums of
+    objects or arrays, and patterns with look-around, backreferences or word boundaries.
     """
     if isinstance(schema, dict):
         _check_references(schema)
@@ -59,6 +63,7 @@ def _strict(schema: Any) -> Any:
     for key, value in schema.items():
         if key in _ANNOTATIONS:
             continue
+        _check_keyword(key, value)
         if (
             key in _UNENFORCEABLE
             or (key == "format" and value not in _FORMATS)
@@ -76,9 +81,17 @@ def _strict(schema: Any) -> Any:
     if described:
         notes = ", ".join(f"{key}: {encode_text(value)}" for key, value in described.items())
         description = out.get("description")
-        has_text = isinstance(description, str) and description
-        out["description"] = f"{description}\n\n{{{notes}}}" if has_text else f"{{{notes}}}"
+        described_as = (description, f"{{{notes}}}") if isinstance(description, str) else (f"{{{notes}}}",)
+        out["description"] = "\n\n".join(filter(None, described_as))
     return out
+
+
+def _check_keyword(key: str, value: Any) -> None:
+    values = value if key == "enum" and isinstance(value, list) else [value] if key == "const" else []
+    if any(isinstance(item, dict | list) for item in values):
+        raise InexpressibleError("enums of objects or arrays")
+    if key == "pattern" and isinstance(value, str) and _UNENFORCEABLE_PATTERN.search(value):
+        raise InexpressibleError("patterns with look-around, backreferences or word boundaries")
 
 
 def _types(schema: dict[str, Any]) -> list[Any]:

@@ -16,7 +16,7 @@ DIALECT = Dialect(
     extra_body=EXTRA_BODY,
     drops=models.drops,
     emulates=frozenset({"json_schema", "image_url", "file_url"}),
-    native_schema=models.native_json_schema,
+    native_format=models.native_format,
     # Claude's reasoning has the format it has at Anthropic's.
     signature_formats=frozenset({"bedrock", "anthropic"}),
 )

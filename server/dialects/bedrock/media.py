@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lmchat.v1 import chat_pb2 as pb
 
 from server.dialects import data_url
 from server.dialects.data_url import UNTYPED, checked_base64
+from server.dialects.dropped import Dropped
 from server.errors import unsupported
 
 #: Media type -> kind of block and Bedrock's name of the format.
@@ -62,6 +64,9 @@ _AUDIO_FORMATS = frozenset(
     }
 )  # fmt: skip
 
+#: Fields of a file that callers may set, as at Anthropic, with their types: `{"enabled": true}`, and text for the
+#: model to read.
+DOCUMENT_FIELDS: Mapping[str, type] = {"citations": dict, "context": str}
 
 #: Bedrock allows 200 characters; what is left is for a number.
 _MAX_NAME_LENGTH = 180
@@ -98,63 +103,104 @@ class _Media(NamedTuple):
     data: str
     uri: str = ""
 
+    @property
+    def source(self) -> dict[str, Any]:
+        """Converse's source."""
+        return {"s3Location": {"uri": self.uri}} if self.uri else {"bytes": self.data}
 
-def image(value: pb.ImageUrl, documents: Documents) -> dict[str, Any]:
-    """The block for what a data URL or an object in S3 holds, an image or not."""
-    return _block(_media(value.url, "image_url.url"), "", {}, documents, "image_url.url")
-
-
-def audio(value: pb.InputAudio) -> dict[str, Any]:
-    """The block for audio."""
-    if value.format not in _AUDIO_FORMATS:
-        raise unsupported(f"Bedrock takes no audio of format {value.format[:40]!r}.", "input_audio.format")
-    data = checked_base64(value.data, "input_audio.data")
-    return {"audio": {"format": value.format, "source": {"bytes": data}}}
+    @property
+    def filename(self) -> str:
+        """The last segment of the URI; empty for inline bytes."""
+        return self.uri.rpartition("/")[2]
 
 
-def file(value: pb.File, extra: dict[str, Any], documents: Documents) -> dict[str, Any]:
-    """The block for a document, or for an image, audio or video that is sent as a file.
+class MediaBlocks:
+    """Makes the blocks of one conversation; what they have no field for is named."""
 
-    `extra` may hold `citations` (`{"enabled": true}`) and `context`, as at Anthropic.
-    """
-    if not value.file_data:
-        if not value.file_id.startswith("s3://"):
-            raise unsupported("Bedrock keeps no files; send the data, or an s3:// URI.", "file.file_id")
-        media = _media(value.file_id, "file.file_id")
-    elif _is_url(value.file_data):
-        media = _media(value.file_data, "file.file_data")
-    else:  # bare base64
-        media = _Media("", checked_base64(value.file_data, "file.file_data"))
-    return _block(media, value.filename, extra, documents, "file.file_data")
+    def __init__(self, dropped: Dropped) -> None:
+        self._dropped = dropped
+        self._documents = Documents()
+
+    def image(self, value: pb.ImageUrl, path: str) -> dict[str, Any]:
+        """The block for what a data URL or an object in S3 holds, an image or not."""
+        self._dropped.detail(value, path)
+        self._dropped.pick(path, value.extra_json)
+        media = _media(value.url, f"{path}.url")
+        kind, format_ = _kind(media, "", f"{path}.url")
+        return self._document(media, format_, "", {}) if kind == "document" else _block(kind, format_, media)
+
+    def audio(self, value: pb.InputAudio, path: str) -> dict[str, Any]:
+        """The block for audio."""
+        self._dropped.pick(path, value.extra_json)
+        if value.format not in _AUDIO_FORMATS:
+            raise unsupported(f"Bedrock takes no audio of format {value.format[:40]!r}.", f"{path}.format")
+        data = checked_base64(value.data, f"{path}.data")
+        return {"audio": {"format": value.format, "source": {"bytes": data}}}
+
+    def file(self, value: pb.File, path: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """The block for a document, or for an image, audio or video that is sent as a file.
+
+        `path`: of the part. `extra`: its fields among DOCUMENT_FIELDS; they take precedence over those of `value`.
+        """
+        inner = f"{path}.file"
+        own = self._dropped.pick(inner, value.extra_json, DOCUMENT_FIELDS)
+        if not value.file_data:
+            if not value.file_id.startswith("s3://"):
+                raise unsupported("Bedrock keeps no files; send the data, or an s3:// URI.", f"{inner}.file_id")
+            media = _media(value.file_id, f"{inner}.file_id")
+        else:
+            self._dropped.add_set(value, inner, ("file_id",))
+            if _is_url(value.file_data):
+                media = _media(value.file_data, f"{inner}.file_data")
+            else:  # bare base64
+                media = _Media("", checked_base64(value.file_data, f"{inner}.file_data"))
+        kind, format_ = _kind(media, value.filename, f"{inner}.file_data")
+        fields = {name: (f"{inner}.{name}", field) for name, field in own.items()}
+        for name, field in extra.items():
+            if name in fields:
+                self._dropped.add(fields[name][0])
+            fields[name] = f"{path}.{name}", field
+        for name, (place, field) in fields.items():
+            if kind != "document" or not isinstance(field, DOCUMENT_FIELDS[name]):
+                self._dropped.add(place)
+            elif isinstance(field, dict):
+                self._dropped.pick_from(place, field, ("enabled",))
+        if kind == "document":
+            return self._document(media, format_, value.filename, {name: f for name, (_, f) in fields.items()})
+        if value.filename and media.type not in UNTYPED:
+            self._dropped.add(f"{inner}.filename")
+        return _block(kind, format_, media)
+
+    def _document(self, media: _Media, format_: str, filename: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+        name = self._documents.name(filename or media.filename)
+        document: dict[str, Any] = {"format": format_, "name": name, "source": media.source}
+        if isinstance(extra.get("context"), str):
+            document["context"] = extra["context"]
+        if isinstance(extra.get("citations"), dict):
+            document["citations"] = {"enabled": extra["citations"].get("enabled") is True}
+            if format_ == "txt" and not media.uri:  # plain text can be cited from a text source only
+                document["source"] = {"text": base64.b64decode(media.data).decode("utf-8", "replace")}
+        return {"document": document}
 
 
 def _is_url(text: str) -> bool:
     return text.startswith(("s3:", "http:", "https:")) or data_url.is_data_url(text)
 
 
-def _block(
-    media: _Media, filename: str, extra: dict[str, Any], documents: Documents, param: str
-) -> dict[str, Any]:
-    filename = filename or media.uri.rpartition("/")[2]
+def _kind(media: _Media, filename: str, param: str) -> tuple[str, str]:
+    """The kind of block and Bedrock's name of the format. Raises InvalidRequest (unsupported)."""
     found = _FORMATS.get(media.type)
     if found is None and media.type in UNTYPED:
-        found = _EXTENSIONS.get(filename.rpartition(".")[2].lower())
+        found = _EXTENSIONS.get((filename or media.filename).rpartition(".")[2].lower())
     if found is None and media.type.startswith("text/"):
         found = ("document", "txt")
     if found is None:
         raise unsupported(f"Bedrock takes no media of type {media.type[:80]!r}.", param)
-    kind, format_ = found
-    source: dict[str, Any] = {"s3Location": {"uri": media.uri}} if media.uri else {"bytes": media.data}
-    if kind != "document":
-        return {kind: {"format": format_, "source": source}}
-    document: dict[str, Any] = {"format": format_, "name": documents.name(filename), "source": source}
-    if isinstance(extra.get("context"), str):
-        document["context"] = extra["context"]
-    if isinstance(extra.get("citations"), dict):
-        document["citations"] = {"enabled": extra["citations"].get("enabled") is True}
-        if format_ == "txt" and not media.uri:  # plain text can be cited from a text source only
-            document["source"] = {"text": base64.b64decode(media.data).decode("utf-8", "replace")}
-    return {"document": document}
+    return found
+
+
+def _block(kind: str, format_: str, media: _Media) -> dict[str, Any]:
+    return {kind: {"format": format_, "source": media.source}}
 
 
 def _media(url: str, param: str) -> _Media:

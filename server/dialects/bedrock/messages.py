@@ -5,24 +5,29 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Message.html
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json.fields import at, decode, encode_text
-from server.dialects.bedrock.media import Documents, audio, file, image
+from server.chat.openai_json.fields import decode
+from server.dialects.bedrock.media import DOCUMENT_FIELDS, MediaBlocks
 from server.dialects.bedrock.models import Family
-from server.dialects.participants import named_content
+from server.dialects.bedrock.replay import Block, Reasoning
+from server.dialects.dropped import Dropped
+from server.dialects.participants import ToolNames, named_content
 from server.dialects.tool_ids import fit
-from server.errors import InvalidRequest, unsupported
+from server.errors import unsupported
 
-Block = dict[str, Any]
+#: The sections of a request that take cache points.
+Section = Literal["system", "messages", "tools"]
 
-_TTLS = ("5m", "1h")  # not a set: callers may write lists and objects
+_CACHE = frozenset({"cache_control"})
+_DEFAULT_TTL = "5m"
+_TTLS = (_DEFAULT_TTL, "1h")  # not a set: callers may write lists and objects
+_FILE_FIELDS = _CACHE | DOCUMENT_FIELDS.keys()
 #: Stand-ins where Converse requires text and refuses blank text.
 _FIRST_TURN = "."
 _EMPTY_RESULT = {"text": "(no output)"}
@@ -54,30 +59,31 @@ def _called_name(call: pb.ToolCall) -> str:
 # Messages
 
 
-def extra_fields(*extra_jsons: str) -> dict[str, Any]:
-    """The fields of these `extra_json` texts; the first text wins."""
-    found: dict[str, Any] = {}
-    for text in extra_jsons:
-        if text:
-            found = {**decode(text), **found}
-    return found
+class CachePoints:
+    """Cache points for the `cache_control` of callers; what the model has no place for is named.
 
-
-def cache_point(
-    extra: dict[str, Any], row: Family, section: Literal["system", "messages", "tools"]
-) -> list[Block]:
-    """The block for the `cache_control` in `extra`, to stand after the block that has it; none without it.
-
-    It is a hint, so it is left out where the model refuses cache points.
+    They are a hint, so they are left out where the model refuses them.
     https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
     """
-    control = extra.get("cache_control")
-    if not isinstance(control, dict) or section not in row.cache:
-        return []
-    point = {"type": "default"}
-    if row.cache_ttl and control.get("ttl") in _TTLS:
-        point["ttl"] = control["ttl"]
-    return [{"cachePoint": point}]
+
+    def __init__(self, row: Family, dropped: Dropped) -> None:
+        self._row = row
+        self._dropped = dropped
+
+    def after(self, path: str, control: Any, section: Section) -> list[Block]:
+        """The block that stands after the block with this `cache_control`, at `path`; none without it."""
+        if control is None:
+            return []
+        if not isinstance(control, dict) or section not in self._row.cache:
+            self._dropped.add(path)
+            return []
+        point = {"type": "default"}
+        self._dropped.pick_from(path, control, ("type", "ttl"))
+        if self._row.cache_ttl and control.get("ttl") in _TTLS:
+            point["ttl"] = control["ttl"]
+        elif control.get("ttl") not in (None, _DEFAULT_TTL):
+            self._dropped.add(f"{path}.ttl")
+        return [{"cachePoint": point}]
 
 
 class _Turn:
@@ -97,24 +103,28 @@ class _Turn:
 class Conversation:
     """Collects system blocks and turns; messages of one role that follow each other share a turn."""
 
-    def __init__(self, row: Family) -> None:
+    def __init__(self, row: Family, dropped: Dropped) -> None:
         self.system: list[Block] = []
         #: Tools called in the history, by Bedrock's names; the values mean nothing.
         self.called: dict[str, None] = {}
         self.has_tool_blocks = False
         self._turns: list[_Turn] = []
         self._row = row
-        self._documents = Documents()
-        self._roles: dict[int, Callable[[pb.Message], None]] = {
+        self._dropped = dropped
+        self._cache = CachePoints(row, dropped)
+        self._tool_names = ToolNames()
+        self._media = MediaBlocks(dropped)
+        self._roles: dict[int, Callable[[pb.Message, str], None]] = {
             pb.ROLE_SYSTEM: self._add_system,
             pb.ROLE_DEVELOPER: self._add_system,
             pb.ROLE_ASSISTANT: self._add_assistant,
             pb.ROLE_TOOL: self._add_tool,
         }
 
-    def add(self, message: pb.Message) -> None:
-        """Add one message. Raises InvalidRequest, whose path is relative to the message."""
-        self._roles.get(message.role, self._add_user)(message)
+    def add(self, message: pb.Message, path: str) -> None:
+        """Add the message at `path`. Raises InvalidRequest."""
+        self._dropped.message(message, path)
+        self._roles.get(message.role, self._add_user)(message, path)
 
     def turns(self) -> list[dict[str, Any]]:
         """The turns as Converse takes them; the first is the user's."""
@@ -133,78 +143,114 @@ class Conversation:
             self._turns.append(_Turn(role))
         return self._turns[-1]
 
-    def _add_system(self, message: pb.Message) -> None:
-        self.system += self._blocks(message, section="system", text_only=True)
+    def _add_system(self, message: pb.Message, path: str) -> None:
+        self.system += self._marked(self._blocks(message, path, "system", text_only=True), message, path, "system")
 
-    def _add_user(self, message: pb.Message) -> None:
-        blocks = self._blocks(message)
+    def _add_user(self, message: pb.Message, path: str) -> None:
+        blocks = self._marked(self._blocks(message, path), message, path)
         if blocks:
             self._turn("user").blocks += blocks
 
-    def _add_assistant(self, message: pb.Message) -> None:
-        if message.HasField("audio") and not message.content:
-            raise unsupported("Audio of earlier answers cannot be sent to Bedrock.", "audio")
-        blocks = self._blocks(message, text_only=True)
+    def _add_assistant(self, message: pb.Message, path: str) -> None:
+        if message.HasField("audio"):
+            if not message.content:
+                raise unsupported("Audio of earlier answers cannot be sent to Bedrock.", f"{path}.audio")
+            self._dropped.add(f"{path}.audio")
+        blocks = self._marked(self._blocks(message, path, text_only=True), message, path)
         if message.refusal.strip():
             blocks.append({"text": message.refusal})
-        for call in message.tool_calls:
-            name = tool_name(_called_name(call))
-            self.called[name] = None
-            self.has_tool_blocks = True
-            use = {"toolUseId": fit(call.id, _NOT_IN_IDS), "name": name, "input": _arguments(call)}
-            blocks.append({"toolUse": use})
-            blocks += cache_point(extra_fields(call.extra_json), self._row, "messages")
+        reasoning = Reasoning(message, path, self._row.replays, self._dropped)
+        for index, call in enumerate(message.tool_calls):
+            blocks += self._tool_use(call, f"{path}.tool_calls[{index}]", reasoning)
+        replayed = reasoning.blocks(sent=bool(blocks))
         if blocks:
-            self._turn("assistant").blocks += [*_replayed_reasoning(message, self._row.replays), *blocks]
+            self._turn("assistant").blocks += [*replayed, *blocks]
 
-    def _add_tool(self, message: pb.Message) -> None:
+    def _tool_use(self, call: pb.ToolCall, path: str, reasoning: Reasoning) -> list[Block]:
+        """The call, and after it the cache point for its `cache_control`."""
+        self._tool_names.add(call)
+        name = tool_name(_called_name(call))
+        self.called[name] = None
         self.has_tool_blocks = True
-        extra = extra_fields(message.extra_json)
-        blocks = self._blocks(message, message_cache_point=False)
+        kind = "custom" if call.HasField("custom") else "function"
+        self._dropped.pick(f"{path}.{kind}", getattr(call, kind).extra_json)
+        extra = self._dropped.pick(path, call.extra_json, {"cache_control", "extra_content"})
+        reasoning.add(f"{path}.extra_content", extra.get("extra_content"))
+        use = {"toolUseId": fit(call.id, _NOT_IN_IDS), "name": name, "input": _arguments(call)}
+        points = self._cache.after(f"{path}.cache_control", extra.get("cache_control"), "messages")
+        return [{"toolUse": use}, *points]
+
+    def _add_tool(self, message: pb.Message, path: str) -> None:
+        self.has_tool_blocks = True
+        self._tool_names.drop_other(message, path, self._dropped)
+        extra = self._dropped.pick(path, message.extra_json, {"cache_control", "is_error", "status"})
         # Converse has no cache points inside a result; one goes after it.
-        content = [block for block in blocks if "cachePoint" not in block] or [_EMPTY_RESULT]
+        controls: list[tuple[str, Any]] = []
+        content = self._blocks(message, path, controls=controls) or [_EMPTY_RESULT]
         _introduce_documents(content)
         result = {"toolUseId": fit(message.tool_call_id, _NOT_IN_IDS), "content": content}
         if extra.get("is_error") is True or extra.get("status") == "error":
             result["status"] = "error"
-        points = [block for block in blocks if "cachePoint" in block][-1:]
-        points = points or cache_point(extra, self._row, "messages")
+        if extra.get("cache_control") is not None:
+            controls.insert(0, (f"{path}.cache_control", extra["cache_control"]))
+        for place, _ in controls[:-1]:
+            self._dropped.add(place)
+        points = self._cache.after(*controls[-1], "messages") if controls else []
         self._turn("user").results += [{"toolResult": result}, *points]
 
     def _blocks(
         self,
         message: pb.Message,
+        path: str,
+        section: Section = "messages",
         *,
-        section: Literal["system", "messages"] = "messages",
         text_only: bool = False,
-        message_cache_point: bool = True,
+        controls: list[tuple[str, Any]] | None = None,
     ) -> list[Block]:
-        """The blocks of a message's content, without blank text."""
+        """The blocks of a message's content, without blank text, each with its cache point after it.
+
+        `controls`: collects the parts' `cache_control`, each with its path, in place of cache points.
+        """
         blocks: list[Block] = []
-        for index, part in enumerate(named_content(message)):
-            try:
-                if text_only and not (part.HasField("text") or part.HasField("refusal")):
-                    raise unsupported("Bedrock takes only text in this message.", "")
-                block = self._block(part)
-            except InvalidRequest as error:
-                raise at(at(error, index), "content") from None
-            if block is not None:
-                blocks.append(block)
-                blocks += cache_point(extra_fields(part.extra_json), self._row, section)
-        if message_cache_point and message.extra_json and blocks:
-            blocks += cache_point(extra_fields(message.extra_json), self._row, section)
+        for index, part in enumerate(named_content(message, path, self._dropped)):
+            place = f"{path}.content[{index}]"
+            if text_only and not (part.HasField("text") or part.HasField("refusal")):
+                raise unsupported("Bedrock takes only text in this message.", place)
+            known = _FILE_FIELDS if part.HasField("file") else _CACHE
+            extra = self._dropped.pick(place, part.extra_json, known)
+            control = extra.pop("cache_control", None)
+            block = self._block(part, place, extra)
+            if block is None:
+                if control is not None:
+                    self._dropped.add(f"{place}.cache_control")
+                continue
+            blocks.append(block)
+            if controls is None:
+                blocks += self._cache.after(f"{place}.cache_control", control, section)
+            elif control is not None:
+                controls.append((f"{place}.cache_control", control))
         return blocks
 
-    def _block(self, part: pb.ContentPart) -> Block | None:
+    def _marked(
+        self, blocks: list[Block], message: pb.Message, path: str, section: Section = "messages"
+    ) -> list[Block]:
+        """`blocks`, and after them the cache point for the message's own `cache_control`, unless there is one."""
+        control = self._dropped.pick(path, message.extra_json, _CACHE).get("cache_control")
+        if control is not None and (not blocks or "cachePoint" in blocks[-1]):
+            self._dropped.add(f"{path}.cache_control")
+            return blocks
+        return blocks + self._cache.after(f"{path}.cache_control", control, section)
+
+    def _block(self, part: pb.ContentPart, path: str, extra: dict[str, Any]) -> Block | None:
         which = part.WhichOneof("part")
         if which == "image_url":
-            return image(part.image_url, self._documents)
+            return self._media.image(part.image_url, f"{path}.image_url")
         if which == "input_audio":
-            return audio(part.input_audio)
+            return self._media.audio(part.input_audio, f"{path}.input_audio")
         if which == "file":
-            return file(part.file, extra_fields(part.extra_json, part.file.extra_json), self._documents)
+            return self._media.file(part.file, path, extra)
         if which == "other_json":
-            raise unsupported("Bedrock takes no content of this kind.", "type")
+            raise unsupported("Bedrock takes no content of this kind.", f"{path}.type")
         text = part.refusal if which == "refusal" else part.text
         return {"text": text} if text.strip() else None
 
@@ -228,68 +274,3 @@ def _arguments(call: pb.ToolCall) -> dict[str, Any]:
     except msgspec.DecodeError:  # cut off by a token limit, for example
         return {"arguments": text}
     return value if isinstance(value, dict) else {"arguments": value}
-
-
-# Reasoning
-
-
-def extra_content(details: Iterable[pb.ReasoningDetail]) -> str:
-    """`extra_json` for a turn's first tool call: the turn's signed blocks, for clients that keep only calls.
-
-    Claude's blocks are in Anthropic's form, others are opaque text.
-    """
-    thinking: list[dict[str, str]] = []
-    opaque: list[str] = []
-    for detail in details:
-        if detail.format != "anthropic":
-            opaque.append(detail.redacted)
-        elif detail.HasField("redacted"):
-            thinking.append({"type": "redacted_thinking", "data": detail.redacted})
-        else:
-            thinking.append({"type": "thinking", "thinking": detail.text, "signature": detail.signature})
-    content: dict[str, Any] = {"anthropic": {"thinking": thinking}} if thinking else {}
-    if opaque:
-        content["bedrock"] = {"redacted": opaque}
-    return encode_text({"extra_content": content}) if content else ""
-
-
-def _replayed_reasoning(message: pb.Message, replays: frozenset[str]) -> list[dict[str, Any]]:
-    """The message's signed blocks in one of the formats `replays`, from its details or from its calls."""
-    blocks = [_reasoning_block(d) for d in message.reasoning_details if d.format in replays and _is_signed(d)]
-    if blocks:
-        return blocks
-    for call in message.tool_calls:
-        if call.extra_json:
-            kept = extra_fields(call.extra_json).get("extra_content")
-            blocks += [_reasoning_block(d) for d in _details(kept) if d.format in replays]
-    return blocks
-
-
-def _is_signed(detail: pb.ReasoningDetail) -> bool:
-    return bool(detail.redacted or (detail.HasField("text") and detail.signature))
-
-
-def _details(content: Any) -> Iterable[pb.ReasoningDetail]:
-    """The inverse of `extra_content`; anything of another form is left out."""
-    match content:
-        case {"anthropic": {"thinking": list(blocks)}}:
-            for block in blocks:
-                match block:
-                    case {"type": "thinking", "thinking": str(text), "signature": str(signature)}:
-                        yield pb.ReasoningDetail(text=text, signature=signature, format="anthropic")
-                    case {"type": "redacted_thinking", "data": str(data)}:
-                        yield pb.ReasoningDetail(redacted=data, format="anthropic")
-    match content:
-        case {"bedrock": {"redacted": list(items)}}:
-            for item in items:
-                if isinstance(item, str):
-                    yield pb.ReasoningDetail(redacted=item, format="bedrock")
-
-
-def _reasoning_block(detail: pb.ReasoningDetail) -> dict[str, Any]:
-    if detail.HasField("text"):
-        return {"reasoningContent": {"reasoningText": {"text": detail.text, "signature": detail.signature}}}
-    data = detail.redacted
-    if detail.format == "anthropic":  # Bedrock's bytes are Anthropic's text
-        data = base64.b64encode(data.encode()).decode()
-    return {"reasoningContent": {"redactedContent": data}}

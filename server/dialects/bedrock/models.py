@@ -4,7 +4,7 @@ Converse gives all models one shape, but not what a model takes: how it is made
 to think, which sampling parameters it has, whether it has structured outputs. What holds
 for Claude on every platform is in anthropic/models.py.
 https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference-supported-models-features.html
-`drops` and `native_json_schema` are for the capability table, the rest for requests.
+`drops` and `native_format` are for the capability table, the rest for requests.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from functools import partial
 from typing import Any, Literal
 
 import msgspec
+from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.openai_json.fields import decode
 from server.dialects.anthropic import models as anthropic_models
-from server.dialects.anthropic import schema as anthropic_schema
+from server.dialects.anthropic.limits import Limits
 from server.dialects.anthropic.models import Claude
+from server.dialects.dropped import Dropped
 from server.dialects.reasoning import LEVELS
 
-#: Edits a Converse request in place for a `reasoning_effort`.
-Effort = Callable[[dict[str, Any], str], None]
+#: Edits a Converse request in place for a `reasoning_effort`; what is left out for it is named.
+Effort = Callable[[dict[str, Any], str, Dropped], None]
 
 #: Sections of a request that take cache points.
 #: https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html#prompt-caching-models
@@ -88,7 +90,7 @@ def _claude(model: Claude, *, cached: bool) -> Family:
     )
 
 
-def _claude_effort(model: Claude, body: dict[str, Any], effort: str) -> None:
+def _claude_effort(model: Claude, body: dict[str, Any], effort: str, dropped: Dropped) -> None:
     """Thinking in the model's own fields, the effort in Converse's. The caller's own `thinking` takes precedence.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html
@@ -106,9 +108,12 @@ def _claude_effort(model: Claude, body: dict[str, Any], effort: str) -> None:
         level = anthropic_models.effort(model, "low")
     elif model.off:
         thinking = {"type": model.off}
+    own = {"thinking", "reasoning_config"} & body.get("additionalModelRequestFields", {}).keys()
+    if not level and (own or (thinking is None and effort != "none")):
+        dropped.add("reasoning_effort")
     if level:
         body.setdefault("outputConfig", {})["effort"] = level
-    if thinking is None or {"thinking", "reasoning_config"} & body.get("additionalModelRequestFields", {}).keys():
+    if thinking is None or own:
         return
     additional_fields(body)["thinking"] = thinking
     if "budget_tokens" in thinking:  # it counts towards the limit
@@ -125,7 +130,13 @@ def _accepts_budget(turns: list[dict[str, Any]]) -> bool:
 # Others
 
 
-def _nova_effort(body: dict[str, Any], effort: str) -> None:
+def _set_own(body: dict[str, Any], name: str, value: Any, dropped: Dropped) -> None:
+    """Set the model's field for the effort, unless the caller has set it."""
+    if additional_fields(body).setdefault(name, value) is not value:
+        dropped.add("reasoning_effort")
+
+
+def _nova_effort(body: dict[str, Any], effort: str, dropped: Dropped) -> None:
     """Nova 2; at high effort it refuses a token limit, which takes precedence, and sampling parameters.
 
     https://docs.aws.amazon.com/nova/latest/nova2-userguide/extended-thinking.html
@@ -135,26 +146,33 @@ def _nova_effort(body: dict[str, Any], effort: str) -> None:
     if level == "high" and "maxTokens" in inference:
         level = "medium"
     elif level == "high":
-        inference.pop("temperature", None)
-        inference.pop("topP", None)
+        drop_sampling(body, dropped)
     if level:
-        additional_fields(body).setdefault("reasoningConfig", {"type": "enabled", "maxReasoningEffort": level})
+        value = {"type": "enabled", "maxReasoningEffort": level}
+        _set_own(body, "reasoningConfig", value, dropped)
 
 
-def _gpt_oss_effort(body: dict[str, Any], effort: str) -> None:
+def drop_sampling(body: dict[str, Any], dropped: Dropped) -> None:
+    """Remove `temperature` and `top_p` from the request `body`."""
+    for name, native in (("temperature", "temperature"), ("top_p", "topP")):
+        if body["inferenceConfig"].pop(native, None) is not None:
+            dropped.add(name)
+
+
+def _gpt_oss_effort(body: dict[str, Any], effort: str, dropped: Dropped) -> None:
     """https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-openai.html."""
-    additional_fields(body).setdefault("reasoning_effort", LEVELS.get(effort, "low"))
+    _set_own(body, "reasoning_effort", LEVELS.get(effort, "low"), dropped)
 
 
-def _gpt_effort(body: dict[str, Any], effort: str) -> None:
+def _gpt_effort(body: dict[str, Any], effort: str, dropped: Dropped) -> None:
     """https://github.com/stdapi-ai/stdapi.ai/issues/283."""
-    additional_fields(body).setdefault("reasoning", {"effort": "low" if effort == "minimal" else effort})
+    _set_own(body, "reasoning", {"effort": "low" if effort == "minimal" else effort}, dropped)
 
 
-def _qwen_effort(body: dict[str, Any], effort: str) -> None:
+def _qwen_effort(body: dict[str, Any], effort: str, dropped: Dropped) -> None:
     """https://docs.aws.amazon.com/bedrock/latest/userguide/inference-reasoning.html."""
     if effort in LEVELS:
-        additional_fields(body).setdefault("reasoning_config", LEVELS[effort])
+        _set_own(body, "reasoning_config", LEVELS[effort], dropped)
 
 
 #: The format of the encrypted reasoning of OpenAI's and xAI's models.
@@ -205,20 +223,16 @@ def drops(model: str) -> frozenset[str]:
     return frozenset(name for name, lacking in lacks.items() if lacking)
 
 
-def grammar(row: Family, schema: Any) -> dict[str, Any] | None:
+def grammar(row: Family, schema: Any, limits: Limits, *, tool: bool) -> dict[str, Any] | None:
     """The schema as structured outputs take it; None where the model or the schema is not for them.
 
-    The limits are Anthropic's, for all models.
+    `tool`: it is a strict tool's. The limits are Anthropic's, for all models.
     https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html
     """
-    if not row.structured or not isinstance(schema, dict):
-        return None
-    try:
-        return anthropic_schema.strict(schema)  # type: ignore[no-any-return]
-    except anthropic_schema.InexpressibleError:
-        return None
+    return limits.enforced(schema, tool=tool) if row.structured and isinstance(schema, dict) else None
 
 
-def native_json_schema(model: str, schema_json: str) -> bool:
-    """Whether Bedrock itself enforces the schema for this model; otherwise it has to be emulated."""
-    return bool(schema_json) and grammar(family(model), decode(schema_json)) is not None
+def native_format(request: pb.ChatCompletionRequest, model: str) -> bool:
+    """Whether Bedrock itself enforces the `response_format` for this model; otherwise it has to be emulated."""
+    text = request.response_format.json_schema.schema_json
+    return bool(text) and grammar(family(model), decode(text), Limits(), tool=False) is not None

@@ -16,7 +16,7 @@ from server.chat.openai_json import encode_text
 from server.dialects import errors as failures
 from server.dialects import usage
 from server.dialects.bedrock import shapes
-from server.dialects.bedrock.messages import extra_content
+from server.dialects.bedrock.replay import extra_content
 from server.dialects.reading import read_error_body, reading, with_whole_characters
 from server.errors import InvalidRequest, ProviderError, Reason
 

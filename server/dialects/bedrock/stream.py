@@ -14,7 +14,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.dialects import errors as failures
 from server.dialects import usage
 from server.dialects.bedrock import response, shapes
-from server.dialects.bedrock.messages import extra_content
+from server.dialects.bedrock.replay import extra_content
 from server.dialects.decoding import ChunkDecoder
 from server.wire.eventstream import CorruptStream, EventStreamDecoder, Frame
 

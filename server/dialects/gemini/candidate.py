@@ -12,7 +12,7 @@ from server.chat.openai_json import encode_text
 from server.dialects import errors as failures
 from server.dialects.choices import MAX_HELD
 from server.dialects.gemini.arguments import PartialArguments
-from server.dialects.gemini.contents import FORMAT
+from server.dialects.gemini.replay import FORMAT
 
 _FILTERED = pb.FINISH_REASON_CONTENT_FILTER
 #: finishReason -> finish_reason. Any other word means that something stopped the model: SAFETY, RECITATION,

@@ -14,11 +14,12 @@ from server.chat.openai_json import decode_json
 from server.chat.request import ChatRequest
 from server.dialects import errors as failures
 from server.dialects.base import Endpoint, HttpRequest, platform_of
+from server.dialects.dropped import Dropped
 from server.dialects.gemini import request as gemini_request
 from server.dialects.gemini import response
 from server.dialects.gemini.platform import DEFAULT_PLATFORM
 from server.dialects.gemini.stream import GeminiDecoder
-from server.errors import ProviderError
+from server.errors import InvalidRequest, ProviderError
 
 _encode = msgspec.json.Encoder().encode
 
@@ -39,8 +40,12 @@ class GeminiTranslator:
         tier = gemini_request.TIERS.get(message.service_tier, "standard")
         if platform.tier_header and tier != "standard":
             headers[platform.tier_header] = tier
-        body = _encode(gemini_request.body(message, endpoint))
-        return HttpRequest(platform.url(endpoint, stream=stream), headers, body)
+        dropped = Dropped()
+        try:
+            body = _encode(gemini_request.body(message, endpoint, dropped))
+        except msgspec.DecodeError as error:
+            raise InvalidRequest(f"A field of JSON text does not hold JSON: {error}") from None
+        return HttpRequest(platform.url(endpoint, stream=stream), headers, body, dropped=dropped.paths)
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, and the first candidate's own finish reason."""

@@ -41,11 +41,12 @@ def parameters(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Adapter:
-    """Rewrites one schema.
+    """Rewrites one schema, in time linear in it.
 
     Beside `$ref` Gemini takes only keywords that begin with `$`. A reference with others beside it, such as a
     description, is replaced by a copy of what it refers to, in which references stay references; once the copies
-    reach MAX_COPIED, the keywords beside a reference are left out instead.
+    reach MAX_COPIED, the keywords beside a reference are left out instead. What is read to follow references
+    counts as copied: many references may lead through the same large schemas to nowhere.
     """
 
     def __init__(self, root: dict[str, Any]) -> None:
@@ -54,7 +55,9 @@ class _Adapter:
 
     def root(self) -> dict[str, Any]:
         """The adapted schema. The root must not be a reference, so it is replaced whatever its size."""
-        return self._adapt(self._dereferenced(self._root) or self._root, copying=False)  # type: ignore[no-any-return]
+        root = self._dereferenced(self._root) or self._root
+        self._copied = 0
+        return self._adapt(root, copying=False)  # type: ignore[no-any-return]
 
     def _dereferenced(self, schema: dict[str, Any]) -> dict[str, Any] | None:
         """`schema` merged with what it refers to; None where that leads nowhere, or too far."""
@@ -65,6 +68,7 @@ class _Adapter:
             target = _resolve(self._root, str(ref))
             if target.__class__ is not dict:
                 return None
+            self._copied += len(ref) + len(target) + len(schema)
             schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
         return None
 

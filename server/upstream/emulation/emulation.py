@@ -12,8 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from lmchat.v1 import chat_pb2 as pb
-
 from server.chat.completion import Completion
 from server.chat.request import ChatRequest
 from server.dialects.base import Dialect, Endpoint
@@ -60,13 +58,8 @@ class Emulation:
         needs = request.needs & endpoint.emulates
         if not needs:
             return self._upstream
-        structured = bool(needs & _STRUCTURED) and not self._follows(endpoint, request.to_proto().response_format)
+        native = self._dialects[endpoint.dialect].native_format
+        structured = bool(needs & _STRUCTURED) and not native(request.to_proto(), endpoint.model)
         if "n" in needs and request.choices > endpoint.native_n:
             return self._structured_choices if structured else self._choices
         return self._structured if structured else self._upstream
-
-    def _follows(self, endpoint: Endpoint, format_: pb.ResponseFormat) -> bool:
-        """Whether the provider can do natively what the endpoint mostly does by emulation."""
-        if not format_.HasField("json_schema"):
-            return False
-        return self._dialects[endpoint.dialect].native_schema(endpoint.model, format_.json_schema.schema_json)

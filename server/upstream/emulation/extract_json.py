@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from server.chat.limits import TooMuchJsonError, check_json
+
 _THINKING = "<think>", "</think>"
 #: Words in braces or brackets, as in prose and templates, or JSON without strings and nesting.
 _FLAT = {"{": re.compile(r"\{[^{}\"]*+\}"), "[": re.compile(r"\[[^\[\]\"]*+\]")}
@@ -30,11 +32,15 @@ _decoder = json.JSONDecoder(parse_constant=_refuse)
 
 
 def unwrap(text: str, opener: str) -> Found | None:
-    """The one JSON value in `text`; None where there is none, or more than one.
+    """The one JSON value in `text`; None where there is none, more than one, or more than an answer may have.
 
     `opener` is `{` or `[`, how JSON among other text begins; empty for not looking there.
     """
     text = _without_thinking(text).strip().removeprefix("\ufeff")
+    try:
+        check_json(text.encode(errors="replace"))
+    except TooMuchJsonError:
+        return None
     found = _whole(text)
     if found is None and text.startswith("```") and text.endswith("```"):
         found = _whole(text.partition("\n")[2][:-3].strip())

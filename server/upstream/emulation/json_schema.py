@@ -40,6 +40,8 @@ MAX_PARTS = 2_000
 MAX_PATTERNS, MAX_PATTERN_SIZE = 100, 100_000
 #: Steps of one validation: about a second.
 MAX_STEPS = 100_000
+#: Schemas that are cached; each takes up to some MB.
+_MAX_CACHED = 64
 #: Problems reported of one answer.
 MAX_PROBLEMS = 5
 #: What costs a step: items of a list or mapping, characters of an error, instructions to compile, instructions
@@ -122,7 +124,7 @@ def schema(text: str) -> Schema:
     return _compiled(text)
 
 
-@lru_cache(256)
+@lru_cache(_MAX_CACHED)
 def _compiled(text: str) -> Schema:
     try:
         document = decode_json(text)

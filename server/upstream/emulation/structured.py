@@ -1,4 +1,4 @@
-"""JSON mode for endpoints that have none: asked for in words, unwrapped, validated, and repaired once.
+"""JSON mode for endpoints that lack it: requested in the prompt, unwrapped, validated, and repaired once.
 
 A stream is validated before its first byte leaves: it is a whole answer, handed
 out in chunks. Answers that are no text for the caller to parse (tool calls,
@@ -23,8 +23,10 @@ from server.upstream.emulation.extract_json import unwrap
 from server.upstream.emulation.json_schema import Schema, schema
 from server.upstream.ports import Caller, Chunks, gather
 
-#: An answer's characters times its schema's weight up to which it is checked at once, not beside the event loop.
-_QUICK = 500_000
+#: Answers whose characters times their schema's weight are up to this are checked on the event loop, others in a
+#: thread; so are schemas of up to so many characters.
+_MAX_ON_LOOP = 500_000
+_MAX_SCHEMA_ON_LOOP = 500
 
 _ONLY = "and nothing else: no text before or after it, no explanation, no Markdown code fence."
 _OBJECT = f"Answer with exactly one JSON object {_ONLY}"
@@ -44,7 +46,7 @@ class Structured:
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
         """The answer, of JSON. Raises ProviderError (STRUCTURED_OUTPUT_INVALID) when the repair fails too."""
         message = request.to_proto()
-        form = _Form.of(message)
+        form = await _Form.of(message)
         now = asyncio.get_running_loop().time
         deadline = now() + limit
         prompted, shift = _prompted(message, form.instructions(bool(message.tools)))
@@ -137,7 +139,7 @@ class _Form(NamedTuple):
     wanted: pb.ResponseFormat
 
     @classmethod
-    def of(cls, request: pb.ChatCompletionRequest) -> _Form:
+    async def of(cls, request: pb.ChatCompletionRequest) -> _Form:
         """The form of `response_format`. Raises InvalidRequest."""
         wanted = request.response_format
         if wanted.HasField("other_json"):
@@ -147,20 +149,23 @@ class _Form(NamedTuple):
                 reason=Reason.UNSUPPORTED_FEATURE,
             )
         text = wanted.json_schema.schema_json
-        return cls(schema(text) if text else None, wanted)
+        if not text:
+            return cls(None, wanted)
+        parsed = schema(text) if len(text) <= _MAX_SCHEMA_ON_LOOP else await asyncio.to_thread(schema, text)
+        return cls(parsed, wanted)
 
     def instructions(self, tools: bool) -> str:
-        """What the model is told."""
-        asked = self.wanted.json_schema
+        """The instructions for the model."""
+        json_schema = self.wanted.json_schema
         paragraphs = [_OBJECT if self.schema is None else _SCHEMA]
         if tools:
             paragraphs.append(_TOOLS)
-        name = " ".join(filter(None, ("JSON Schema", asked.name)))
+        name = " ".join(filter(None, ("JSON Schema", json_schema.name)))
         if self.schema is not None:
-            paragraphs.append(f"{name}: {asked.description}" if asked.description else f"{name}:")
-            paragraphs.append(asked.schema_json)
-        elif asked.description:
-            paragraphs.append(asked.description)
+            paragraphs.append(f"{name}: {json_schema.description}" if json_schema.description else f"{name}:")
+            paragraphs.append(json_schema.schema_json)
+        elif json_schema.description:
+            paragraphs.append(json_schema.description)
         return "\n\n".join(paragraphs)
 
     async def check(self, choice: pb.Choice) -> list[str]:
@@ -171,7 +176,7 @@ class _Form(NamedTuple):
         if choice.finish_reason in (pb.FINISH_REASON_TOOL_CALLS, pb.FINISH_REASON_CONTENT_FILTER):
             return []
         text = _text(message)
-        if len(text) * (self.schema.weight if self.schema else 1) <= _QUICK:
+        if len(text) * (self.schema.weight if self.schema else 1) <= _MAX_ON_LOOP:
             found, problems = self._examine(text)
         else:
             found, problems = await asyncio.to_thread(self._examine, text)
@@ -237,10 +242,10 @@ def _text(message: pb.Message) -> str:
 
 
 def chunks(completion: pb.ChatCompletion) -> Chunks:
-    """A whole answer as a stream: what each choice says, how each ends, and the usage."""
-    said, ends = [], []
+    """A whole answer as a stream: the content of each choice, how each ends, and the usage."""
+    contents, ends = [], []
     for choice in completion.choices:
-        said.append(
+        contents.append(
             pb.ChunkChoice(
                 index=choice.index,
                 delta=_delta(choice.message),
@@ -251,7 +256,7 @@ def chunks(completion: pb.ChatCompletion) -> Chunks:
         ends.append(
             pb.ChunkChoice(index=choice.index, finish_reason=choice.finish_reason or pb.FINISH_REASON_STOP)
         )
-    out = [pb.ChatCompletionChunk(choices=[piece]) for piece in (*said, *ends)]
+    out = [pb.ChatCompletionChunk(choices=[piece]) for piece in (*contents, *ends)]
     if out:
         out[0].extra_json = completion.extra_json
     if completion.HasField("usage"):

@@ -1,0 +1,11 @@
+"""Descriptions of JSON Schemas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def described(schema: dict[str, Any], description: str) -> dict[str, Any]:
+    """`schema` with what `response_format` says of it in front of its own description."""
+    texts = [text for text in (description, schema.get("description")) if isinstance(text, str) and text]
+    return {**schema, "description": "\n\n".join(texts)} if description else schema

@@ -1,0 +1,82 @@
+"""Bytes that are no message get the gateway's error, with and without a key; nothing is logged."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from tests.support.gateway import AUTH, Gateway, gateway
+
+CONFIGURATION = """
+providers: {up: {type: openai, base_url: "http://127.0.0.1:1/v1"}}
+models: {"*": {endpoints: [{provider: up, model: "*"}]}}
+"""
+UNARY = [
+    "/lmchat.v1.ChatCompletions/CreateChatCompletion",
+    "/lmchat.v1.Models/GetModel",
+    "/lmchat.v1.Models/ListModels",
+    "/lmchat.v1.Rest/CreateUnaryChatCompletion",
+    "/lmchat.v1.Operations/GetMetrics",
+    "/grpc.health.v1.Health/Check",
+]
+STREAMING = [
+    "/lmchat.v1.ChatCompletions/StreamChatCompletion",
+    "/lmchat.v1.Rest/CreateChatCompletion",
+    "/grpc.health.v1.Health/Watch",
+]
+REASONS = {
+    grpc.StatusCode.INVALID_ARGUMENT: "INVALID_REQUEST",
+    grpc.StatusCode.UNAUTHENTICATED: "MISSING_API_KEY",
+}
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+#: Methods whose request has no fields.
+EMPTY = ("/lmchat.v1.Models/ListModels", "/lmchat.v1.Operations/GetMetrics")
+NOISE = b"\xff" * 40
+SHORT = b"\x0a\x7fx"
+#: A text that is not UTF-8, as Envoy makes it of `/api/v1/models/%ff`.
+LATIN_1 = b"\x0a\x01\xff"
+
+
+@pytest.fixture(name="gate")
+async def gate_fixture(tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with gateway(tmp_path, CONFIGURATION) as gate:
+        yield gate
+
+
+async def refusal(gate: Gateway, path: str, data: bytes, metadata: Any) -> grpc.aio.AioRpcError:
+    async def messages() -> AsyncIterator[bytes]:
+        yield data
+
+    channel: Any = gate.channel
+    if path in UNARY:
+        call = channel.unary_unary(path)(data, metadata=metadata)
+    elif path in STREAMING:
+        call = channel.unary_stream(path)(data, metadata=metadata)
+    else:
+        call = channel.stream_stream(path)(messages(), metadata=metadata)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await (call if path in UNARY else call.read())
+    return raised.value
+
+
+@pytest.mark.parametrize("data", [NOISE, SHORT, LATIN_1], ids=["noise", "short", "latin-1"])
+@pytest.mark.parametrize("path", [*UNARY, *STREAMING, REFLECTION])
+async def test_corrupt_messages(gate: Gateway, path: str, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    if path in EMPTY and data is LATIN_1:
+        data = NOISE[:7]
+    for metadata, code in ((AUTH, grpc.StatusCode.INVALID_ARGUMENT), (None, grpc.StatusCode.UNAUTHENTICATED)):
+        if path == REFLECTION:  # it needs no key
+            code = grpc.StatusCode.INVALID_ARGUMENT
+        error = await refusal(gate, path, data, metadata)
+        assert error.code() is code
+        assert "Error" not in (error.details() or "")
+        info = error_details_pb2.ErrorInfo()
+        assert rpc_status.from_call(error).details[0].Unpack(info)  # type: ignore[arg-type]
+        assert info.reason == REASONS[code]
+    assert not caplog.records
