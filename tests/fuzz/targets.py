@@ -168,7 +168,7 @@ def check_request(request: ChatRequest) -> None:
 
 
 def _round_trip(request: ChatRequest) -> dict[str, Any]:
-    return openai_json.dump(request.to_proto())
+    return ProtoRequest(request.to_proto()).to_openai()
 
 
 @cache
