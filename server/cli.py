@@ -1,34 +1,34 @@
 """The `lmchat` command: `up`, `serve`, `check`, `chat`, `models`.
 
 Exit codes: 0 success, 1 a failure that one line on stderr explains,
-2 wrong usage, 130 interrupted.
+2 wrong usage, 130 interrupted. The only module that reads the process's environment.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import logging
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-from server.config import model as configuration
-from server.config.load import load
-from server.config.model import Config
 from server.config.problems import ConfigError
-from server.routing.catalog import Catalog
-from server.vendors.ambient import default_config
-from server.vendors.registry import VENDORS
+
+# Each command imports what it runs with: usage and mistakes are shown without the start-up time of gRPC.
+if TYPE_CHECKING:
+    from server.config.model import Config
+    from server.routing.catalog import Catalog
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
-    environ = configuration.environment()
+    environ = dict(os.environ)
     options = _parser(environ).parse_args(arguments)
+    import logging  # after the usage texts, for which parse_args exits
+
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         code: int = options.run(options, environ)
@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lmchat", description="A chat-completions gateway: gRPC, REST and SSE.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     config = argparse.ArgumentParser(add_help=False)
@@ -95,6 +96,16 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for, since reading a package's metadata takes as long as all else."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"lmchat {version('lmchat')}\n")
+        parser.exit()
+
+
 def _path(value: str | None) -> Path | None:
     return Path(value) if value else None
 
@@ -121,6 +132,10 @@ def _positive(value: str) -> int:
 
 
 def _load(path: Path | None, environ: Mapping[str, str]) -> tuple[Config, Catalog]:
+    from server.config.load import load
+    from server.routing.catalog import Catalog
+    from server.vendors.ambient import default_config
+
     config = load(path, environ) if path else default_config(environ)
     return config, Catalog(config, environ)
 
@@ -145,21 +160,30 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 NO_MODELS = (
     "there is no model to serve; name one in a configuration file or set a vendor's key, e.g. OPENAI_API_KEY"
 )
+ASSUMED_LOCAL_URL = {"LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1/v1"}
+"""Stands in where the configuration is checked before the embedded model has an address."""
 
 
 def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from server.launcher.up import UpOptions, up
+    import asyncio
 
-    # Checked here, so that a mistake is one line and not a worker's exit. The
-    # embedded model's address is not known yet.
-    assumed = {"LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1/v1", **environ}
-    if options.no_local_model and "LMCHAT_LOCAL_MODEL_URL" not in environ:
-        assumed.pop("LMCHAT_LOCAL_MODEL_URL")
-    config, catalog = _load(options.config, assumed)
+    from server.launcher import local_model
+    from server.launcher.up import UpOptions, up
+    from server.routing.endpoints import embedded_models
+    from server.vendors.registry import VENDORS
+
+    # Without a configuration file the embedded model is served where it is installed.
+    missing = local_model.available() if options.config is None and not options.no_local_model else None
+    if missing:
+        sys.stderr.write(f"lmchat: no embedded model: {missing}; `{local_model.install_command()}` adds it\n")
+    local = not options.no_local_model and not missing
+    # Checked here, so that a mistake is one line and not a worker's exit.
+    config, catalog = _load(options.config, {**ASSUMED_LOCAL_URL, **environ} if local else environ)
     if not catalog.models():
         sys.stderr.write(f"lmchat: {NO_MODELS}\n")
         return 1
-    uses_local = any(VENDORS[provider.type].embedded for provider in config.providers.values())
+    providers = [config.providers[key] for key in embedded_models(config, VENDORS)]
+    file = next((provider.file for provider in providers if provider.file), "")
     return asyncio.run(
         up(
             UpOptions(
@@ -167,7 +191,10 @@ def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 host=options.host,
                 port=options.port,
                 workers=options.workers,
-                local_model=uses_local and not options.no_local_model,
+                local_model=local and bool(providers),
+                local_file=Path(config.source).parent / file if file else None,
+                # A wildcard's star stands for a vendor's models, which only the vendor can list.
+                model=catalog.default_model or catalog.models()[0].id.replace("*", "MODEL"),
                 state_dir=options.state_dir,
                 keys_configured=bool(config.keys),
                 environ=environ,
@@ -179,7 +206,7 @@ def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    config, catalog = _load(options.config, {"LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1/v1", **environ})
+    config, catalog = _load(options.config, {**ASSUMED_LOCAL_URL, **environ})
     for model in catalog.models():
         names = f"{model.id}" + (f"  (also {', '.join(model.aliases)})" if model.aliases else "")
         sys.stdout.write(f"{names}\n")
@@ -192,12 +219,16 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _chat(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    import asyncio
+
     from server.client import chat
 
     return asyncio.run(chat(options.url, _key(options, environ), options.model, options.system, options.prompt))
 
 
 def _models(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    import asyncio
+
     from server.client import models
 
     return asyncio.run(models(options.url, _key(options, environ)))

@@ -155,6 +155,7 @@ def _provider(key: str, section: Section) -> ProviderSettings:
             region=section.text("region"),
             project=section.text("project"),
             location=section.text("location"),
+            file=section.text("file"),
             headers={name.lower(): value for name, value in section.section("headers").table().items()},
             credentials=_credentials(section.section("credentials")),
         )

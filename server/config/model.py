@@ -1,11 +1,7 @@
-"""The configuration, typed and frozen. load.py reads it from a file.
-
-The only module that reads the process's environment.
-"""
+"""The configuration, typed and frozen. load.py reads it from a file."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import msgspec
@@ -62,6 +58,8 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     region: str = ""
     project: str = ""
     location: str = ""
+    #: The GGUF file that the embedded engine serves instead of its own model; relative to the configuration file.
+    file: str = ""
     #: Further headers sent with every call; names in lower case.
     headers: Mapping[str, str] = {}
     #: What vendors/credentials understands: adc, service_account_file, access_token, profile, access_key_id, ...
@@ -154,11 +152,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         while at and at not in self.lines:
             at = at[: max(at.rfind("."), at.rfind("["), 0)]
         return Problem(self.source, self.lines.get(at, 0), field, message)
-
-
-def environment() -> dict[str, str]:
-    """A copy of the process's environment; what `load` and the catalogue take as `environ`."""
-    return dict(os.environ)
 
 
 def environment_keys(environ: Mapping[str, str]) -> tuple[Key, ...]:

@@ -116,6 +116,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     ambient_credentials: Mapping[str, bool] | None = None
     #: The model it is there for, where it is part of the gateway.
     embedded: EmbeddedModel | None = None
+    #: The row of an embedded engine that serves the model in a provider's `file`; None where there is no engine.
+    with_file: Vendor | None = None
     #: The row for base URLs that do not match `own_urls`: a server of the same dialect that is not this vendor's.
     elsewhere: Vendor | None = None
     #: Pattern of this vendor's own base URLs; only used with `elsewhere`.

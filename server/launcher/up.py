@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from server.launcher import envoy, resources
-from server.launcher.preflight import UpFailed, bracketed, prepare, runtime_directory
+from server.launcher.preflight import GeneratedKey, UpFailed, bracketed, prepare, runtime_directory
 from server.launcher.readiness import grpc_serving, grpc_unresponsive, http_ok
 from server.launcher.supervisor import Child, ChildFailed, Launch, Log
 from server.launcher.welcome import reachable, welcome
@@ -37,13 +37,19 @@ READY_TIMEOUT = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
-    """What to run. `environ` is the children's environment; `state_dir` keeps the generated key."""
+    """What to run. `environ` is the children's environment; `state_dir` keeps the generated key.
+
+    `local_file` is the GGUF file of the model in the embedded one's place; `model` is the model that the printed
+    calls name.
+    """
 
     config: Path | None
     host: str
     port: int
     workers: int
     local_model: bool
+    local_file: Path | None
+    model: str
     state_dir: Path
     keys_configured: bool
     environ: Mapping[str, str]
@@ -64,6 +70,7 @@ async def up(options: UpOptions, *, out: TextIO, err: TextIO) -> int:
             state_dir=options.state_dir,
             make_key=not options.keys_configured,
             local=options.local_model,
+            file=options.local_file,
             path=options.environ.get("PATH"),
         )
         with runtime_directory() as runtime:
@@ -79,7 +86,9 @@ async def up(options: UpOptions, *, out: TextIO, err: TextIO) -> int:
 class Gateway:
     """The children, and what they need to find each other. Raises UpFailed where Envoy cannot be set up."""
 
-    def __init__(self, options: UpOptions, *, envoy_binary: str, key: str | None, runtime: Path, log: Log) -> None:
+    def __init__(
+        self, options: UpOptions, *, envoy_binary: str, key: GeneratedKey | None, runtime: Path, log: Log
+    ) -> None:
         self.url = f"http://{bracketed(options.host)}:{options.port}"
         self._options = options
         self._envoy_binary = envoy_binary
@@ -91,7 +100,7 @@ class Gateway:
         # Children's print() comes out at once.
         self._environ = {**options.environ, "PYTHONUNBUFFERED": "1"}
         if key is not None:
-            self._environ["LMCHAT_API_KEY"] = key
+            self._environ["LMCHAT_API_KEY"] = key.key
         self._models: list[Child] = []
         if options.local_model:
             port = _free_port()
@@ -141,15 +150,21 @@ class Gateway:
 
     def welcome(self) -> str:
         """The text to print when callers are served."""
-        key_file = self._options.state_dir / "api-key"
-        return welcome(self.url, key=self._key, key_file=key_file, local_model=self._options.local_model)
+        key = self._key
+        return welcome(
+            self.url,
+            model=self._options.model,
+            key=key.key if key and key.is_new else None,
+            key_file=key.file if key else None,
+        )
 
     def _children(self) -> list[Child]:
         return [*self._models, *self._workers, self._envoy]
 
     def _launch_model(self, port: int, _: int) -> Launch:
+        file = () if self._options.local_file is None else ("--file", str(self._options.local_file))
         return Launch(
-            argv=(*_PYTHON, "server.launcher.local_model", "--port", str(port)),
+            argv=(*_PYTHON, "server.launcher.local_model", "--port", str(port), *file),
             env=self._environ,
             ready=partial(http_ok, f"http://127.0.0.1:{port}/health"),
         )

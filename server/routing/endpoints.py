@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -52,6 +53,7 @@ class EndpointBuilder:
         formats = frozenset[str]().union(*(dialect.signature_formats for dialect in dialects.values()))
         self._foreign_formats = {name: formats - dialect.signature_formats for name, dialect in dialects.items()}
         self._providers: dict[str, tuple[Vendor, ProviderSettings, str]] = {}
+        self._embedded_models = embedded_models(config, vendors)
         for key, provider in config.providers.items():
             vendor = vendors.get(provider.type)
             if vendor is None:
@@ -59,6 +61,13 @@ class EndpointBuilder:
                 self._report(f"providers.{key}.type", f'no type "{provider.type}"{hint}')
             else:
                 self._providers[key] = self._provider(vendor, provider, environ)
+        files = {key: config.providers[key].file for key in self._embedded_models}
+        for key, file in files.items():
+            first = next(iter(files))
+            if file != files[first]:
+                self._report(
+                    f"providers.{key}.file", f'"{first}" serves another model; a gateway embeds one at a time'
+                )
 
     def listed(self, model: ModelSettings) -> tuple[Endpoint, ...]:
         """A model's endpoints as they are listed: a wildcard with its stars in place."""
@@ -69,6 +78,12 @@ class EndpointBuilder:
                 hint = suggest(settings.dialect, self._plain)
                 self._report(field, f'no dialect "{settings.dialect}"{hint}')
             elif settings.provider in self._providers:
+                served = self._embedded_models.get(settings.provider, settings.model)
+                if settings.model != served:
+                    self._report(
+                        f"models.{model.id}.endpoints[{index}].model",
+                        f'"{settings.provider}" serves only "{served}"; no model "{settings.model}"',
+                    )
                 endpoints.append(self._endpoint(settings, model, model.id, "*"))
         return tuple(endpoints)
 
@@ -85,6 +100,11 @@ class EndpointBuilder:
         """The vendor's row, the settings with what the environment adds, and the base URL."""
         field = f"providers.{provider.key}"
         own_server = bool(provider.base_url)
+        if provider.file:
+            if vendor.with_file is None or own_server:
+                self._report(f"{field}.file", "only a provider of type local without base_url serves a file")
+            else:
+                vendor = vendor.with_file
         for name, variables in vendor.required.items():
             value = getattr(provider, name) or first_set(variables, environ)
             provider = msgspec.structs.replace(provider, **{name: value})
@@ -132,6 +152,18 @@ class EndpointBuilder:
             context_length=model.context_length,
             max_output_tokens=model.max_output_tokens,
         )
+
+
+def embedded_models(config: Config, vendors: Mapping[str, Vendor]) -> dict[str, str]:
+    """The providers that the embedded engine serves, and the name of the one model that each has.
+
+    A file's model has its name, without the suffix.
+    """
+    return {
+        key: Path(provider.file).stem if provider.file else vendor.embedded.model
+        for key, provider in config.providers.items()
+        if (vendor := vendors.get(provider.type)) and vendor.embedded and not provider.base_url
+    }
 
 
 def _native_features(vendor: Vendor, dialect: Dialect, model: str, dropped: frozenset[str]) -> frozenset[str]:

@@ -46,6 +46,8 @@ _LLAMA_PREFILL: Mapping[str, Any] = {
     "prefill": True,
     "prefill_body": {"chat_template_kwargs": {"enable_thinking": False}},
 }
+#: What `up` tells the workers.
+_LOCAL_URL: Mapping[str, tuple[str, ...]] = {"base_url": ("LMCHAT_LOCAL_MODEL_URL",)}
 
 
 def _compatible(type_: str, base_url: str = "", *env: str, **quirks: Any) -> Vendor:
@@ -156,15 +158,17 @@ _ROWS = (
         max_stop=_GEMINI.max_stop,
     ),
     _BEDROCK,
-    # The embedded model, a small one: steadier at a low temperature, and not trained to call tools.
+    # The embedded model, a small one: steadier at a low temperature, and not trained to call tools. The model of a
+    # file has its own template and sampling.
     _compatible(
         "local",
-        required={"base_url": ("LMCHAT_LOCAL_MODEL_URL",)},
+        required=_LOCAL_URL,
         # As many tokens as launcher/local_model.py gives each request.
         embedded=EmbeddedModel(id="local/smollm2", model="smollm2", context_length=4096),
         modalities=_TEXT,
         drops=frozenset({"tools"}),
         defaults={"temperature": 0.2},
+        with_file=_compatible("local", required=_LOCAL_URL, modalities=_TEXT, **_LLAMA_PREFILL),
         **_LLAMA_PREFILL,
     ),
     # A 400 for logprobs, logit_bias and n, and for unknown fields in messages, `reasoning_content` among them (its

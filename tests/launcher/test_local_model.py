@@ -8,11 +8,13 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -34,8 +36,8 @@ def free_port() -> int:
         return port
 
 
-def command(port: int) -> list[str]:
-    return [sys.executable, "-m", "server.launcher.local_model", "--port", str(port)]
+def command(port: int, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "server.launcher.local_model", "--port", str(port), *arguments]
 
 
 def wait_until_ready(port: int) -> None:
@@ -170,6 +172,93 @@ def test_a_port_that_is_taken(server: str) -> None:
     assert second.returncode == 1
     expected = f"local model: cannot serve on 127.0.0.1:{port}: port taken, or too little memory"
     assert second.stderr.splitlines()[-1] == expected
+
+
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+
+#: A template that has tools, in the form that Hermes and Qwen use.
+TOOL_TEMPLATE = """\
+{%- if tools %}{{- '<|im_start|>system\\nYou may call these functions:\\n<tools>' }}
+{%- for tool in tools %}{{- '\\n' + (tool | tojson) }}{%- endfor %}
+{{- '\\n</tools>\\nReturn each call as\\n<tool_call>\\n{"name": <name>, "arguments": <object>}\\n</tool_call>' }}
+{{- '<|im_end|>\\n' }}{%- endif %}
+{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}
+{%- if message.content %}{{- message.content }}{%- endif %}
+{%- for call in message.tool_calls or [] %}
+{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' + (call.function.arguments | tojson) }}
+{{- '}\\n</tool_call>' }}{%- endfor %}{{- '<|im_end|>\\n' }}{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
+
+
+def with_template(gguf: bytes, template: str) -> bytes:
+    """A GGUF file with another chat template, lengthened by a comment so that the tensors stay aligned.
+
+    https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+    """
+    string, alignment, comment = 8, 32, "{##}"
+    key = b"tokenizer.chat_template" + struct.pack("<I", string)
+    at = gguf.index(key) + len(key)
+    (length,) = struct.unpack_from("<Q", gguf, at)
+    template += f"{{#{' ' * ((length - len(template + comment)) % alignment)}#}}"
+    return gguf[:at] + struct.pack("<Q", len(template)) + template.encode() + gguf[at + 8 + length :]
+
+
+@pytest.fixture(scope="module")
+def file_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A server of a GGUF file that is not the embedded model's: another name, another template."""
+    weights = local_model.weights()
+    assert weights is not None
+    file = tmp_path_factory.mktemp("models") / "Some-Model.Q4.gguf"
+    file.write_bytes(with_template(weights.read_bytes(), TOOL_TEMPLATE))
+    port = free_port()
+    with subprocess.Popen(command(port, "--file", str(file))) as process:
+        try:
+            wait_until_ready(port)
+            headers = {"connection": "close"}
+            url = f"http://127.0.0.1:{port}"
+            with httpx.Client(base_url=url, timeout=DEADLINE, trust_env=False, headers=headers) as client:
+                yield client
+        finally:
+            process.kill()
+
+
+def test_a_file_has_its_name_and_its_template_with_tools(file_server: httpx.Client) -> None:
+    answer = ask(file_server, temperature=0, max_tokens=5)
+    assert answer["model"] == "Some-Model.Q4"
+    answer = file_server.post("/apply-template", json={"messages": QUESTION, "tools": [TOOL]})
+    prompt = answer.json()["prompt"]
+    assert prompt.startswith("<|im_start|>system\nYou may call these functions:\n<tools>\n{")
+    assert "get_weather" in prompt
+    assert file_server.get("/props").json()["chat_template_caps"]["supports_tool_calls"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot read {file}: No such file or directory"),
+        (b"", "{file} is not a GGUF file"),
+        (b"<!doctype html>", "{file} is not a GGUF file"),
+    ],
+)
+def test_a_file_that_is_none(
+    content: bytes | None, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "m.gguf"
+    if content is not None:
+        file.write_bytes(content)
+    assert local_model.available(file) == reason.format(file=file)
+    assert local_model.main(["--port", "1", "--file", str(file)]) == 1
+    assert capsys.readouterr().err == f"local model: {reason.format(file=file)}\n"
+
+
+def test_a_broken_file(tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"GGUF" + bytes(60))
+    done = subprocess.run(
+        command(free_port(), "--file", str(file)), capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == 1
+    assert f"{file} is broken or of an unknown architecture" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -434,8 +434,8 @@ def options(tmp_path: Path, **changes: Any) -> UpOptions:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     defaults: dict[str, Any] = {
-        "config": None, "host": "127.0.0.1", "port": port, "workers": 1, "local_model": False,
-        "state_dir": tmp_path / "state", "keys_configured": False, "environ": dict(os.environ),
+        "config": None, "host": "127.0.0.1", "port": port, "workers": 1, "local_model": False, "local_file": None,
+        "model": "m", "state_dir": tmp_path / "state", "keys_configured": False, "environ": dict(os.environ),
     }  # fmt: skip
     return UpOptions(**(defaults | changes))
 

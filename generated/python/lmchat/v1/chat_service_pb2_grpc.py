@@ -58,14 +58,14 @@ class ChatCompletionsServicer:
     """
 
     def CreateChatCompletion(self, request, context):
-        """The whole answer at once.
+        """The whole completion as one message.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamChatCompletion(self, request, context):
-        """The answer as it is generated. A stream that ends with status OK is
+        """The completion in chunks, as it is generated. A stream that ends with status OK is
         complete: each choice had exactly one finish_reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

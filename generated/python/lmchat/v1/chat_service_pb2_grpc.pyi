@@ -38,9 +38,9 @@ class ChatCompletionsStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ChatCompletionsAsyncStub: ...
     CreateChatCompletion: _grpc.UnaryUnaryMultiCallable[_chat_pb2.ChatCompletionRequest, _chat_pb2.ChatCompletion]
-    """The whole answer at once."""
+    """The whole completion as one message."""
     StreamChatCompletion: _grpc.UnaryStreamMultiCallable[_chat_pb2.ChatCompletionRequest, _chat_pb2.ChatCompletionChunk]
-    """The answer as it is generated. A stream that ends with status OK is
+    """The completion in chunks, as it is generated. A stream that ends with status OK is
     complete: each choice had exactly one finish_reason.
     """
 
@@ -54,9 +54,9 @@ class ChatCompletionsAsyncStub(ChatCompletionsStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateChatCompletion: _aio.UnaryUnaryMultiCallable[_chat_pb2.ChatCompletionRequest, _chat_pb2.ChatCompletion]  # type: ignore[assignment]
-    """The whole answer at once."""
+    """The whole completion as one message."""
     StreamChatCompletion: _aio.UnaryStreamMultiCallable[_chat_pb2.ChatCompletionRequest, _chat_pb2.ChatCompletionChunk]  # type: ignore[assignment]
-    """The answer as it is generated. A stream that ends with status OK is
+    """The completion in chunks, as it is generated. A stream that ends with status OK is
     complete: each choice had exactly one finish_reason.
     """
 
@@ -73,7 +73,7 @@ class ChatCompletionsServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_pb2.ChatCompletionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_chat_pb2.ChatCompletion, _abc.Awaitable[_chat_pb2.ChatCompletion]]:
-        """The whole answer at once."""
+        """The whole completion as one message."""
 
     @_abc_1.abstractmethod
     def StreamChatCompletion(
@@ -81,7 +81,7 @@ class ChatCompletionsServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_pb2.ChatCompletionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_chat_pb2.ChatCompletionChunk], _abc.AsyncIterator[_chat_pb2.ChatCompletionChunk]]:
-        """The answer as it is generated. A stream that ends with status OK is
+        """The completion in chunks, as it is generated. A stream that ends with status OK is
         complete: each choice had exactly one finish_reason.
         """
 

@@ -32,8 +32,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "param": "messages[2].content[0].image_url.url"}}
     """
     ERROR_REASON_UNSUPPORTED_FEATURE: _ErrorReason.ValueType  # 2
-    """400 INVALID_ARGUMENT. No endpoint can do what the request needs, e.g. an
-    image for a model that reads only text.
+    """400 INVALID_ARGUMENT. No endpoint supports a feature that the request
+    depends on, e.g. an image for a text-only model.
 
         {"reason": "UNSUPPORTED_FEATURE", "domain": "lmchat", "metadata": {
           "request_id": "6f1c2a9e",
@@ -52,15 +52,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "request_id": "6f1c2a9e"}}
     """
     ERROR_REASON_INVALID_ROUTING: _ErrorReason.ValueType  # 5
-    """400 INVALID_ARGUMENT. A routing directive names what does not exist.
+    """400 INVALID_ARGUMENT. A routing directive names an endpoint, model or
+    sort that does not exist, or leaves no endpoint.
 
         {"reason": "INVALID_ROUTING", "domain": "lmchat", "metadata": {
           "request_id": "6f1c2a9e",
           "param": "lmchat.routing.sort"}}
     """
     ERROR_REASON_STRUCTURED_OUTPUT_INVALID: _ErrorReason.ValueType  # 6
-    """422 INVALID_ARGUMENT. The model did not follow the schema, even when told
-    what was wrong.
+    """422 INVALID_ARGUMENT. The output did not match the schema, nor did that of
+    a repair call with the validation errors.
 
         {"reason": "STRUCTURED_OUTPUT_INVALID", "domain": "lmchat", "metadata": {
           "request_id": "6f1c2a9e",
@@ -126,8 +127,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "request_id": "6f1c2a9e"}}
     """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 40
-    """429 RESOURCE_EXHAUSTED. A limit of the gateway's, or of every endpoint's;
-    RetryInfo and `retry-after` give the shortest wait known.
+    """429 RESOURCE_EXHAUSTED. The gateway's rate limit, or that of every endpoint;
+    RetryInfo and `retry-after` give the shortest known wait.
 
         {"reason": "RATE_LIMITED", "domain": "lmchat", "metadata": {
           "request_id": "6f1c2a9e",
@@ -141,7 +142,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "attempts": "[{\\"provider\\":\\"openai\\",\\"model\\":\\"gpt-5\\",\\"status\\":500,\\"reason\\":\\"upstream_error\\",\\"ms\\":1020}]"}}
     """
     ERROR_REASON_UPSTREAM_INVALID_RESPONSE: _ErrorReason.ValueType  # 51
-    """502 UNAVAILABLE. The provider's response cannot be read.
+    """502 UNAVAILABLE. The provider's response could not be decoded.
 
         {"reason": "UPSTREAM_INVALID_RESPONSE", "domain": "lmchat", "metadata": {
           "request_id": "6f1c2a9e"}}
@@ -166,7 +167,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "request_id": "6f1c2a9e"}}
     """
     ERROR_REASON_TIMEOUT: _ErrorReason.ValueType  # 55
-    """504 DEADLINE_EXCEEDED. No response in time.
+    """504 DEADLINE_EXCEEDED. No response before the deadline.
 
         {"reason": "TIMEOUT", "domain": "lmchat", "metadata": {
           "request_id": "6f1c2a9e"}}
@@ -178,8 +179,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "request_id": "6f1c2a9e"}}
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 61
-    """500 INTERNAL. A bug of the gateway; the message says no more than to
-    report the request id.
+    """500 INTERNAL. A bug in the gateway; the message only asks to report the
+    request id.
 
         {"reason": "INTERNAL", "domain": "lmchat", "metadata": {
           "request_id": "6f1c2a9e"}}
@@ -191,8 +192,8 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     OpenAI has no code of its own for the case, in `error.code`.
 
     Each comment gives the HTTP status and the gRPC code, and an example of the
-    ErrorInfo. Its metadata: `request_id`; `param`, the field at fault;
-    `attempts`, the provider calls that were made, as JSON, where there were any;
+    ErrorInfo. Its metadata: `request_id`; `param`, the invalid field;
+    `attempts`, the provider calls, as JSON, where there were any;
     `skipped`, with `lmchat.debug`, the endpoints that were not called, as JSON;
     `code`, a provider's own code for a mistake in the request; `details`, further
     fields of the provider's error (`failed_generation`, content filter results),
@@ -210,8 +211,8 @@ ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 1
       "param": "messages[2].content[0].image_url.url"}}
 """
 ERROR_REASON_UNSUPPORTED_FEATURE: ErrorReason.ValueType  # 2
-"""400 INVALID_ARGUMENT. No endpoint can do what the request needs, e.g. an
-image for a model that reads only text.
+"""400 INVALID_ARGUMENT. No endpoint supports a feature that the request
+depends on, e.g. an image for a text-only model.
 
     {"reason": "UNSUPPORTED_FEATURE", "domain": "lmchat", "metadata": {
       "request_id": "6f1c2a9e",
@@ -230,15 +231,16 @@ ERROR_REASON_CONTENT_POLICY_VIOLATION: ErrorReason.ValueType  # 4
       "request_id": "6f1c2a9e"}}
 """
 ERROR_REASON_INVALID_ROUTING: ErrorReason.ValueType  # 5
-"""400 INVALID_ARGUMENT. A routing directive names what does not exist.
+"""400 INVALID_ARGUMENT. A routing directive names an endpoint, model or
+sort that does not exist, or leaves no endpoint.
 
     {"reason": "INVALID_ROUTING", "domain": "lmchat", "metadata": {
       "request_id": "6f1c2a9e",
       "param": "lmchat.routing.sort"}}
 """
 ERROR_REASON_STRUCTURED_OUTPUT_INVALID: ErrorReason.ValueType  # 6
-"""422 INVALID_ARGUMENT. The model did not follow the schema, even when told
-what was wrong.
+"""422 INVALID_ARGUMENT. The output did not match the schema, nor did that of
+a repair call with the validation errors.
 
     {"reason": "STRUCTURED_OUTPUT_INVALID", "domain": "lmchat", "metadata": {
       "request_id": "6f1c2a9e",
@@ -304,8 +306,8 @@ ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 31
       "request_id": "6f1c2a9e"}}
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 40
-"""429 RESOURCE_EXHAUSTED. A limit of the gateway's, or of every endpoint's;
-RetryInfo and `retry-after` give the shortest wait known.
+"""429 RESOURCE_EXHAUSTED. The gateway's rate limit, or that of every endpoint;
+RetryInfo and `retry-after` give the shortest known wait.
 
     {"reason": "RATE_LIMITED", "domain": "lmchat", "metadata": {
       "request_id": "6f1c2a9e",
@@ -319,7 +321,7 @@ ERROR_REASON_UPSTREAM_ERROR: ErrorReason.ValueType  # 50
       "attempts": "[{\\"provider\\":\\"openai\\",\\"model\\":\\"gpt-5\\",\\"status\\":500,\\"reason\\":\\"upstream_error\\",\\"ms\\":1020}]"}}
 """
 ERROR_REASON_UPSTREAM_INVALID_RESPONSE: ErrorReason.ValueType  # 51
-"""502 UNAVAILABLE. The provider's response cannot be read.
+"""502 UNAVAILABLE. The provider's response could not be decoded.
 
     {"reason": "UPSTREAM_INVALID_RESPONSE", "domain": "lmchat", "metadata": {
       "request_id": "6f1c2a9e"}}
@@ -344,7 +346,7 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 54
       "request_id": "6f1c2a9e"}}
 """
 ERROR_REASON_TIMEOUT: ErrorReason.ValueType  # 55
-"""504 DEADLINE_EXCEEDED. No response in time.
+"""504 DEADLINE_EXCEEDED. No response before the deadline.
 
     {"reason": "TIMEOUT", "domain": "lmchat", "metadata": {
       "request_id": "6f1c2a9e"}}
@@ -356,8 +358,8 @@ ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 60
       "request_id": "6f1c2a9e"}}
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 61
-"""500 INTERNAL. A bug of the gateway; the message says no more than to
-report the request id.
+"""500 INTERNAL. A bug in the gateway; the message only asks to report the
+request id.
 
     {"reason": "INTERNAL", "domain": "lmchat", "metadata": {
       "request_id": "6f1c2a9e"}}

@@ -20,8 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Model(_message.Message):
-    """A model callers can name. REST renders it as OpenAI's model object; numbers
-    are of 32 bits because 64-bit integers become strings in JSON.
+    """A model of the catalogue. REST renders it as OpenAI's model object; numbers
+    have 32 bits because protobuf's JSON mapping writes 64-bit integers as strings.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -38,12 +38,12 @@ class Model(_message.Message):
     object: _builtins.str
     """Always `model`."""
     created: _builtins.int
-    """Unix seconds; when the gateway read its catalogue."""
+    """Unix seconds; when the gateway loaded its catalogue."""
     owned_by: _builtins.str
     """The provider of the first endpoint."""
     @_builtins.property
     def lmchat(self) -> Global___ModelDetails:
-        """What the gateway knows of it."""
+        """Its endpoints, limits and aliases."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
 class ModelDetails(_message.Message):
-    """What the gateway knows of a model."""
+    """A model's endpoints, limits and aliases."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -82,7 +82,7 @@ class ModelDetails(_message.Message):
 
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids that stand for this one."""
+        """Other ids that resolve to this model."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ Global___ModelDetails: _TypeAlias = ModelDetails  # noqa: Y015
 
 @_typing.final
 class Endpoint(_message.Message):
-    """One way to reach a model."""
+    """A model at one provider."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -119,24 +119,24 @@ class Endpoint(_message.Message):
     provider: _builtins.str
     """The provider's key in the configuration."""
     dialect: _builtins.str
-    """The wire format it speaks: `openai`, `anthropic`, `gemini`, `bedrock`."""
+    """The wire format: `openai`, `anthropic`, `gemini`, `bedrock`."""
     model: _builtins.str
     """The model's id at the provider."""
     @_builtins.property
     def supported_parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Request parameters it honours."""
+        """Request parameters it supports."""
 
     @_builtins.property
     def input_modalities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Kinds of input it takes: `text`, `image`, `audio`, `file`."""
+        """Input modalities it accepts: `text`, `image`, `audio`, `file`."""
 
     @_builtins.property
     def price(self) -> Global___Price:
-        """Where configured."""
+        """Absent where not configured."""
 
     @_builtins.property
     def health(self) -> Global___EndpointHealth:
-        """How it has been doing, for all workers of a machine."""
+        """Circuit state and averages over all workers of the machine."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
 
 @_typing.final
 class EndpointHealth(_message.Message):
-    """How an endpoint has been doing of late."""
+    """The state of an endpoint's circuit, and recent averages."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -176,17 +176,17 @@ class EndpointHealth(_message.Message):
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_MS_FIELD_NUMBER: _builtins.int
     state: _builtins.str
-    """The circuit: `closed`; `open`, tried last because it failed too often;
-    `half_open`, waiting for a single call to show whether it is well again.
+    """The circuit: `closed`; `open`, tried last because too many calls failed;
+    `half_open`, the next call is a probe that closes or reopens it.
     """
     latency_ms: _builtins.float
-    """Moving averages, absent where nothing was measured of late: of the time to
-    a whole answer, where it was not streamed;
+    """Moving averages, each absent where there is no recent measurement.
+    Time to the completion of calls that do not stream, in milliseconds.
     """
     tokens_per_second: _builtins.float
-    """of output tokens;"""
+    """Output tokens per second."""
     first_token_ms: _builtins.float
-    """of the time to the first content of a stream."""
+    """Time to the first content of a stream, in milliseconds."""
     def __init__(
         self,
         *,

@@ -38,7 +38,7 @@ Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
 
 @_typing.final
 class ListModelsResponse(_message.Message):
-    """The catalogue, in order of ids."""
+    """The catalogue, in its configured order."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class ModelsStub:
-    """The catalogue.
+    """The model catalogue.
     """
 
     def __init__(self, channel):
@@ -49,7 +49,7 @@ class ModelsStub:
 
 
 class ModelsServicer:
-    """The catalogue.
+    """The model catalogue.
     """
 
     def ListModels(self, request, context):
@@ -60,7 +60,7 @@ class ModelsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """One model; an id that a wildcard covers is found too.
+        """One model, by id, alias, or an id that matches a wildcard.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +88,7 @@ def add_ModelsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Models:
-    """The catalogue.
+    """The model catalogue.
     """
 
     @staticmethod

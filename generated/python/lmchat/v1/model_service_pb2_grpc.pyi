@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelsStub:
-    """The catalogue."""
+    """The model catalogue."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,20 +37,20 @@ class ModelsStub:
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
     """Every model of the catalogue, wildcards included."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_pb2.Model]
-    """One model; an id that a wildcard covers is found too."""
+    """One model, by id, alias, or an id that matches a wildcard."""
 
 @_typing.type_check_only
 class ModelsAsyncStub(ModelsStub):
-    """The catalogue."""
+    """The model catalogue."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Every model of the catalogue, wildcards included."""
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_pb2.Model]  # type: ignore[assignment]
-    """One model; an id that a wildcard covers is found too."""
+    """One model, by id, alias, or an id that matches a wildcard."""
 
 class ModelsServicer(metaclass=_abc_1.ABCMeta):
-    """The catalogue."""
+    """The model catalogue."""
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -66,6 +66,6 @@ class ModelsServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
-        """One model; an id that a wildcard covers is found too."""
+        """One model, by id, alias, or an id that matches a wildcard."""
 
 def add_ModelsServicer_to_server(servicer: ModelsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

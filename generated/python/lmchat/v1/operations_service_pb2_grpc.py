@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class OperationsStub:
-    """For those who keep the gateway up. Needs a key like any other call.
+    """Calls for operating the gateway. Need a key like any other call.
     """
 
     def __init__(self, channel):
@@ -44,12 +44,12 @@ class OperationsStub:
 
 
 class OperationsServicer:
-    """For those who keep the gateway up. Needs a key like any other call.
+    """Calls for operating the gateway. Need a key like any other call.
     """
 
     def GetMetrics(self, request, context):
-        """How the endpoints are doing, in Prometheus's text format: circuits, answers,
-        failures, latency. Any worker answers for all workers of its machine.
+        """Metrics of every endpoint in Prometheus's text format: circuits, completions,
+        failures, latency. Any worker returns those of all workers of its machine.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,7 +72,7 @@ def add_OperationsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Operations:
-    """For those who keep the gateway up. Needs a key like any other call.
+    """Calls for operating the gateway. Need a key like any other call.
     """
 
     @staticmethod

@@ -28,29 +28,29 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OperationsStub:
-    """For those who keep the gateway up. Needs a key like any other call."""
+    """Calls for operating the gateway. Need a key like any other call."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OperationsAsyncStub: ...
     GetMetrics: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetMetricsRequest, _httpbody_pb2.HttpBody]
-    """How the endpoints are doing, in Prometheus's text format: circuits, answers,
-    failures, latency. Any worker answers for all workers of its machine.
+    """Metrics of every endpoint in Prometheus's text format: circuits, completions,
+    failures, latency. Any worker returns those of all workers of its machine.
     """
 
 @_typing.type_check_only
 class OperationsAsyncStub(OperationsStub):
-    """For those who keep the gateway up. Needs a key like any other call."""
+    """Calls for operating the gateway. Need a key like any other call."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetMetrics: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetMetricsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """How the endpoints are doing, in Prometheus's text format: circuits, answers,
-    failures, latency. Any worker answers for all workers of its machine.
+    """Metrics of every endpoint in Prometheus's text format: circuits, completions,
+    failures, latency. Any worker returns those of all workers of its machine.
     """
 
 class OperationsServicer(metaclass=_abc_1.ABCMeta):
-    """For those who keep the gateway up. Needs a key like any other call."""
+    """Calls for operating the gateway. Need a key like any other call."""
 
     @_abc_1.abstractmethod
     def GetMetrics(
@@ -58,8 +58,8 @@ class OperationsServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.GetMetricsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """How the endpoints are doing, in Prometheus's text format: circuits, answers,
-        failures, latency. Any worker answers for all workers of its machine.
+        """Metrics of every endpoint in Prometheus's text format: circuits, completions,
+        failures, latency. Any worker returns those of all workers of its machine.
         """
 
 def add_OperationsServicer_to_server(servicer: OperationsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class RestStub:
-    """The REST door: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
-    HttpBody between Envoy and a worker. Native callers use ChatCompletions.
+    """The REST API: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
+    HttpBody between Envoy and a worker. gRPC callers use ChatCompletions.
     """
 
     def __init__(self, channel):
@@ -49,8 +49,8 @@ class RestStub:
 
 
 class RestServicer:
-    """The REST door: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
-    HttpBody between Envoy and a worker. Native callers use ChatCompletions.
+    """The REST API: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
+    HttpBody between Envoy and a worker. gRPC callers use ChatCompletions.
     """
 
     def CreateChatCompletion(self, request, context):
@@ -63,10 +63,10 @@ class RestServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateUnaryChatCompletion(self, request, context):
-        """The same for a request that is known not to stream, at two thirds of the
-        cost. Envoy turns POST into UNARY where it is sure. The reply's status is OK
-        and its text has the reply's headers, a line each; those of an error
-        have `x-http-status` and `grpc-status` among them.
+        """The same for a request that does not stream, at two thirds of the cost.
+        Envoy rewrites POST to UNARY where the body cannot ask for a stream. The
+        status is always OK and its message holds the response's headers, one per
+        line; an error's headers include `x-http-status` and `grpc-status`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,8 +94,8 @@ def add_RestServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Rest:
-    """The REST door: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
-    HttpBody between Envoy and a worker. Native callers use ChatCompletions.
+    """The REST API: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
+    HttpBody between Envoy and a worker. gRPC callers use ChatCompletions.
     """
 
     @staticmethod

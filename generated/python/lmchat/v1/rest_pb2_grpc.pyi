@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RestStub:
-    """The REST door: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
-    HttpBody between Envoy and a worker. Native callers use ChatCompletions.
+    """The REST API: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
+    HttpBody between Envoy and a worker. gRPC callers use ChatCompletions.
     """
 
     @_typing.overload
@@ -41,16 +41,16 @@ class RestStub:
     Its initial metadata `x-http-status` is the HTTP status of an error.
     """
     CreateUnaryChatCompletion: _grpc.UnaryUnaryMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
-    """The same for a request that is known not to stream, at two thirds of the
-    cost. Envoy turns POST into UNARY where it is sure. The reply's status is OK
-    and its text has the reply's headers, a line each; those of an error
-    have `x-http-status` and `grpc-status` among them.
+    """The same for a request that does not stream, at two thirds of the cost.
+    Envoy rewrites POST to UNARY where the body cannot ask for a stream. The
+    status is always OK and its message holds the response's headers, one per
+    line; an error's headers include `x-http-status` and `grpc-status`.
     """
 
 @_typing.type_check_only
 class RestAsyncStub(RestStub):
-    """The REST door: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
-    HttpBody between Envoy and a worker. Native callers use ChatCompletions.
+    """The REST API: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
+    HttpBody between Envoy and a worker. gRPC callers use ChatCompletions.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -60,15 +60,15 @@ class RestAsyncStub(RestStub):
     Its initial metadata `x-http-status` is the HTTP status of an error.
     """
     CreateUnaryChatCompletion: _aio.UnaryUnaryMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """The same for a request that is known not to stream, at two thirds of the
-    cost. Envoy turns POST into UNARY where it is sure. The reply's status is OK
-    and its text has the reply's headers, a line each; those of an error
-    have `x-http-status` and `grpc-status` among them.
+    """The same for a request that does not stream, at two thirds of the cost.
+    Envoy rewrites POST to UNARY where the body cannot ask for a stream. The
+    status is always OK and its message holds the response's headers, one per
+    line; an error's headers include `x-http-status` and `grpc-status`.
     """
 
 class RestServicer(metaclass=_abc_1.ABCMeta):
-    """The REST door: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
-    HttpBody between Envoy and a worker. Native callers use ChatCompletions.
+    """The REST API: OpenAI's JSON and SSE, byte for byte, carried over gRPC as
+    HttpBody between Envoy and a worker. gRPC callers use ChatCompletions.
     """
 
     @_abc_1.abstractmethod
@@ -88,10 +88,10 @@ class RestServicer(metaclass=_abc_1.ABCMeta):
         request: _httpbody_pb2.HttpBody,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """The same for a request that is known not to stream, at two thirds of the
-        cost. Envoy turns POST into UNARY where it is sure. The reply's status is OK
-        and its text has the reply's headers, a line each; those of an error
-        have `x-http-status` and `grpc-status` among them.
+        """The same for a request that does not stream, at two thirds of the cost.
+        Envoy rewrites POST to UNARY where the body cannot ask for a stream. The
+        status is always OK and its message holds the response's headers, one per
+        line; an error's headers include `x-http-status` and `grpc-status`.
         """
 
 def add_RestServicer_to_server(servicer: RestServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
