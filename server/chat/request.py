@@ -84,6 +84,14 @@ class ChatRequest(ABC):
             self._needs = self._find_needs()
         return self._needs
 
+    @property
+    def server_tools(self) -> bool:
+        """Whether tools may run at the provider."""
+        return "other_tools" in self.needs or self._has_web_search()
+
+    @abstractmethod
+    def _has_web_search(self) -> bool: ...
+
     @abstractmethod
     def parameters(self) -> list[str]:
         """The names of the top-level fields given that the contract knows."""
@@ -155,6 +163,9 @@ class JsonRequest(ChatRequest):
     @property
     def extended(self) -> bool:
         return bool(self._unknown)
+
+    def _has_web_search(self) -> bool:
+        return False  # RequestFields has no `web_search_options`
 
     def parameters(self) -> list[str]:
         values = _field_values(self._fields)
@@ -239,6 +250,9 @@ class ProtoRequest(ChatRequest):
     @property
     def extended(self) -> bool:
         return True
+
+    def _has_web_search(self) -> bool:
+        return self._message.HasField("web_search_options")
 
     def parameters(self) -> list[str]:
         return [field.name for field, _ in self._message.ListFields() if field.name not in _NO_PARAMETERS]

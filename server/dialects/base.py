@@ -360,3 +360,5 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     signature_formats: frozenset[str] = frozenset()
     #: Content parts of unknown type are passed on or understood.
     other_parts: bool = False
+    #: Native finish reasons of turns that the provider paused; sending the turn back continues it.
+    paused: frozenset[str] = frozenset()

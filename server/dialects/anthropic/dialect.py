@@ -66,7 +66,7 @@ class AnthropicTranslator:
 
     def decoder(self, request: ChatRequest) -> AnthropicDecoder:
         """A fresh decoder."""
-        return AnthropicDecoder()
+        return AnthropicDecoder(server_tools=request.server_tools)
 
 
 def native_format(request: pb.ChatCompletionRequest, model: str) -> bool:

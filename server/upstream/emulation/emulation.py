@@ -2,9 +2,9 @@
 
 `Emulation` stands in for the Upstream it wraps. An endpoint's `emulates` says what
 it needs done: `json_object`, `json_schema` (structured.py), `n` (choices.py),
-`image_url` and `file_url` (media_urls.py). A request that needs none of it is
-passed on as it is. An emulated answer is one try of the router's, however many
-provider calls it takes.
+`image_url` and `file_url` (media_urls.py). Turns that the provider pauses are
+continued (paused.py). A request that needs none of it is passed on as it is. An
+emulated answer is one try of the router's, however many provider calls it takes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from server.dialects.base import Dialect, Endpoint
 from server.dialects.registry import DIALECTS
 from server.upstream.emulation.choices import Choices
 from server.upstream.emulation.media_urls import Fetch, FetchingStream, inlined, remote_parts
+from server.upstream.emulation.paused import Continuing
 from server.upstream.emulation.structured import Structured
 from server.upstream.ports import Caller, Stream
 
@@ -28,9 +29,9 @@ class Emulation:
     """A Caller that adds to `upstream` what endpoints lack; `fetch` gets what must be sent as bytes."""
 
     def __init__(self, upstream: Caller, fetch: Fetch, dialects: Mapping[str, Dialect] = DIALECTS) -> None:
-        self._upstream = upstream
-        self._structured = Structured(upstream)
-        self._choices = Choices(upstream)
+        self._upstream = Continuing(upstream, dialects)
+        self._structured = Structured(self._upstream)
+        self._choices = Choices(self._upstream)
         self._structured_choices = Choices(self._structured)
         self._fetch = fetch
         self._dialects = dialects
