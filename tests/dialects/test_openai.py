@@ -1327,6 +1327,8 @@ BROKEN: list[tuple[str, list[Any], int, int, Reason]] = [
     ("a choice as text", [chunk("Hi")], 1, 0, R.UPSTREAM_INVALID_RESPONSE),
     ("an index as text", [chunk(delta(index="0", content="Hi"))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),  # type: ignore[arg-type]
     ("an index as a list", [chunk(delta(index=[], content="Hi"))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),  # type: ignore[arg-type]
+    ("an index below zero", [chunk(delta(index=-1, content="Hi"))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),
+    ("an index past all tokens", [chunk(delta(index=2**18, content="Hi"))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),
     ("content as a number", [chunk(delta(content=5))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),
     ("calls as a number", [chunk(delta(tool_calls=5))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),
     ("a call as text", [chunk(delta(tool_calls=["f"]))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),
