@@ -13,9 +13,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from server.launcher import local_model
 
@@ -37,10 +37,11 @@ class UpFailed(Exception):
     """`up` cannot start. One line that says why and what to do."""
 
 
-class GeneratedKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class GeneratedKey:
     """The key that callers use where none is configured, the file that keeps it, and whether it is new."""
 
-    key: str
+    key: str = field(repr=False)
     file: Path
     is_new: bool
 

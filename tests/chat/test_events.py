@@ -1,4 +1,4 @@
-"""Chunks as events: the shortcut writes what the long way writes."""
+"""Chunks as events: the optimised encoding equals the general one."""
 
 from __future__ import annotations
 
