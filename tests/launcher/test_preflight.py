@@ -84,7 +84,8 @@ def test_a_full_disk_leaves_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             preflight._state(tmp_path, make_key=True)
     assert list(tmp_path.iterdir()) == []
     generated = preflight._state(tmp_path, make_key=True)
-    assert generated is not None and generated.is_new
+    assert generated is not None
+    assert generated.is_new
     assert generated.key.startswith("sk-lmchat-")
     assert generated.key not in repr(generated)
     assert [path.name for path in tmp_path.iterdir()] == ["api-key"]
