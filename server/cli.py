@@ -27,9 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
     environ = dict(os.environ)
     options = _parser(environ).parse_args(arguments)
-    import logging  # after the usage texts, for which parse_args exits
+    from server.telemetry import logs  # after the usage texts, for which parse_args exits
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logs.install()
     try:
         code: int = options.run(options, environ)
         return code
@@ -206,7 +206,11 @@ def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from server.config.files import missing_files
+
     config, catalog = _load(options.config, {**ASSUMED_LOCAL_URL, **environ})
+    if missing := missing_files(config, environ):
+        raise ConfigError(missing)
     for model in catalog.models():
         names = f"{model.id}" + (f"  (also {', '.join(model.aliases)})" if model.aliases else "")
         sys.stdout.write(f"{names}\n")

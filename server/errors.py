@@ -167,7 +167,7 @@ class ProviderError(LmchatError):
 
     `message` is safe for callers; `raw` is the provider's own text, for logs.
     `http_status` is the provider's, None without a response. `retry_here`: the
-    same endpoint may succeed soon. `fall_over`: another endpoint may.
+    same endpoint may succeed in a second try. `fall_over`: another endpoint may.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ def detached(error: E) -> E:
 def fitting(details: Mapping[str, Any], limit: int) -> dict[str, Any]:
     """The fields of a provider's error that fit into `limit` bytes of JSON.
 
-    Long texts are cut, other values that do not fit are left out; so are nulls and `lmchat`, which is ours.
+    Long texts are cut, other values that do not fit are left out; so are nulls and `lmchat`, the gateway's field.
     """
     out: dict[str, Any] = {}
     for name, value in details.items():

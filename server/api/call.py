@@ -14,7 +14,7 @@ import grpc
 from grpc_status import rpc_status
 
 from server import errors
-from server.api.public_error import PublicError
+from server.api.public_error import PublicError, Redact, clean
 from server.chat.request import ChatRequest
 from server.config.model import Key
 from server.errors import LmchatError, ProviderError, Reason, detached
@@ -23,6 +23,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 log = logging.getLogger("lmchat.rpc")
 
+#: Seconds, and share of a caller's time, that are kept to tell it that the time is up.
+MAX_DEADLINE_MARGIN = 0.1
+DEADLINE_SHARE = 0.05
+#: Bytes of a provider's text in a line of the log.
+MAX_LOGGED = 1000
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
 
 
@@ -45,17 +50,20 @@ class KeyRing:
 
 
 class Call:
-    """One RPC; `async with` turns every exception in it into the status of the call, and ends there.
+    """One RPC; `async with` checks the key and turns every exception into the caller's error.
+
+    `redact` takes secrets out of what callers are shown.
 
     `request_id` is the caller's if it is well-formed, else new. `started` is of the
     gateway's monotonic clock. `debug` has the topics of the header `x-lmchat-debug`,
     separated by commas: the same as `lmchat.debug` in a request.
     """
 
-    __slots__ = ("_clock", "_keys", "authorization", "context", "debug", "request_id", "started")
+    __slots__ = ("_clock", "_keys", "_redact", "authorization", "context", "debug", "request_id", "started")
 
-    def __init__(self, keys: KeyRing, clock: Callable[[], float], context: Context) -> None:
+    def __init__(self, keys: KeyRing, redact: Redact, clock: Callable[[], float], context: Context) -> None:
         self._keys = keys
+        self._redact = redact
         self._clock = clock
         self.context = context
         self.started = clock()
@@ -79,8 +87,13 @@ class Call:
 
     @property
     def timeout(self) -> float | None:
-        """Seconds until the caller's deadline; None where it has none."""
-        return self.context.time_remaining()
+        """Seconds that the answer may take; None where the caller has no deadline.
+
+        A little less than until the deadline: at the deadline itself Envoy and gRPC end the call, in their words
+        and, over gRPC-Web, with another status.
+        """
+        remaining = self.context.time_remaining()
+        return remaining and remaining - min(MAX_DEADLINE_MARGIN, remaining * DEADLINE_SHARE)
 
     def elapsed(self) -> float:
         """Seconds since the call began."""
@@ -93,10 +106,14 @@ class Call:
             detached(error)
             error = errors.internal()
         elif isinstance(error, ProviderError) and error.raw:
-            log.warning("%s: %s (%s)", self.request_id, error.reason, error.raw[:1000])
-        return PublicError.of(detached(error), self.request_id)
+            log.warning("%s: %s (%s)", self.request_id, error.reason, clean(error.raw, MAX_LOGGED, self._redact))
+        return PublicError.of(detached(error), self.request_id, self._redact)
 
     async def __aenter__(self) -> Self:
+        try:
+            self.authenticate()
+        except LmchatError as error:
+            await self.abort(error)
         return self
 
     async def begin(self) -> None:
@@ -105,15 +122,16 @@ class Call:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        # `context.abort` would raise an error that its own frames and the context hold: a cycle.
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+            await self.abort(error)
+
+    async def abort(self, error: Exception) -> None:
+        """End the call with the status of `error`; raises AbortError."""
         status = rpc_status.to_status(self.explain(error).status())
-        self.context.set_code(status.code)
-        self.context.set_details(status.details)
-        self.context.set_trailing_metadata((*status.trailing_metadata, ("x-request-id", self.request_id)))
-        return True
+        await self.context.abort(
+            status.code, status.details, (*status.trailing_metadata, ("x-request-id", self.request_id))
+        )
 
 
 Calls = Callable[[Context], Call]

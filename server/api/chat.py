@@ -23,19 +23,16 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
     async def CreateChatCompletion(self, request: pb.ChatCompletionRequest, context: Context) -> pb.ChatCompletion:
         """The whole answer."""
         async with self._calls(context) as call:
-            call.authenticate()
             validate(request)
             routed = await self._router.complete(call.with_options(ProtoRequest(request)), call.timeout)
             await call.begin()
             return routed.completion.to_proto()
-        return pb.ChatCompletion()  # not sent: the status is an error
 
     async def StreamChatCompletion(  # type: ignore[override]
         self, request: pb.ChatCompletionRequest, context: Context
     ) -> None:
         """One message a chunk."""
         async with self._calls(context) as call:
-            call.authenticate()
             validate(request)
             routed = await self._router.stream(call.with_options(ProtoRequest(request)), call.timeout)
             async with aclosing(routed.batches()) as batches:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from lmchat.v1 import model_pb2, model_service_pb2
 from lmchat.v1 import model_service_pb2_grpc as model_grpc
 
@@ -13,6 +15,8 @@ from server.routing.stats import EndpointStats
 
 #: Request parameters besides the tuning knobs, each with the feature it needs.
 _FEATURE_PARAMETERS = {"tools": "tools", "tool_choice": "tools", "response_format": "json_schema", "n": "n"}
+#: Models listed at a time; between them other calls have their turn, since there may be thousands.
+_SLICE = 250
 _MODALITIES = ("image", "audio", "file")
 
 
@@ -32,24 +36,24 @@ class Models(model_grpc.ModelsServicer):
     ) -> model_service_pb2.ListModelsResponse:
         """Every model, wildcards included."""
         async with self._calls(context) as call:
-            call.authenticate()
-            listed = model_service_pb2.ListModelsResponse(object="list", data=self._list)
-            for model, known in zip(listed.data, self._models, strict=True):
-                self._add_stats(model, known)
+            listed = model_service_pb2.ListModelsResponse(object="list")
+            for start in range(0, len(self._list), _SLICE):
+                if start:
+                    await asyncio.sleep(0)
+                listed.data.extend(self._list[start : start + _SLICE])
+                for model, known in zip(listed.data[start:], self._models[start : start + _SLICE], strict=True):
+                    self._add_stats(model, known)
             await call.begin()
             return listed
-        return model_service_pb2.ListModelsResponse()  # not sent: the status is an error
 
     async def GetModel(self, request: model_service_pb2.GetModelRequest, context: Context) -> model_pb2.Model:
         """One model; an id that a wildcard covers is found too."""
         async with self._calls(context) as call:
-            call.authenticate()
             known = self._catalog.resolve(request.model)
             model = self._model(known)
             self._add_stats(model, known)
             await call.begin()
             return model
-        return model_pb2.Model()
 
     def _add_stats(self, model: model_pb2.Model, known: Model) -> None:
         """Say how the endpoints of `known` are doing now."""

@@ -75,11 +75,8 @@ class PublicError(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, error: LmchatError, request_id: str, redact: Redact = str) -> Self:
         """What a caller may see of `error`; `redact` takes the secrets out of a text."""
 
-        def clean(text: str, limit: int) -> str:
-            return cut(redact(text[: limit + _REDACTION_MARGIN]), limit)
-
-        param = clean(error.param, MAX_PARAM) if error.param else None
-        message = clean(error.message, MAX_MESSAGE)
+        param = clean(error.param, MAX_PARAM, redact) if error.param else None
+        message = clean(error.message, MAX_MESSAGE, redact)
         details: Mapping[str, Any] = {}
         if isinstance(error, ProviderError):  # a provider's message stays as it is
             details = error.details
@@ -90,11 +87,11 @@ class PublicError(msgspec.Struct, frozen=True, kw_only=True):
             request_id=request_id,
             message=message,
             param=param,
-            code=clean(error.code, MAX_CODE),
+            code=clean(error.code, MAX_CODE, redact),
             retry_after=None if error.retry_after is None else min(max(0.0, error.retry_after), MAX_RETRY_AFTER),
             attempts=_records(error.attempts, redact),
             skipped=_records(error.skipped, redact),
-            details=_redacted(fitting(details, MAX_DETAILS), redact),
+            details=_clean_details(details, redact),
         )
 
     @property
@@ -164,6 +161,11 @@ class PublicError(msgspec.Struct, frozen=True, kw_only=True):
         return status
 
 
+def clean(text: str, limit: int, redact: Redact) -> str:
+    """`text` without secrets, cut to `limit` bytes."""
+    return cut(redact(text[: limit + _REDACTION_MARGIN]), limit)
+
+
 def _naming(param: str | None, message: str) -> str:
     """`message` with the field it is about: SDKs show nothing else of an error."""
     if not param:
@@ -179,11 +181,11 @@ def _naming(param: str | None, message: str) -> str:
 def _records(records: Sequence[msgspec.Struct], redact: Redact) -> list[dict[str, Any]]:
     """Attempts or skipped endpoints as JSON objects, the first of them that fit into MAX_RECORDS."""
 
-    def clean(value: Any) -> Any:
-        return cut(redact(value[:_REDACTION_MARGIN]), MAX_RECORD_TEXT) if isinstance(value, str) else value
+    def shown(value: Any) -> Any:
+        return clean(value, MAX_RECORD_TEXT, redact) if isinstance(value, str) else value
 
     objects = [
-        {name: clean(value) for name, value in msgspec.structs.asdict(record).items()} for record in records
+        {name: shown(value) for name, value in msgspec.structs.asdict(record).items()} for record in records
     ]
     return _within(objects, MAX_RECORDS)
 
@@ -198,17 +200,17 @@ def _within(objects: Sequence[Mapping[str, Any]], limit: int) -> list[Any]:
     return list(objects)
 
 
-def _redacted(details: dict[str, Any], redact: Redact) -> dict[str, Any]:
-    """`details` without secrets, also in keys and nested values: its JSON is searched as a text."""
-    text = _encode(details).decode()
-    clean = redact(text)
-    if clean == text:
-        return details
-    try:
-        obj: dict[str, Any] = _decode(clean)
-    except msgspec.DecodeError:  # a secret that is JSON of its own
-        return {}
-    return obj
+def _clean_details(details: Mapping[str, Any], redact: Redact) -> dict[str, Any]:
+    """`details` bounded and without secrets, also in keys and nested values: its JSON is searched as a text."""
+    bounded = fitting(details, MAX_DETAILS + 4 * _REDACTION_MARGIN)
+    text = _encode(bounded).decode()
+    redacted = redact(text)
+    if redacted != text:
+        try:
+            bounded = _decode(redacted)
+        except msgspec.DecodeError:  # a secret that is JSON itself
+            return {}
+    return fitting(bounded, MAX_DETAILS)
 
 
 def _cut_encoded(text: str, limit: int) -> str:

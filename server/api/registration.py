@@ -1,4 +1,4 @@
-"""Registers servicers with the gRPC server such that no message can make grpc.aio answer in its own words.
+"""Registers servicers with the gRPC server, and answers the messages that cannot be decoded.
 
 Of bytes that are no message of the method's type (or hold text that is not UTF-8), grpc.aio logs a traceback and
 sends the caller Python's text, before any key is checked. Here such a call gets the gateway's error instead.
@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from server.api.call import Calls, Context
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, detached
 
 #: What deserializers return for bytes that are no message.
 _UNREADABLE = object()
@@ -49,11 +49,16 @@ class Registrar:
 
     def _unary(self, method: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
         async def guarded(request: Any, context: Context) -> Any:
-            if request is not _UNREADABLE:
-                return await method(request, context)
-            async with self._calls(context) as call:
-                call.authenticate()
-                raise _unreadable()
+            try:
+                if request is not _UNREADABLE:
+                    return await method(request, context)
+                async with self._calls(context):
+                    raise _unreadable()
+            except grpc.aio.AbortError as error:
+                # The context keeps the error, whose frames would keep the context: a cycle.
+                detached(error)
+                del request, context
+                raise
 
         return guarded
 
@@ -61,9 +66,11 @@ class Registrar:
         self, method: Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]]
     ) -> Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]]:
         async def guarded(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            async with self._calls(context):
+            try:
                 async for response in method(_readable(requests), context):
                     yield response
+            except InvalidRequest as error:
+                await self._calls(context).abort(error)
 
         return guarded
 
@@ -87,5 +94,5 @@ async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 def _unreadable() -> InvalidRequest:
     return InvalidRequest(
-        "The message is no valid protobuf of this method's request, or has text that is not UTF-8."
+        "The request cannot be read: it is no protobuf message of this method, or its path or a text is not UTF-8."
     )

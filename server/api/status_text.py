@@ -1,6 +1,6 @@
 """Headers of a unary REST reply, carried in the text of its gRPC status.
 
-gRPC would send initial metadata as a message of its own, which costs a tenth of
+gRPC would send initial metadata as a separate message, which costs a tenth of
 the whole call, and would send a status other than OK without the body. So the
 unary REST method always ends with OK, and the status text has a line `name: value`
 for each header; the reply's true code is the line `grpc-status`. Envoy's Lua filter

@@ -39,7 +39,7 @@ class ChatRequest(ABC):
     request the method called says the former.
     """
 
-    __slots__ = ("_needs", "_proto", "legacy_functions", "options", "stream")
+    __slots__ = ("_needs", "_proto", "fetched", "legacy_functions", "options", "stream")
 
     def __init__(
         self, options: pb.RequestOptions | None, *, stream: bool = False, legacy_functions: bool = False
@@ -48,6 +48,9 @@ class ChatRequest(ABC):
         self.options = options
         self.stream = stream
         self.legacy_functions = legacy_functions
+        #: What the gateway fetched, by URL: its media type and a data URL, or the error. Requests derived from
+        #: this one share it, so that however many attempts there are, each URL is fetched once.
+        self.fetched: dict[str, tuple[str, str] | InvalidRequest] = {}
         self._needs: frozenset[str] | None = None
         self._proto: pb.ChatCompletionRequest | None = None
 
@@ -92,9 +95,13 @@ class ChatRequest(ABC):
     def unknown_parameters(self) -> Collection[str]:
         """The names of the other top-level fields given."""
 
-    @abstractmethod
     def without(self, names: Collection[str]) -> ChatRequest:
         """The request less these top-level fields; itself where there are none."""
+        if not names:
+            return self
+        request = self._without(frozenset(names))
+        request.fetched = self.fetched
+        return request
 
     def with_debug(self, topics: Sequence[str]) -> Self:
         """The request with further topics in `lmchat.debug`."""
@@ -102,7 +109,9 @@ class ChatRequest(ABC):
         if self.options is not None:
             options.CopyFrom(self.options)
         options.debug.extend(topics)
-        return self._with_options(options)
+        request = self._with_options(options)
+        request.fetched = self.fetched
+        return request
 
     def to_proto(self) -> pb.ChatCompletionRequest:
         """The typed message, shared by all who ask."""
@@ -116,6 +125,9 @@ class ChatRequest(ABC):
 
         Raises InvalidRequest for a field of JSON text that holds none, or nests too deeply.
         """
+
+    @abstractmethod
+    def _without(self, names: frozenset[str]) -> ChatRequest: ...
 
     @abstractmethod
     def _find_needs(self) -> frozenset[str]: ...
@@ -163,9 +175,7 @@ class JsonRequest(ChatRequest):
     def unknown_parameters(self) -> Collection[str]:
         return fields_at(self._unknown, ()) if self._unknown else ()
 
-    def without(self, names: Collection[str]) -> ChatRequest:
-        if not names:
-            return self
+    def _without(self, names: frozenset[str]) -> ChatRequest:
         known = dict.fromkeys(name for name in names if name in RequestFields.__struct_fields__)
         unknown: Unknown = []
         for path, fields in self._unknown:
@@ -247,9 +257,7 @@ class ProtoRequest(ChatRequest):
         text = self._message.extra_body_json
         return openai_json.load(text) if text else ()
 
-    def without(self, names: Collection[str]) -> ChatRequest:
-        if not names:
-            return self
+    def _without(self, names: frozenset[str]) -> ChatRequest:
         message = copy(self._message)
         for name in names:
             if name in pb.ChatCompletionRequest.DESCRIPTOR.fields_by_name:

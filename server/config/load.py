@@ -207,7 +207,14 @@ def _model(id_: str, section: Section, providers: Mapping[str, Timeouts]) -> Mod
             endpoints=tuple(endpoints.values()),
             context_length=section.integer("context_length", 0, minimum=1),
             max_output_tokens=section.integer("max_output_tokens", 0, minimum=1),
+            resource_names=_resource_names(id_, section),
         )
+
+
+def _resource_names(id_: str, section: Section) -> bool:
+    if "resource_names" in section and not id_.endswith("*"):
+        section.report("resource_names", "means something only under a model id that ends in a star")
+    return section.flag("resource_names")
 
 
 def _endpoint(section: Section, providers: Mapping[str, Timeouts]) -> EndpointSettings:

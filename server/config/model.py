@@ -81,12 +81,17 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of `models`; an id that ends in `*` is a wildcard."""
+    """One entry of `models`; an id that ends in `*` is a wildcard.
+
+    `resource_names`: callers of the wildcard may choose names that are addresses of resources, such as
+    `projects/...` and ARNs; see `Platform.is_resource_name`.
+    """
 
     id: str
     endpoints: tuple[EndpointSettings, ...]
     context_length: int = 0
     max_output_tokens: int = 0
+    resource_names: bool = False
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):

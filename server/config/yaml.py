@@ -30,7 +30,7 @@ _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<defa
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -289,7 +289,7 @@ class Section:
 
 
 #: What a name looks like, for messages.
-NAME_FORM = "a name of ASCII letters, digits, `.`, `_` and `-` that begins with a letter or digit"
+NAME_FORM = "a name of at most 64 ASCII letters, digits, `.`, `_` and `-` that begins with a letter or digit"
 
 
 def is_name(text: str) -> bool:

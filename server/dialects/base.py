@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import httpx
 import msgspec
@@ -97,7 +97,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     dialect: str
     #: Prefixes of model ids whose dialect is another: prefix -> dialect.
     model_dialects: Mapping[str, str] = {}
-    #: `{region}` and `{location}` stand for the provider's settings.
+    #: `{region}`, `{location}` and `{project}` stand for the provider's settings.
     base_url: str = ""
     #: Base URLs of locations that do not fit `base_url`.
     location_urls: Mapping[str, str] = {}
@@ -124,6 +124,12 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     own_urls: str = ""
     #: Reasoning signed by other dialects is sent on: a gateway that can use it may be behind the base URL.
     foreign_signatures: bool = False
+    #: The vendor's page about what it takes, and the day (ISO 8601) on which it was last read for this row; empty
+    #: where that is not recorded.
+    source: str = ""
+    checked: str = ""
+    #: Pattern of model ids -> fields of this row that differ for those models; see `for_model`.
+    by_model: Mapping[str, Mapping[str, Any]] = {}
 
     # What all dialects look at
 
@@ -135,6 +141,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     modalities: frozenset[str] = frozenset({"text", "image", "audio", "file"})
     #: The most stop sequences it takes.
     max_stop: int = 4
+    #: The range of `temperature`; one outside is sent as the nearest inside.
+    temperatures: tuple[float, float] = (0.0, 2.0)
     #: Default sampling parameters, sent where the caller gives none.
     defaults: Mapping[str, float] = {}
     #: It continues an assistant turn that comes last, streaming only what follows it; where the dialect says that
@@ -156,19 +164,37 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     #: Fields beyond OpenAI's that it takes in messages, parts, calls and tools, such as `cache_control` and the
     #: `reasoning_content` of earlier answers; None for any.
     extensions: frozenset[str] | None = None
+    #: OpenAI's own fields of messages that it refuses, such as `name` (but of tool results) and `refusal`. A
+    #: user's name is then written into the text.
+    refused_in_messages: frozenset[str] = _NONE
+    #: The values of `image_url.detail` that it takes; None for any.
+    image_details: frozenset[str] | None = None
+    #: Characters that `user` may have; 0 for any number. A longer one is sent as a digest.
+    max_user_length: int = 0
     #: Tool call ids must have exactly so many letters and digits; 0 for any.
     call_id_length: int = 0
-    #: Pattern of the models for which `json_schema` is understood; empty for all.
-    schema_models: str = ""
+    #: The kinds of `tool_choice` that it takes; `function` is a function by its name.
+    tool_choices: frozenset[str] = frozenset({"none", "auto", "required", "function"})
+    #: What `strict` of tools may be: `any` for each tool, the `same` for all, or `refused`.
+    strict_tools: Literal["any", "same", "refused"] = "any"
+
+    def for_model(self, model: str) -> Vendor:
+        """The row for one model, by its id at this vendor: later patterns of `by_model` win over earlier ones."""
+        fields: dict[str, Any] = {}
+        for pattern, differing in self.by_model.items():
+            if re.search(pattern, model):
+                fields |= differing
+        return msgspec.structs.replace(self, **fields) if fields else self
 
     def dialect_for(self, model: str) -> str:
         """The dialect of a model by its id at this vendor."""
         found = (dialect for prefix, dialect in self.model_dialects.items() if model.startswith(prefix))
         return next(found, self.dialect)
 
-    def url_for(self, *, region: str = "", location: str = "") -> str:
+    def url_for(self, *, region: str = "", location: str = "", project: str = "") -> str:
         """The base URL of a provider that configures none."""
-        return self.location_urls.get(location) or self.base_url.format(region=region, location=location)
+        url = self.location_urls.get(location)
+        return url or self.base_url.format(region=region, location=location, project=project)
 
     def at(self, base_url: str) -> Vendor:
         """The row for a provider with this base URL: this one, or `elsewhere`."""
@@ -191,6 +217,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
             ambient_credentials=self.ambient_credentials,
             embedded=self.embedded,
             foreign_signatures=self.foreign_signatures,
+            source=self.source,
+            checked=self.checked,
         )
 
 
@@ -360,3 +388,5 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     signature_formats: frozenset[str] = frozenset()
     #: Content parts of unknown type are passed on or understood.
     other_parts: bool = False
+    #: Native finish reasons of turns that the provider paused; sending the turn back continues it.
+    paused: frozenset[str] = frozenset()

@@ -30,8 +30,10 @@ from server.errors import StreamTruncated
 MAX_CHOICES = 128
 #: The most tool calls of one choice.
 MAX_TOOL_CALLS = 1024
-#: The most characters a decoder keeps of one answer, such as reasoning that awaits its signature.
+#: The most characters, or bytes of chunks, a decoder keeps of one answer, such as reasoning until it is signed.
 MAX_HELD = 16 * 1024 * 1024
+#: The most characters of unknown fields that are merged into one held chunk.
+MAX_HELD_FIELDS = 64 * 1024
 
 
 class ChoiceState(enum.Enum):
@@ -232,6 +234,7 @@ class ChunkBuilder:
             self._hold_reason(choice, piece, bare=content)
             piece.ClearField("finish_reason")
         elif not content and choice.last is not None:
+            self.hold(piece.ByteSize())
             _merge(choice.last.choices[0], piece)
         if not content and choice.last is not None:
             return False
@@ -247,6 +250,7 @@ class ChunkBuilder:
             choice.last.choices.add(index=piece.index).delta.SetInParent()
         last = choice.last.choices[0]
         if not bare:
+            self.hold(piece.ByteSize())
             _merge(last, piece)
         last.finish_reason = piece.finish_reason
 
@@ -254,6 +258,7 @@ class ChunkBuilder:
         """Keep what is beside the choices for the first choice's last chunk."""
         last = self._choices[chunk.choices[0].index].last
         if last is not None:
+            self.hold(chunk.ByteSize())
             extra_json = _joined(last.extra_json, chunk.extra_json)
             envelope = pb.ChatCompletionChunk()
             envelope.CopyFrom(chunk)
@@ -280,7 +285,9 @@ def _merge(last: pb.ChunkChoice, piece: pb.ChunkChoice) -> None:
 
 
 def _joined(one: str, other: str) -> str:
-    """Two objects' JSON as one's; the second's fields count."""
-    if not one or not other:
+    """Two objects' JSON as one's; the second's fields count. Raises ProviderError where they are too many."""
+    if not one or not other or one == other:
         return one or other
+    if len(one) + len(other) > MAX_HELD_FIELDS:
+        raise failures.invalid_response(f"more than {MAX_HELD_FIELDS} characters of fields after a finish_reason")
     return openai_json.encode_text({**openai_json.decode_json(one), **openai_json.decode_json(other)})

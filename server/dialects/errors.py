@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from server.errors import ProviderError, Reason, fitting
+from server.errors import ProviderError, Reason
 
 #: A provider's codes and types in lower case -> Reason, whatever the HTTP status.
 CODES: Mapping[str, Reason] = {
@@ -103,11 +103,6 @@ _MASKED = {
 
 _NO_MESSAGE = "The provider refused the request without saying why."
 
-#: Characters of a provider's message that callers get.
-MAX_MESSAGE = 2000
-#: Bytes of JSON that the further fields of a provider's error may have.
-MAX_DETAILS = 8 * 1024
-
 
 def classify(
     status: int,
@@ -125,23 +120,23 @@ def classify(
     `reason` is what the dialect knows already; by default it follows from the rest. Where the error concerns the
     caller's request, the caller gets the provider's `message`, `param` and further fields (`details`), and where
     the gateway has no more precise word than `invalid_request`, `own_code` as the code.
-    `retry_after` is in seconds.
+    `retry_after` is in seconds. Texts are bounded where they are shown.
     """
     reason = reason or _reason(status, code, message)
     callers = reason not in _MASKED
     own = callers and bool(message)
     return ProviderError(
         reason,
-        message[:MAX_MESSAGE] if own else _MASKED.get(reason, _NO_MESSAGE),
+        message if own else _MASKED.get(reason, _NO_MESSAGE),
         http_status=status,
         retry_here=(reason in _TRANSIENT and status in (500, 502, 503, 529))
         or (reason is Reason.RATE_LIMITED and code != "insufficient_quota"),
         fall_over=reason in _FALLS_OVER,
-        param=param[:MAX_MESSAGE] if param and own else None,
+        param=param if own else None,
         code=own_code if reason is Reason.INVALID_REQUEST else None,
         retry_after=retry_after,
         raw=message,
-        details=fitting(details or {}, MAX_DETAILS) if callers else {},
+        details=details if callers else None,
     )
 
 

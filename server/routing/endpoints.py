@@ -11,11 +11,15 @@ import msgspec
 from server.config.model import Config, EndpointSettings, ModelSettings, ProviderSettings
 from server.config.problems import Problem, suggest
 from server.dialects.base import Dialect, Endpoint, Vendor
+from server.errors import LmchatError, Reason
 from server.vendors.ambient import first_set
 from server.vendors.credentials.select import credentials_error
 
 #: A user and password in it would show in logs.
 _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
+
+#: Ends of addresses that people copy from examples: the gateway adds the path of the call itself.
+_CALL_PATH = re.compile(r"/(chat/completions|completions|responses|messages|converse(-stream)?|embeddings)/?$")
 
 #: Request fields without which an endpoint is unfit for requests that depend on them, and the features (see
 #: capabilities.FEATURES) that go with each. Leaving these out would change what the answer is.
@@ -88,8 +92,31 @@ class EndpointBuilder:
         return tuple(endpoints)
 
     def resolved(self, model: ModelSettings, id_: str, star: str) -> tuple[Endpoint, ...]:
-        """The endpoints of the wildcard `model` for the id `id_`, in which `star` replaces the star."""
-        return tuple(self._endpoint(settings, model, id_, star) for settings in model.endpoints)
+        """The endpoints of the wildcard `model` for the id `id_`, in which `star` replaces the star.
+
+        Those for which the caller would have chosen a resource's address are left out, unless the configuration
+        allows them. Raises LmchatError (MODEL_NOT_FOUND) where none is left.
+        """
+        endpoints = tuple(self._endpoint(settings, model, id_, star) for settings in model.endpoints)
+        if model.resource_names:
+            return endpoints
+        allowed = tuple(
+            endpoint
+            for settings, endpoint in zip(model.endpoints, endpoints, strict=True)
+            if "*" not in settings.model or not self._is_resource_name(endpoint)
+        )
+        if not allowed:
+            raise LmchatError(
+                Reason.MODEL_NOT_FOUND,
+                f'"{star[:80]}" is the address of a resource. Callers cannot choose one through "{model.id}"; '
+                "the gateway's operator can configure it as a model, or allow such names: `resource_names: true`.",
+                param="model",
+            )
+        return allowed
+
+    def _is_resource_name(self, endpoint: Endpoint) -> bool:
+        platform = endpoint.vendor.platforms.get(endpoint.dialect, self._dialects[endpoint.dialect].platform)
+        return platform.is_resource_name(endpoint.model)
 
     def _report(self, field: str, message: str) -> None:
         self.problems.append(self._config.problem(field, message))
@@ -110,9 +137,15 @@ class EndpointBuilder:
             provider = msgspec.structs.replace(provider, **{name: value})
             if not value:
                 self._report(f"{field}.{name}", f"missing; {vendor.type} needs it, here or as {variables[0]}")
-        url = provider.base_url or vendor.url_for(region=provider.region, location=provider.location)
+        url = provider.base_url or vendor.url_for(
+            region=provider.region, location=provider.location, project=provider.project
+        )
         if url and not _URL.fullmatch(url):
             self._report(f"{field}.base_url", "expected a URL such as https://host/v1, without credentials")
+        elif _CALL_PATH.search(url):
+            self._report(
+                f"{field}.base_url", "ends in the path of a call; write it without, up to `/v1` or the like"
+            )
         vendor = vendor.at(url)
         keyless = provider.api_key is None and not provider.headers and not provider.credentials
         if keyless and not own_server and vendor.env and not vendor.required:
@@ -127,9 +160,10 @@ class EndpointBuilder:
         name = settings.dialect or vendor.dialect_for(upstream)
         if name != vendor.dialect:
             vendor = vendor.in_dialect(self._plain[name])
+        vendor = vendor.for_model(upstream)
         dialect = self._dialects[name]
         dropped = vendor.drops | settings.drops | dialect.drops(upstream)
-        native = _native_features(vendor, dialect, upstream, dropped)
+        native = _native_features(vendor, dialect, dropped)
         added = _EMULABLE - native
         platform = vendor.platforms.get(name, dialect.platform)
         return Endpoint(
@@ -166,12 +200,10 @@ def embedded_models(config: Config, vendors: Mapping[str, Vendor]) -> dict[str, 
     }
 
 
-def _native_features(vendor: Vendor, dialect: Dialect, model: str, dropped: frozenset[str]) -> frozenset[str]:
+def _native_features(vendor: Vendor, dialect: Dialect, dropped: frozenset[str]) -> frozenset[str]:
     """The features of capabilities.FEATURES that the endpoint has without emulation."""
     features = {"tools", "other_tools", "n", "audio_output", *vendor.response_formats, *vendor.modalities}
     features.discard("text")
-    if vendor.schema_models and not re.search(vendor.schema_models, model):
-        features.discard("json_schema")
     if dialect.other_parts and len(vendor.modalities) > 1:
         features.add("other_parts")
     for field in dropped & _FEATURE_FIELDS.keys():

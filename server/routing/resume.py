@@ -69,7 +69,9 @@ def continued(request: ChatRequest, endpoint: Endpoint, said: str, tokens: int) 
         out.max_tokens = max(1, out.max_tokens - tokens)
     if out.HasField("max_completion_tokens"):
         out.max_completion_tokens = max(1, out.max_completion_tokens - tokens)
-    return ProtoRequest(out)
+    resumed = ProtoRequest(out)
+    resumed.fetched = request.fetched
+    return resumed
 
 
 class Splice:

@@ -2,9 +2,10 @@
 
 A flat array of records, one an endpoint, found by a hash of its id. Records are
 grouped in sets; an endpoint that finds its set full takes the place of the least
-recently used, so that callers who name ever new models through a wildcard cannot
-grow it. Reading takes no lock, because a word is read whole; changing locks one
-set, and a process that dies releases its lock.
+recently used. Endpoints of the configuration have one half of the sets, those of
+models that callers name through a wildcard the other, so that ever new names
+neither grow it nor evict what is configured. Reading takes no lock, because a word
+is read whole; changing locks one set, and a process that dies releases its lock.
 
 The alternatives cost more: a database a transaction a call, messages between
 workers one a call and worker, and two workers may probe at once.
@@ -17,16 +18,17 @@ import hashlib
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
 #: Records of a set, words of a record, bytes of a word.
 _WAYS, _WORDS, _WORD = 8, 64, 8
-#: Room for 8,192 endpoints in 4 MiB, whose pages take memory once they are touched.
+#: Room for 8,192 configured and 8,192 other endpoints in 8 MiB, whose pages take memory once they are touched.
 _SETS = 1024
-SIZE: Final = _SETS * _WAYS * _WORDS * _WORD
+_HALF = _SETS * _WAYS * _WORDS
+SIZE: Final = 2 * _HALF * _WORD
 
 #: A record begins with its key and the time it was last changed. Its user has the words from here,
 FIRST_WORD: Final = 2
@@ -50,12 +52,16 @@ class SharedStats:
     `descriptor` is the file behind memory that is shared; its locks keep the processes apart.
     """
 
-    def __init__(self, memory: mmap.mmap, clock: Callable[[], float], descriptor: int | None = None) -> None:
-        self._memory = memory
+    def __init__(
+        self, memory: mmap.mmap | bytes, clock: Callable[[], float], descriptor: int | None = None
+    ) -> None:
+        self._memory = memoryview(memory)
         self._floats = memoryview(memory).cast("d")
         self._keys = memoryview(memory).cast("Q")
         self.clock = clock
         self.descriptor = descriptor
+        #: The ids that `reserve` was called with.
+        self.configured: frozenset[str] = frozenset()
         #: Where records were last found: the place of the key, the key, and the record.
         self._cache: dict[str, tuple[int, int, Record]] = {}
 
@@ -79,12 +85,26 @@ class SharedStats:
             memory[:] = bytes(SIZE)
         return cls(memory, clock, descriptor)
 
+    def reserve(self, endpoint_ids: Iterable[str]) -> None:
+        """Set which endpoints are configured; to be called before any other method."""
+        self.configured = frozenset(endpoint_ids)
+        self._cache.clear()
+
+    def copy(self) -> SharedStats:
+        """What is known now, to be read only; its clock stands still."""
+        # Not read from a mapping of a file, of which every page touched takes memory.
+        memory = bytes(self._memory) if self.descriptor is None else os.pread(self.descriptor, SIZE, 0)
+        now = self.clock()
+        stats = SharedStats(memory, lambda: now)
+        stats.reserve(self.configured)
+        return stats
+
     def find(self, endpoint_id: str) -> Record | None:
         """The record of an endpoint, to be read only; None where there is none."""
         cached = self._cache.get(endpoint_id)
         if cached is not None and self._keys[cached[0]] == cached[1]:
             return cached[2]
-        key, places = _place(endpoint_id)
+        key, places = self.place(endpoint_id)
         at = next((place for place in places if self._keys[place] == key), None)
         return None if at is None else self._record(endpoint_id, at, key)
 
@@ -92,18 +112,27 @@ class SharedStats:
         """The record of an endpoint, for a `with` block in which no other process changes it."""
         return Change(self, endpoint_id)
 
-    def endpoints(self) -> Iterator[tuple[str, Record]]:
-        """Every endpoint with its record, in no order; an id of more than 159 bytes is cut."""
-        for at in range(0, _SETS * _WAYS * _WORDS, _WORDS):
-            if self._keys[at]:
+    def place(self, endpoint_id: str) -> tuple[int, range]:
+        """The key, never 0, which is a free record's; and the first words of the records that may have it."""
+        return _place(endpoint_id, endpoint_id in self.configured)
+
+    def endpoints(self) -> Iterator[tuple[str, Record, bool]]:
+        """Every endpoint with its record, and whether it is configured, in no order.
+
+        An id of more than 159 bytes is cut. Records of an earlier configuration are left out.
+        """
+        configured_keys = {self.place(endpoint_id)[0] for endpoint_id in self.configured}
+        for at in range(0, 2 * _HALF, _WORDS):
+            key, configured = self._keys[at], at < _HALF
+            if key and (key in configured_keys) == configured:
                 start = (at + _NAME) * _WORD
                 length = self._memory[start]
-                name = self._memory[start + 1 : start + 1 + length]
-                yield name.decode(errors="ignore"), self._floats[at : at + _WORDS]
+                name = bytes(self._memory[start + 1 : start + 1 + length])
+                yield name.decode(errors="ignore"), self._floats[at : at + _WORDS], configured
 
     def create(self, endpoint_id: str) -> Record:
         """A new record for an endpoint that has none; the caller holds the lock."""
-        key, places = _place(endpoint_id)
+        key, places = self.place(endpoint_id)
         at = min(places, key=lambda place: self._floats[place + _CHANGED_AT])
         self._claim(at, key, endpoint_id)
         return self._record(endpoint_id, at, key)
@@ -137,7 +166,7 @@ class Change:
     def __enter__(self) -> Record:
         stats = self._stats
         if stats.descriptor is not None:
-            self._lock = _lock(stats.descriptor, _place(self._endpoint_id)[1].start * _WORD)
+            self._lock = _lock(stats.descriptor, stats.place(self._endpoint_id)[1].start * _WORD)
         record = stats.find(self._endpoint_id)
         if record is None:
             record = stats.create(self._endpoint_id)
@@ -161,8 +190,8 @@ def _lock(descriptor: int, at: int) -> int:
 
 
 @lru_cache(_MAX_CACHED)
-def _place(endpoint_id: str) -> tuple[int, range]:
-    """The key, never 0, which is a free record's; and the first words of the records that may have it."""
+def _place(endpoint_id: str, configured: bool) -> tuple[int, range]:
+    """See `SharedStats.place`."""
     key = int.from_bytes(hashlib.blake2b(endpoint_id.encode(), digest_size=8).digest(), "little") | 1
-    first = (key >> 1) % _SETS * _WAYS * _WORDS
+    first = (key >> 1) % _SETS * _WAYS * _WORDS + (0 if configured else _HALF)
     return key, range(first, first + _WAYS * _WORDS, _WORDS)

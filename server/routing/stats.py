@@ -2,12 +2,12 @@
 
 Kept in `SharedStats`, which the workers of a machine may share. Successful calls
 move averages and close a circuit only as its probe, so they are written together,
-a moment later; failures are written at once.
+after a short delay; failures are written at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from operator import attrgetter
 from typing import Literal, NamedTuple
@@ -62,7 +62,7 @@ class Snapshot(NamedTuple):
     Moving averages, None where nothing was measured of late: `latency` of seconds to whole answers that were
     not streamed, `first_token` of seconds to the first content of streams, `throughput` of output tokens per
     second. The counts, of complete answers, failures and times the circuit opened, are for as long as the
-    endpoint is remembered.
+    endpoint is remembered. `configured`: it is of the configuration, not of a model named through a wildcard.
     """
 
     state: State = "closed"
@@ -72,6 +72,7 @@ class Snapshot(NamedTuple):
     answers: int = 0
     failures: int = 0
     openings: int = 0
+    configured: bool = False
 
 
 class EndpointStats:
@@ -79,7 +80,8 @@ class EndpointStats:
 
     Every attempt that `begin` gives ends in one of: `first_content` and then `stream_completed` or `failed`;
     `answered`; `failed`; `abandoned`. `schedule_flush` gets `flush` to call when successes are to be written:
-    at once by default, a moment later where calls must not wait for it.
+    at once by default, after a delay where calls must not wait for it. `configured` are the ids of the endpoints
+    of the configuration, which others cannot evict; all endpoints of models named through wildcards are others.
     """
 
     def __init__(
@@ -87,7 +89,10 @@ class EndpointStats:
         settings: Circuit,
         shared: SharedStats,
         schedule_flush: Callable[[Callable[[], None]], object] = _flush_now,
+        *,
+        configured: Iterable[str] = (),
     ) -> None:
+        shared.reserve(configured)
         self._settings = settings
         self._shared = shared
         self._clock = shared.clock
@@ -116,16 +121,23 @@ class EndpointStats:
     def snapshot(self, endpoint_id: str) -> Snapshot:
         """All about one endpoint."""
         record = self._written(endpoint_id)
-        return Snapshot() if record is None else self._snapshot(record)
+        configured = endpoint_id in self._shared.configured
+        return Snapshot(configured=configured) if record is None else self._snapshot(record, configured)
+
+    def copy(self) -> EndpointStats:
+        """What is known now, to be read only, in another thread too."""
+        self.flush()
+        shared = self._shared.copy()
+        return EndpointStats(self._settings, shared, configured=shared.configured)
 
     def snapshots(self) -> Iterator[tuple[str, Snapshot]]:
         """Every endpoint about which anything is known."""
         self.flush()
-        for endpoint_id, record in self._shared.endpoints():
-            yield endpoint_id, self._snapshot(record)
+        for endpoint_id, record, configured in self._shared.endpoints():
+            yield endpoint_id, self._snapshot(record, configured)
 
     def begin(self, endpoint_id: str) -> Attempt:
-        """An attempt that is about to be made. The first after a cooldown is the probe."""
+        """An attempt that is about to begin. The first after a cooldown is the probe."""
         now = self._clock()
         record = self._shared.find(endpoint_id)
         if record is None or not circuit.wants_probe(record, now):
@@ -160,7 +172,7 @@ class EndpointStats:
             circuit.fail(record, self._clock(), self._settings, error, probe_failed=probe_failed)
 
     def abandoned(self, attempt: Attempt) -> None:
-        """The call told nothing about the endpoint: its caller left. If it was the probe, the next call is."""
+        """The call says nothing about the endpoint: its caller left. If it was the probe, the next call is."""
         if attempt.probe:
             with self._shared.change(attempt.endpoint_id) as record:
                 circuit.abandon_probe(record, attempt.begun, self._clock())
@@ -202,7 +214,7 @@ class EndpointStats:
                 _add_to_average(record, _THROUGHPUT, success.tokens / seconds, now)
             circuit.count(record, now, self._settings, failed=False)
 
-    def _snapshot(self, record: Record) -> Snapshot:
+    def _snapshot(self, record: Record, configured: bool) -> Snapshot:
         now = self._clock()
         state: State = "closed"
         if record[circuit.OPEN_UNTIL]:
@@ -216,6 +228,7 @@ class EndpointStats:
             answers=int(record[_ANSWERS]),
             failures=int(record[_FAILURES]),
             openings=int(record[circuit.OPENINGS]),
+            configured=configured,
         )
 
 

@@ -12,6 +12,7 @@ import httpx
 
 from server.chat.completion import Completion
 from server.chat.request import ChatRequest
+from server.config.redaction import Redactor
 from server.dialects.base import Authenticator, Endpoint, HttpRequest, Translator
 from server.dialects.errors import invalid_response
 from server.errors import InvalidRequest, ProviderError, Reason
@@ -23,7 +24,7 @@ from server.wire.exchange import Response
 
 #: Bytes of an error body that are read; the rest adds nothing to its meaning.
 MAX_ERROR_BODY = 64 * 1024
-#: Content types of a 200 that is an error, or a proxy's page, where a stream was asked for.
+#: Content types of a 200 that is an error or a proxy's page where the request was for a stream.
 _NO_STREAM = ("application/json", "text/html")
 
 
@@ -41,17 +42,24 @@ class Sender(Protocol):
 
 
 class Upstream:
-    """Calls endpoints. `authenticators` are by provider key, `translators` by dialect."""
+    """Calls endpoints. `authenticators` are by provider key, `translators` by dialect.
+
+    `redactor` learns the credentials that are sent.
+    """
 
     def __init__(
         self,
         sender: Sender,
         translators: Mapping[str, Translator],
         authenticators: Mapping[str, Authenticator],
+        redactor: Redactor | None = None,
     ) -> None:
         self._sender = sender
         self._translators = {name: BoundedTranslator(name, t) for name, t in translators.items()}
         self._authenticators = authenticators
+        self._redactor = redactor or Redactor()
+        #: The headers that each provider was sent last; the same object until they are renewed.
+        self._sent: dict[str, Mapping[str, str]] = {}
         self._deadlines = Deadlines()
 
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
@@ -76,9 +84,9 @@ class Upstream:
         async def send() -> Response:
             response = await self._send(endpoint, call, translator)
             if response.header(b"content-type").lower().startswith(_NO_STREAM):
-                # An error in a 200, which `completion` raises. A whole completion is not what was asked for.
+                # An error in a 200, which `completion` raises. A whole completion is no stream either.
                 translator.completion(await read_body(response.body), request)
-                raise invalid_response("JSON where a stream was asked for")
+                raise invalid_response("JSON in answer to a request for a stream")
             return response
 
         decoder = translator.decoder(request)
@@ -86,7 +94,11 @@ class Upstream:
 
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> Response:
         """A 2xx response whose body is unread; anything else raises."""
-        auth = await self._authenticators[endpoint.provider.key].headers(call)
+        provider = endpoint.provider.key
+        auth = await self._authenticators[provider].headers(call)
+        if auth is not self._sent.get(provider):
+            self._sent[provider] = auth
+            self._redactor.remember(provider, auth)
         headers = {**call.headers, **auth}
         try:
             response = await self._sender.send(

@@ -13,6 +13,7 @@ import httpx
 
 from server.config.model import Timeouts
 from server.dialects.base import StreamDecoder
+from server.dialects.errors import invalid_response
 from server.errors import ProviderError, StreamTruncated
 from server.upstream.body import timeout_error, transport_error
 from server.upstream.ports import Chunks, has_content
@@ -21,6 +22,8 @@ from server.wire.exchange import Body, Response
 
 #: Seconds to wait for what a provider may still send (usage, its end mark) after the last finish_reason.
 TAIL_TIMEOUT = 5.0
+#: The most chunks without content that are held until the first with content.
+MAX_HELD_CHUNKS = 1024
 
 
 class UpstreamStream:
@@ -67,6 +70,8 @@ class UpstreamStream:
                     held += chunks
                     if self._ended or any(map(has_content, chunks)):
                         return held
+                    if len(held) > MAX_HELD_CHUNKS:
+                        raise invalid_response(f"more than {MAX_HELD_CHUNKS} chunks without content")
         except TimeoutError:
             raise timeout_error("sent no content in time") from None
 

@@ -17,6 +17,9 @@ from server.errors import ProviderError, Reason
 #: Bytes of one event, and of one line, comments included. The largest seen in practice hold an image as base64.
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 
+#: `data` lines of one event; each is an object in memory.
+MAX_EVENT_LINES = 100_000
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -74,10 +77,7 @@ class SSEDecoder:
 
     def _check(self, size: int) -> None:
         if size > self._max_event_bytes:
-            raise ProviderError(
-                Reason.UPSTREAM_INVALID_RESPONSE,
-                f"The provider sent an event of more than {self._max_event_bytes} bytes.",
-            )
+            raise _too_large(f"{self._max_event_bytes} bytes")
 
     def _line(self, line: bytes, events: list[Event]) -> None:
         if not self._started:
@@ -96,6 +96,12 @@ class SSEDecoder:
         if field == b"data":
             self._size += len(value) + 1
             self._check(self._size)
+            if len(self._data) >= MAX_EVENT_LINES:
+                raise _too_large(f"{MAX_EVENT_LINES} lines")
             self._data.append(value)
         elif field == b"event":
             self._event = value.decode("utf-8", "replace")
+
+
+def _too_large(limit: str) -> ProviderError:
+    return ProviderError(Reason.UPSTREAM_INVALID_RESPONSE, f"The provider sent an event of more than {limit}.")

@@ -35,6 +35,7 @@ from server.api.models import Models
 from server.api.registration import Registrar
 from server.api.rest import Rest
 from server.config.model import Config
+from server.config.redaction import Redactor
 from server.dialects.base import Dialect
 from server.dialects.registry import DIALECTS
 from server.media.fetcher import Fetcher
@@ -42,6 +43,7 @@ from server.routing.catalog import Catalog
 from server.routing.router import Ids, Router
 from server.routing.shared_stats import SharedStats
 from server.routing.stats import EndpointStats
+from server.telemetry import logs
 from server.upstream.client import Upstream
 from server.upstream.emulation.emulation import Emulation
 from server.vendors.credentials.select import authenticator
@@ -88,19 +90,25 @@ class Worker:
         self._transport = transport
         self._grace = default_grace
         vendors = {e.provider.key: (e.provider, e.vendor) for m in catalog.models() for e in m.endpoints}
+        redactor = Redactor.of(config.keys, (provider for provider, _ in vendors.values()))
+        logs.redact(redactor)
         upstream = Upstream(
             transport,
             {name: dialect.translator for name, dialect in dialects.items()},
             {key: authenticator(provider, vendor, transport) for key, (provider, vendor) in vendors.items()},
+            redactor,
         )
         ids = Ids(lambda: f"chatcmpl-{uuid.uuid4().hex}", time.time, time.monotonic, random.random)
         self._fetcher = Fetcher(config.fetch)
         caller = Emulation(upstream, self._fetcher, dialects)
         self._stats = EndpointStats(
-            config.circuit, shared_stats or SharedStats.private(time.monotonic), _schedule_flush
+            config.circuit,
+            shared_stats or SharedStats.private(time.monotonic),
+            _schedule_flush,
+            configured=[endpoint.id for model in catalog.models() for endpoint in model.endpoints],
         )
         router = Router(catalog, caller, self._stats, ids, config.retry)
-        calls = partial(Call, KeyRing(config.keys), time.monotonic)
+        calls = partial(Call, KeyRing(config.keys), redactor, time.monotonic)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             options=(

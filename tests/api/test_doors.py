@@ -350,6 +350,7 @@ async def test_typed_errors_are_rich(gate: Gateway, up: FaultServer) -> None:
         ({"stop": ["x"] * 65}, "stop"),
         ({"extra_body_json": "[1]"}, "extra_body_json"),
         ({"extra_body_json": "{"}, "extra_body_json"),
+        *(({"extra_body_json": text}, "extra_body_json") for text in ("null", "3", '"x"', "true", "[" * 9999)),
         ({"tools": [pb.Tool(function=pb.FunctionDefinition(name="f", parameters_json="x"))]},
          "tools[0].function.parameters_json"),
         ({"messages": [pb.Message(role=pb.ROLE_USER)]}, "messages[0].content"),
@@ -445,6 +446,9 @@ async def test_the_callers_deadline_reaches_the_provider(gate: Gateway, up: Faul
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await gate.chat.CreateChatCompletion(typed(), metadata=AUTH, timeout=0.3)
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    info = error_details_pb2.ErrorInfo()
+    assert rpc_status.from_call(raised.value).details[0].Unpack(info)  # type: ignore[arg-type]
+    assert info.reason == "TIMEOUT"  # said just before gRPC itself would end the call, without details
     await asyncio.wait_for(up.calls[0].wait(), 1)
 
 
@@ -620,7 +624,8 @@ async def test_a_worker_that_stops_leaves_the_others_what_it_learned(up: FaultSe
     up.script("m", answer("Hi"))
     async with gateway(tmp_path, configuration, shared_stats=shared) as gate:
         assert (await gate.post(ask())).status == 200
-    assert [snapshot.answers for _, snapshot in EndpointStats(Circuit(), shared).snapshots()] == [1]
+    other = EndpointStats(Circuit(), shared, configured=shared.configured)
+    assert [snapshot.answers for _, snapshot in other.snapshots()] == [1]
 
 
 async def test_metrics_need_a_key(gate: Gateway) -> None:
@@ -667,3 +672,57 @@ async def test_drain_finishes_what_is_under_way(gate: Gateway, up: FaultServer) 
     rest = await drained(call)
     assert rest[-1].endswith(b"data: [DONE]\n\n")
     await asyncio.wait_for(draining, 5)
+
+
+ECHOES = [
+    {"message": "got Bearer upstream-secret"},
+    {"message": "x" * 8185 + "upstream-secret"},
+    {"message": "no", "param": "upstream-secret", "code": "upstream-secret"},
+    {"message": "no", "headers": {"authorization": ["Bearer upstream-secret"], "upstream-secret": 1}},
+    {"message": "no", "failed_generation": "y" * 2040 + "upstream-secret"},
+]
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+async def test_a_provider_that_repeats_its_key(gate: Gateway, up: FaultServer, echo: dict[str, Any]) -> None:
+    up.script("m", faults.reply(400, {"error": echo}))
+    shown = [(await gate.post(ask(stream=stream))).body for stream in (False, True)]
+    for call in (
+        gate.chat.CreateChatCompletion(typed(), metadata=AUTH),
+        gate.chat.StreamChatCompletion(typed(), metadata=AUTH).read(),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call
+        shown.append(str(raised.value.details()).encode())
+        shown += [value for _, value in raised.value.trailing_metadata() or () if isinstance(value, bytes)]
+    assert len(shown) == 6
+    for text in shown:
+        assert b"upstream" not in text
+        assert text.startswith((b'{"error"', b"no", b"got", b"x", b"\x08"))
+
+
+async def test_a_long_error_keeps_the_connection(gate: Gateway, up: FaultServer) -> None:
+    """Six of them beside a stream of the same HTTP/2 connection, which then ends as it should."""
+    step = asyncio.Event()
+
+    async def slow(call: faults.Call) -> None:
+        await call.head()
+        await call.delta(content="one")
+        await step.wait()
+        await call.delta("stop")
+        await call.end()
+
+    up.script("slow", slow)
+    up.script("m", faults.failure(400, "输" * 20_000))
+    stream = gate.chat.StreamChatCompletion(typed("slow"), metadata=AUTH)
+    await stream.read()
+    for number in range(6):
+        request = typed(logit_bias={"x" * 60_000: 500.0}) if number % 2 else typed()
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await gate.chat.CreateChatCompletion(request, metadata=AUTH)
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert rpc_status.from_call(raised.value) is not None  # type: ignore[arg-type]
+    step.set()
+    last: Any = await stream.read()
+    assert last.choices[0].finish_reason == pb.FINISH_REASON_STOP
+    assert await stream.code() is grpc.StatusCode.OK

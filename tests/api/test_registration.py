@@ -80,3 +80,14 @@ async def test_corrupt_messages(gate: Gateway, path: str, data: bytes, caplog: p
         assert rpc_status.from_call(error).details[0].Unpack(info)  # type: ignore[arg-type]
         assert info.reason == REASONS[code]
     assert not caplog.records
+
+
+@pytest.mark.parametrize("data", [b"", NOISE], ids=["no key", "corrupt"])
+@pytest.mark.parametrize("path", [path for path in UNARY if not path.startswith(("/grpc", "/lmchat.v1.Rest"))])
+async def test_an_error_comes_without_a_message(gate: Gateway, path: str, data: bytes) -> None:
+    """Not even an empty one, or Envoy cannot make JSON of the status."""
+    channel: Any = gate.channel
+    call = channel.unary_stream(path)(data)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call.read()
+    assert not await call.initial_metadata()

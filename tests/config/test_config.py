@@ -9,6 +9,7 @@ from textwrap import dedent
 import pytest
 from msgspec.structs import replace
 
+from server.config.files import missing_files
 from server.config.load import load
 from server.config.model import (
     Circuit,
@@ -70,7 +71,7 @@ EXAMPLE_ENVIRON = {
 
 DURATION = "expected a duration above 0 such as 500ms, 30s, 5m or 1h"
 DOLLAR = "a lone $: write ${NAME} for a variable, $$ for the sign itself"
-NAME = "a name of ASCII letters, digits, `.`, `_` and `-` that begins with a letter or digit"
+NAME = "a name of at most 64 ASCII letters, digits, `.`, `_` and `-` that begins with a letter or digit"
 MERGE = "a merge key takes another mapping, or a list of them"
 
 #: A file that is in order; tests add to it.
@@ -454,6 +455,14 @@ def test_the_key_of_an_environment() -> None:
             BASE.replace("m: {", "m: {context_length: 8k, "),
             ['4: models.m.context_length: expected a whole number of at least 1, found "8k"'],
         ),
+        (
+            BASE.replace("m: {", "m: {resource_names: true, "),
+            ["4: models.m.resource_names: means something only under a model id that ends in a star"],
+        ),
+        (
+            with_endpoint(f"name: {'e' * 65}, provider: one, model: x"),
+            [f'5: models.m.endpoints[0].name: expected {NAME}, found "{"e" * 40}..."'],
+        ),
         # Aliases
         (f"{BASE}aliases: 3\n", ["5: aliases: expected a mapping, found text"]),
         (f"{BASE}aliases: {{a: m, a: m}}\n", ["5: aliases.a: duplicate key, first on line 5"]),
@@ -584,3 +593,23 @@ def test_secrets_do_not_show_in_problems() -> None:
     )
     assert len(found) == 7
     assert "hush" not in "\n".join(found)
+
+
+def test_missing_credential_files(tmp_path: Path) -> None:
+    there = tmp_path / "sa.json"
+    there.write_text("{}")
+    config = read(
+        dedent(f"""\
+        providers:
+          a: {{type: vertex, credentials: {{service_account_file: {there}}}}}
+          b: {{type: vertex, credentials: {{service_account_file: gone.json}}}}
+          c: {{type: vertex, credentials: {{adc: true}}}}
+        models:
+          m: {{endpoints: [{{provider: a, model: x}}]}}
+        """)
+    )
+    assert [str(problem) for problem in missing_files(config, {"GOOGLE_APPLICATION_CREDENTIALS": "adc.json"})] == [
+        "c.yaml:3: providers.b.credentials.service_account_file: the file gone.json is not there",
+        "c.yaml:4: providers.c.credentials.adc: the file adc.json of GOOGLE_APPLICATION_CREDENTIALS is not there",
+    ]
+    assert len(missing_files(config, {})) == 1

@@ -47,6 +47,15 @@ def calls(*ids: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": tool_calls}, *results]
 
 
+@pytest.mark.parametrize("name", [["f"], {"f": 1}, None, 7])
+def test_a_native_tool_without_a_name_is_not_allowed(name: Any) -> None:
+    function = {"type": "function", "function": {"name": "f"}}
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [function]}}
+    native = {"type": "web_search_20250305", "name": name}
+    [tool] = sent({"tools": [function, native], "tool_choice": allowed})["tools"]
+    assert tool["name"] == "f"
+
+
 @pytest.mark.parametrize(
     "ids", [("a.b:0", "a_b_0"), ("functions.read:0", "functions.read:1"), ("x" * 99, "x" * 98)]
 )

@@ -75,6 +75,19 @@ def test_references_that_are_expressible(schema: dict[str, Any]) -> None:
     assert strict(schema)["additionalProperties"] is False
 
 
+@pytest.mark.parametrize("format_", [["date"], {"date": 1}, None, 7])
+def test_formats_that_are_no_text_are_described(format_: Any) -> None:
+    [property_] = strict(an_object({"a": {"type": "string", "format": format_}}))["properties"].values()
+    assert "format" not in property_
+    assert "format" in property_["description"]
+
+
+@pytest.mark.parametrize("description", [7, None, ["x"], {}, ""])
+def test_descriptions_that_are_no_text_give_way(description: Any) -> None:
+    schema = an_object({"a": {"type": "integer", "minimum": 1, "description": description}})
+    assert strict(schema)["properties"]["a"]["description"] == "{minimum: 1}"
+
+
 def test_schemas_that_nest_deeply() -> None:
     schema = STRING
     for _ in range(5_000):

@@ -44,6 +44,13 @@ def test_results_come_first_in_their_order() -> None:
     assert content[4:] == [HOUR, {"text": "Hi"}, {"text": "So?"}]
 
 
+@pytest.mark.parametrize("ttl", [["1h"], {"1h": 1}, None, 7, "2h"])
+def test_other_times_to_live_are_the_default(ttl: Any) -> None:
+    marked = {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral", "ttl": ttl}}
+    turns = body(parsed(messages=[{"role": "user", "content": [marked]}]))["messages"]
+    assert turns[0]["content"] == [{"text": "Hi"}, DEFAULT]
+
+
 def test_turns_take_linear_time() -> None:
     assert_linear(
         lambda size: parsed(messages=calls(size)),

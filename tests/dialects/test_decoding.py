@@ -215,6 +215,16 @@ def test_endless_reasoning(monkeypatch: pytest.MonkeyPatch) -> None:
         assert failed(decoder, pieces).reason is Reason.UPSTREAM_INVALID_RESPONSE
 
 
+def test_endless_fields_after_a_reason() -> None:
+    """They are merged into the last chunk, which is held, as long as there is room."""
+    decoder = OpenAIDecoder(1)
+    decoder.feed(HI + sse(chunk(delta("stop"))))
+    for n in range(100):
+        decoder.feed(sse(chunk(delta()) | {f"x{n}": "x" * 1000}))
+    [last] = decoder.close()
+    assert 50_000 < len(last.extra_json) <= choices_module.MAX_HELD_FIELDS
+
+
 def test_nothing_is_decoded_after_the_end() -> None:
     decoder = OpenAIDecoder(1)
     assert decoder.feed(HI + sse(chunk(delta("stop"))) + DONE)

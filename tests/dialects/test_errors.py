@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.api.public_error import PublicError
+from server.api.public_error import MAX_MESSAGE, MAX_PARAM, PublicError
 from server.dialects import errors as failures
 from server.dialects.errors import CODES, classify, invalid_response, retry_after
 from server.errors import Reason
@@ -222,9 +222,10 @@ def test_a_refusal_without_a_message(status: int) -> None:
 
 
 def test_long_messages_are_cut_for_the_caller() -> None:
-    error = classify(400, message="x" * 5000)
-    assert len(error.message) == 2000
-    assert len(error.raw) == 5000
+    error = classify(400, message="x" * 50_000, param="y" * 50_000)
+    shown = PublicError.of(error, "req")
+    assert (len(shown.message.encode()), len((shown.param or "").encode())) == (MAX_MESSAGE, MAX_PARAM)
+    assert len(error.raw) == 50_000
 
 
 def test_invalid_response() -> None:
@@ -262,6 +263,11 @@ DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
         ({"retry-after": "1e308"}, 86400.0),
         ({"retry-after-ms": "1e308"}, 86400.0),
         ({"retry-after": "inf"}, None),
+        ({"retry-after": "-inf"}, None),
+        ({"retry-after": "-1e308"}, 0.0),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT", "date": DATE}, 86400.0),
+        ({"retry-after": "Mon, 01 Jan 0001 00:00:00 GMT", "date": DATE}, 0.0),
+        ({"retry-after": DATE, "date": "Fri, 31 Dec 9999 23:59:59 +2359"}, 0.0),
         ({"retry-after": "1 Jan 99999999999999999999 00:00:00 GMT", "date": DATE}, None),
     ],
 )

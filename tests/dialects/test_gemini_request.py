@@ -173,6 +173,13 @@ def test_data_urls_without_data(url: str) -> None:
     assert caught.value.param == "messages[0].content[0].image_url.url"
 
 
+@pytest.mark.parametrize("url", ["https://[", "https://a]/b.png", "https://[x]/b.png"])
+def test_urls_with_stray_brackets_have_no_extension(url: str) -> None:
+    with pytest.raises(InvalidRequest, match="media type") as caught:
+        body(parsed({"role": "user", "content": [image(url)]}))
+    assert caught.value.param == "messages[0].content[0].image_url.url"
+
+
 # Turns
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lmchat.v1 import chat_pb2 as pb
 
+from server.api.public_error import PublicError
 from server.chat import openai_json
 from server.chat.completion import JsonCompletion
 from server.chat.request import ProtoRequest
@@ -652,7 +653,7 @@ OWN_ERRORS: list[tuple[str, int, dict[str, Any], str, dict[str, Any]]] = [
     ("a number for a code", 400, {"message": "x", "code": 400, "type": "BadRequestError"}, "invalid_request", {}),
     ("a code with spaces", 400, {"message": "x", "code": "some words", "status": 400}, "invalid_request", {}),
     ("a text that is too long", 400, {"message": "x", "status": 400, "more": "y" * 9000}, "invalid_request",
-     {"more": "y" * 2000}),
+     {"more": "y" * 2045 + "…"}),
     ("too much of it", 400, {"message": "x", "status": 400, "more": ["y"] * 9000, "a": 1}, "invalid_request",
      {"a": 1}),
     ("a failure of the provider's", 500, {"message": "x", "code": "boom", "status": 500, "host": "10.0.0.1"},
@@ -668,7 +669,8 @@ def test_what_reaches_the_caller(status: int, error: dict[str, Any], code: str, 
     streamed = outcome([sse(chunk(delta(role="assistant")), body)])[1]
     assert streamed is not None
     for found in (TRANSLATOR.error(status, {}, json.dumps(body).encode()), streamed):
-        assert (found.code, found.details) == (code, details)
+        shown = PublicError.of(found, "r")
+        assert (shown.code, shown.details) == (code, details)
         assert found.http_status == status or "status" not in json.dumps(error)
 
 

@@ -107,8 +107,8 @@ def anthropic_stream(stream: str) -> dict[str, Any]:
             message |= event["delta"]
             message["usage"] |= {k: v for k, v in event["usage"].items() if v is not None}
     for block in blocks.values():
-        if block["json"]:
-            block["input"] = json.loads(block["json"])
+        if text := block.pop("json"):
+            block["input"] = json.loads(text)
     message["content"] = [block for _, block in sorted(blocks.items())]
     return message
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from msgspec.structs import replace
 
 from server.config.load import load
 from server.config.model import (
@@ -342,6 +343,41 @@ def test_a_wildcards_dialect_follows_the_model() -> None:
     assert catalog.resolve("vertex/gemini-3-flash").endpoints[0].dialect == "gemini"
 
 
+@pytest.mark.parametrize(
+    ("provider", "name"),
+    [
+        (
+            ProviderSettings(key="v", type="vertex", project="p", location="global"),
+            "projects/other/locations/global/endpoints/7",
+        ),
+        (ProviderSettings(key="v", type="vertex", project="p", location="global"), "endpoints/7"),
+        (ProviderSettings(key="v", type="azure", base_url="https://x.openai.azure.com"), "a/b"),
+        (
+            ProviderSettings(key="v", type="bedrock", region="us-east-1"),
+            "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/x",
+        ),
+    ],
+)
+def test_callers_choose_no_resource_through_a_wildcard(provider: ProviderSettings, name: str) -> None:
+    listed = {"v/*": [settings("*", "v")]}
+    closed = config(listed, provider)
+    with pytest.raises(LmchatError, match="address of a resource") as raised:
+        Catalog(closed, {}).resolve(f"v/{name}")
+    assert (raised.value.reason, raised.value.param) == (Reason.MODEL_NOT_FOUND, "model")
+    model = replace(closed.models["v/*"], resource_names=True)
+    opened = replace(closed, models={"v/*": model})
+    assert Catalog(opened, {}).resolve(f"v/{name}").endpoints[0].model == name
+    configured = config({"mine": [settings(name, "v")]}, provider)
+    assert Catalog(configured, {}).resolve("mine").endpoints[0].model == name
+
+
+@pytest.mark.parametrize("end", ["/chat/completions", "/chat/completions/", "/responses"])
+def test_a_base_url_that_ends_in_the_path_of_a_call(end: str) -> None:
+    provider = ProviderSettings(key="o", type="openai", base_url=f"https://x.example/v1{end}")
+    with pytest.raises(ConfigError, match="ends in the path of a call"):
+        Catalog(config({"m": [settings("m", "o")]}, provider), {})
+
+
 # What endpoints can do
 
 
@@ -522,6 +558,9 @@ def test_each_vendor_is_in_the_default_catalogue_where_its_variables_are_set(ven
         "AWS_REGION": "r",
         "GOOGLE_CLOUD_PROJECT": "p",
         "GOOGLE_CLOUD_LOCATION": "l",
+        "DATABRICKS_HOST": "https://x.cloud.databricks.com",
+        "CLOUDFLARE_ACCOUNT_ID": "a",
+        "SNOWFLAKE_ACCOUNT": "a",
     }
     catalog = Catalog(default_config(environ), environ)
     assert [model.id for model in catalog.models()] == [f"{vendor.type}/*"]

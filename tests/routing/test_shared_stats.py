@@ -34,7 +34,7 @@ def test_a_record() -> None:
     assert found is not None
     assert (found[FIRST_WORD], found[LAST_WORD]) == (1.5, 2.5)
     assert stats.find("b") is None
-    assert [name for name, _ in stats.endpoints()] == ["a"]
+    assert [name for name, *_ in stats.endpoints()] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,34 @@ def test_ids_of_any_length(endpoint_id: str, shown: str) -> None:
     stats = SharedStats.private(Clock())
     with stats.change(endpoint_id) as record:
         record[LAST_WORD] = 1.0
-    assert [(name, record[LAST_WORD]) for name, record in stats.endpoints()] == [(shown, 1.0)]
+    assert [(name, record[LAST_WORD]) for name, record, _ in stats.endpoints()] == [(shown, 1.0)]
     assert stats.find(endpoint_id + "?") is None
+
+
+def test_invented_names_do_not_evict_configured_endpoints() -> None:
+    """Nor does a copy change, and what an earlier configuration had is not listed twice."""
+    clock = Clock()
+    settings = Circuit(min_requests=1, cooldown=1e6)
+    shared = SharedStats.private(clock)
+    configured = [f"p/real/{number}" for number in range(1000)]
+    stats = EndpointStats(settings, shared, configured=configured)
+    for endpoint_id in configured:
+        stats.failed(stats.begin(endpoint_id), FAILED)
+    for number in range(30_000):
+        clock.now += 1
+        stats.failed(stats.begin(f"p/wild/{number}"), FAILED)
+    assert all(map(stats.is_open, configured))
+    copy = stats.copy()
+    stats.failed(stats.begin("p/real/0"), FAILED)
+    before, now = dict(copy.snapshots()), dict(stats.snapshots())
+    assert sum(snapshot.configured for snapshot in before.values()) == 1000
+    assert len(before) == 1000 + 8192
+    assert (before["p/real/0"].failures, now["p/real/0"].failures) == (1, 2)
+    fewer = EndpointStats(settings, shared, configured=configured[:10])
+    fewer.failed(fewer.begin("p/real/999"), FAILED)  # through a wildcard now
+    names = [name for name, _ in fewer.snapshots()]
+    assert len(names) == len(set(names))
+    assert names.count("p/real/999") == 1
 
 
 def test_the_longest_unused_makes_room_and_leaves_nothing() -> None:
@@ -57,7 +83,7 @@ def test_the_longest_unused_makes_room_and_leaves_nothing() -> None:
         with stats.change(f"wild/{number}") as record:
             assert record[FIRST_WORD] == record[LAST_WORD] == 0.0
             record[FIRST_WORD] = record[LAST_WORD] = float(number)
-    left = {name: record[FIRST_WORD] for name, record in stats.endpoints()}
+    left = {name: record[FIRST_WORD] for name, record, _ in stats.endpoints()}
     assert len(left) == 8192
     assert all(name == f"wild/{number:.0f}" for name, number in left.items())
     # The newest eight of a set stay: hardly any of the last thousand fell to a run on one set.

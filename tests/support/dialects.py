@@ -29,6 +29,9 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "azure": {"base_url": "https://example.openai.azure.com"},
     "vertex": {"project": "my-project", "location": "us-east5"},
     "bedrock": {"region": "us-east-1"},
+    "databricks": {"base_url": "https://x.cloud.databricks.com"},
+    "cloudflare": {"project": "abc"},
+    "snowflake": {"project": "abc"},
 }
 _PUBLIC_MODEL = "public-model"
 

@@ -21,6 +21,7 @@ from server.dialects.base import Endpoint
 from server.errors import InvalidRequest, LmchatError, Reason
 from server.media.fetcher import Fetcher
 from server.upstream.emulation.emulation import Emulation
+from server.upstream.emulation.media_urls import inlined, remote_parts
 from tests.routing.routing_help import run
 from tests.support.fold import fold_messages
 from tests.upstream.emulation_help import (
@@ -238,6 +239,24 @@ def test_failures_name_the_part(parts: Any, message: str, param: str) -> None:
         assert (raised.value.message, raised.value.param) == (message, param)
         assert raised.value.reason is Reason.INVALID_REQUEST
         assert not provider.calls
+
+
+def test_attempts_share_what_was_fetched() -> None:
+    """A failure too; and so do attempts for which parameters are left out."""
+    web = Web()
+    there, missing = (ProtoRequest(asking(image(url), seed=1)) for url in (CAT, "http://pets.test/cat"))
+
+    async def attempts(original: ChatRequest) -> list[ChatRequest]:
+        derived = (original, original.without(["seed"]), original.with_debug(["routing"]))
+        return [await inlined(one, remote_parts(WHERE, one, lambda url: False), web, 100.0) for one in derived]
+
+    for sent in run(attempts(there)):
+        assert sent.to_proto().messages[0].content[1].image_url.url == PNG
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match="Cannot be fetched: Only https: URLs") as raised:
+            run(attempts(missing))
+        assert raised.value.param == "messages[0].content[1].image_url.url"
+    assert web.fetched == {CAT: 1, "http://pets.test/cat": 1}
 
 
 def test_one_failure_ends_the_other_fetches() -> None:

@@ -13,7 +13,7 @@ import pytest
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.usage import add_usage
-from server.errors import ProviderError, Reason, StreamTruncated
+from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from tests.routing.routing_help import run
 from tests.support.fold import fold_messages
 from tests.upstream.emulation_help import (
@@ -47,6 +47,15 @@ def by_call(*responses: Response) -> Provider:
 
 
 # Unary
+
+
+def test_large_requests_are_not_copied_a_hundred_times() -> None:
+    provider = Provider(lambda asked, index: whole(completion("a")))
+    large = request(n=128, user="x" * 3_000_000)
+    with pytest.raises(InvalidRequest, match="ask for fewer choices") as raised:
+        run(provider.emulation.complete(N, large, 100.0))
+    assert (raised.value.param, raised.value.reason) == ("n", Reason.REQUEST_TOO_LARGE)
+    assert not provider.calls
 
 
 def test_choices_are_joined_and_usage_summed() -> None:

@@ -351,3 +351,65 @@ def test_the_rest_goes_through_as_it_is() -> None:
         assert content(got.completion) == ["as it is"]
         assert provider.calls[0].get("response_format") == openai_json.dump(made).get("response_format")
         assert texts([structured.chunks(got.completion)]) == {0: "as it is"}
+
+
+# Native first
+
+NATIVE = endpoint()
+#: What providers say of a model without structured output; see server/dialects/openai/errors.py for the sources.
+REFUSALS = [
+    "This model does not support response format `json_schema`. See supported models at https://x.example",
+    "This response_format type is unavailable now",
+    "does not support 'json_schema' response format. Supported formats: json_object.",
+    "'response_format.type' : value is not one of the allowed values ['text','json_object']",
+    "'response_format.type' must be 'json_schema' or 'text'",
+    "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
+    "response_format value as json_schema is enabled only for api versions 2024-08-01-preview and later",
+    "Structured outputs are not supported by this model.",
+]
+
+
+def refuses(message: str) -> Provider:
+    """A provider that refuses `response_format`, and answers without."""
+
+    def script(asked: dict[str, Any], index: int) -> Response:
+        if "response_format" in asked:
+            return whole({"error": {"message": message, "type": "invalid_request_error"}}, status=400)
+        return whole(completion('Here: {"a": 1}'))
+
+    return Provider(script)
+
+
+@pytest.mark.parametrize("message", REFUSALS)
+def test_a_model_without_structured_output_is_asked_in_words(message: str) -> None:
+    provider = refuses(message)
+    answer = run(provider.emulation.complete(NATIVE, request(response_format=JSON_SCHEMA), 100.0)).completion
+    assert content(answer) == ['{"a": 1}']
+    assert ["response_format" in call for call in provider.calls] == [True, False]
+    streamed = refuses(message)
+
+    async def pieces() -> list[str]:
+        stream = streamed.emulation.stream(NATIVE, request(response_format=JSON_SCHEMA))
+        chunks = await stream.open(100.0)
+        await stream.aclose()
+        return [choice.delta.content for chunk in chunks for choice in chunk.choices]
+
+    assert "".join(run(pieces())) == '{"a": 1}'
+    assert ["response_format" in call for call in streamed.calls] == [True, False]
+    provider.check_closed()
+    streamed.check_closed()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Invalid schema for response_format 'x': In context=(), 'oneOf' is not supported.",
+        "Unsupported parameter: 'max_tokens' is not supported with this model.",
+        "response_format.json_schema.name is required",
+    ],
+)
+def test_other_refusals_are_the_callers(message: str) -> None:
+    provider = refuses(message)
+    with pytest.raises(ProviderError) as raised:
+        run(provider.emulation.complete(NATIVE, request(response_format=JSON_SCHEMA), 100.0))
+    assert (raised.value.reason, len(provider.calls)) == (Reason.INVALID_REQUEST, 1)

@@ -409,6 +409,7 @@ BAD: list[tuple[str, Provider, list[list[str]], Reason, int | None, float]] = [
     ("a page in a 200", Provider(b"<html>", type="text/html"), [], R.UPSTREAM_INVALID_RESPONSE, 200, 0),
     ("an error as the first event", Provider(sse({"error": {"code": 503}})), [], R.OVERLOADED, 503, 0),
     ("an error after the role", Provider(ROLE, sse({"error": {"message": "x"}})), [], R.UPSTREAM_ERROR, 200, 0),
+    ("chunks without content", Provider(ROLE * 1100, HI), [], R.UPSTREAM_INVALID_RESPONSE, 200, 0),
     ("garbage as the first event", Provider(b"data: oops\n\n"), [], R.UPSTREAM_INVALID_RESPONSE, 200, 0),
     ("the end after content", Provider(HI), [["+Hi"]], R.STREAM_TRUNCATED, None, 0),
     ("the end within an event", Provider(HI, BYE[:30]), [["+Hi"]], R.STREAM_TRUNCATED, None, 0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.config.model import ProviderSettings
 from server.dialects.base import Vendor
+from server.vendors import table
 from server.vendors.registry import PLAIN, VENDORS
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "recordings"
@@ -45,6 +47,39 @@ def test_a_row_is_well_formed(vendor: Vendor) -> None:
     assert "text" in vendor.modalities <= set(PARTS.values())
     assert vendor.max_stop >= 1
     assert set(vendor.defaults) <= FIELDS - vendor.drops
+    assert urlsplit(vendor.source).scheme == "https"
+    assert not vendor.checked or date.fromisoformat(vendor.checked)
+    assert vendor.tool_choices <= {"none", "auto", "required", "function"}
+    assert "auto" in vendor.tool_choices
+    low, high = vendor.temperatures
+    assert 0 <= low < high <= 2
+    for pattern, fields in vendor.by_model.items():
+        re.compile(pattern)
+        assert set(fields) <= set(Vendor.__struct_fields__)
+
+
+def test_the_page_lists_the_rows() -> None:
+    """`python -m server.vendors.table` writes it."""
+    assert table.PATH.read_text(encoding="utf-8") == table.table()
+
+
+@pytest.mark.parametrize(
+    ("type_", "model", "drops", "takes"),
+    [
+        ("openai", "gpt-5-mini", {"temperature", "logprobs"}, {"seed"}),
+        ("openai", "o3", {"temperature", "presence_penalty"}, set()),
+        ("openai", "gpt-5.1", set(), {"temperature", "top_p"}),
+        ("openai", "gpt-4o", set(), {"temperature", "logit_bias"}),
+        ("xai", "grok-4", {"stop", "presence_penalty"}, {"temperature"}),
+        ("xai", "grok-4-fast-non-reasoning", {"logit_bias"}, {"stop", "presence_penalty"}),
+        ("moonshot", "kimi-k2.6", {"temperature", "top_p", "presence_penalty"}, {"seed"}),
+        ("moonshot", "moonshot-v1-8k", set(), {"temperature", "presence_penalty", "n"}),
+    ],
+)
+def test_what_a_vendor_takes_by_model(type_: str, model: str, drops: set[str], takes: set[str]) -> None:
+    row = VENDORS[type_].for_model(model)
+    assert drops <= row.drops
+    assert not takes & row.drops
 
 
 @pytest.mark.parametrize("vendor", ROWS)
@@ -63,7 +98,9 @@ def test_a_base_url_is_there_or_asked_for(vendor: Vendor) -> None:
 
 @pytest.mark.parametrize("vendor", ROWS)
 def test_servers_of_ones_own_are_in_no_default_catalogue(vendor: Vendor) -> None:
-    assert bool(vendor.env) == (vendor.base_url.startswith("https:") or vendor.type == "azure")
+    """A vendor without an address of its own has one for each account."""
+    account = vendor.type in {"azure", "databricks"}
+    assert bool(vendor.env) == (vendor.base_url.startswith("https:") or account)
 
 
 def test_what_is_required_is_a_setting_with_variables() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import ProviderError, Reason
-from server.wire.sse import Event, SSEDecoder
+from server.wire.sse import MAX_EVENT_LINES, Event, SSEDecoder
 
 
 def torn(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -204,3 +204,10 @@ def test_what_is_kept_of_a_line_takes_no_more_than_its_bytes() -> None:
     for _ in range(100_000):
         decoder.feed(b"xy")
     assert sys.getsizeof(decoder._partial) < 2 * 200_000
+
+
+def test_an_event_has_a_limit_of_lines() -> None:
+    decoder = SSEDecoder()
+    assert decoder.feed(b"data\n" * MAX_EVENT_LINES + b"\n")
+    with pytest.raises(ProviderError, match="more than 100000 lines"):
+        decoder.feed(b"data\n" * (MAX_EVENT_LINES + 1))

@@ -17,4 +17,5 @@ DIALECT = Dialect(
     native_format=native_format,
     prefills=lambda model: models.of(model).prefill,
     signature_formats=frozenset({FORMAT}),
+    paused=frozenset({"pause_turn"}),
 )

@@ -9,8 +9,6 @@ the model's maximum.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +26,7 @@ from server.dialects.anthropic.schema import InexpressibleError
 from server.dialects.base import Endpoint
 from server.dialects.dropped import Dropped
 from server.dialects.schema_text import described
+from server.dialects.users import opaque_user
 from server.errors import InvalidRequest, unsupported
 
 #: Anthropic's top-level fields that callers may send in `extra_body_json`; others are left out.
@@ -42,7 +41,6 @@ _SERVICE_TIERS = {
 }
 #: A 400 from Anthropic: "user_id appears to contain an email address. Please send a uuid or hash value".
 #: https://github.com/BerriAI/litellm/issues/10106
-_EMAIL = re.compile(r"[^\s@]@[^\s@]")
 _MAX_USER_LENGTH = 512
 
 
@@ -88,19 +86,12 @@ def body(
     if request.stop:
         out["stop_sequences"] = _stop(request.stop, endpoint.vendor.max_stop)
     if request.user:
-        out["metadata"] = {"user_id": _user_id(request.user)}
+        out["metadata"] = {"user_id": opaque_user(request.user, _MAX_USER_LENGTH)}
     if request.service_tier in _SERVICE_TIERS:
         out["service_tier"] = _SERVICE_TIERS[request.service_tier]
     elif request.service_tier:
         dropped.add("service_tier")
     return out | {name: value for name, value in extra.items() if value is not None}
-
-
-def _user_id(user: str) -> str:
-    """`user` where it is opaque; the SHA-256 of an e-mail address or of a longer id than Anthropic takes."""
-    if len(user) > _MAX_USER_LENGTH or _EMAIL.search(user):
-        return hashlib.sha256(user.encode()).hexdigest()
-    return user
 
 
 def _sampling(request: pb.ChatCompletionRequest, accepted: str, top_k: Any, dropped: Dropped) -> dict[str, Any]:

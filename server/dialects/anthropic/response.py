@@ -2,7 +2,8 @@
 
 Visible reasoning is `reasoning_content`; each signed block is also in `reasoning_details`. For clients that keep
 only tool calls, the signed blocks before the first call are also in its `extra_content.anthropic.thinking`, as
-Anthropic gave them. Blocks of tools that ran at Anthropic are left out; their results are cited in `annotations`.
+Anthropic gave them. An answer in which tools ran at Anthropic has all of its blocks, and the container, in the
+message's `extra_content.anthropic`; replay.py sends them back. What they found is cited in `annotations`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat.openai_json.fields import encode_text
 from server.dialects import errors as failures
 from server.dialects import usage as tiers
-from server.dialects.anthropic.replay import FORMAT
+from server.dialects.anthropic.replay import FORMAT, THINKING
 from server.dialects.base import completion_id
 from server.dialects.reading import read_error_body, read_object, reading
 from server.errors import ProviderError, Reason
@@ -48,6 +49,8 @@ _STATUSES: Mapping[str, int] = {
 #: An `invalid_request_error` that is the gateway's account's.
 _NO_CREDIT = "credit balance is too low"
 
+#: Types of blocks that the contract has; those of other types are of tools that ran at Anthropic.
+_CALLERS = THINKING | {"text", "tool_use"}
 #: Fields of Anthropic's usage that `Usage` or the envelope has; the others go into `extra_json`.
 _COUNTED = frozenset(
     {
@@ -127,6 +130,7 @@ def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
     if any(thinking):
         message.reasoning_content = "".join(thinking)
     message.reasoning_details.extend(map(detail, replay))
+    message.extra_json = server_side(obj["content"], obj.get("container"))
     explanation = refusal(obj)
     if explanation:
         message.refusal = explanation
@@ -169,6 +173,19 @@ def detail(block: dict[str, Any]) -> pb.ReasoningDetail:
 def carried(replay: list[dict[str, Any]]) -> str:
     """The `extra_json` of a turn's first call: the signed blocks before it, for clients that keep only calls."""
     return encode_text({"extra_content": {"anthropic": {"thinking": replay}}}) if replay else ""
+
+
+def server_side(blocks: list[dict[str, Any]], container: Any) -> str:
+    """The `extra_json` of a message: its blocks where tools ran at Anthropic, and the container; empty without.
+
+    https://platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools
+    """
+    own: dict[str, Any] = {}
+    if any(block["type"] not in _CALLERS for block in blocks):
+        own["content"] = blocks
+    if container:
+        own["container"] = container
+    return encode_text({"extra_content": {FORMAT: own}}) if own else ""
 
 
 def cited(citations: Any, start: int, end: int) -> list[pb.Annotation]:

@@ -24,7 +24,8 @@ _UNENFORCEABLE = frozenset(
 )  # fmt: skip
 #: Keywords without meaning for an answer; left out.
 _ANNOTATIONS = frozenset({"$schema", "$id", "$comment"})
-_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
+#: Not a set: in a schema anything may stand under `format`.
+_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid")
 #: Keywords whose value maps names to schemas.
 _MAPS = frozenset({"properties", "$defs", "definitions"})
 #: Keywords whose value is a list of schemas -> what they are sent as.

@@ -11,6 +11,7 @@ from typing import Any
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.openai_json import encode_text
+from server.chat.openai_json.fields import decode
 from server.dialects import errors as failures
 from server.dialects import usage
 from server.dialects.anthropic import response
@@ -27,7 +28,8 @@ Chunks = list[pb.ChatCompletionChunk]
 class _OpenBlock:
     """A content block whose end has not come.
 
-    `start` is where its text begins in the answer's, in characters; `call` the index of its tool call.
+    `start` is where its text begins in the answer's, in characters; `call` the index of its tool call; `pieces`
+    what is kept of its text, reasoning or input.
     """
 
     __slots__ = ("block", "call", "citations", "pieces", "start")
@@ -39,12 +41,25 @@ class _OpenBlock:
         self.pieces: list[str] = []
         self.citations: list[Any] = list(block.get("citations") or ())
 
+    def whole(self) -> dict[str, Any]:
+        """The block as a whole answer has it."""
+        text = "".join(self.pieces)
+        match self.block["type"]:
+            case "text":
+                return {**self.block, "text": text, **({"citations": self.citations} if self.citations else {})}
+            case "thinking":
+                return {**self.block, "thinking": text}
+        return {**self.block, "input": decode(text)} if text else self.block
+
 
 class AnthropicDecoder(ChunkDecoder[Event]):
     """See `base.StreamDecoder`. The end mark is `message_stop`."""
 
     def __init__(self) -> None:
         super().__init__()
+        #: All that ended, as they are needed where tools ran at Anthropic.
+        self._blocks: list[dict[str, Any]] = []
+        self._container: Any = None
         self._sse = SSEDecoder()
         self._message_id: str | None = None
         self._open: dict[int, _OpenBlock] = {}
@@ -83,6 +98,7 @@ class AnthropicDecoder(ChunkDecoder[Event]):
         if repeated and id_ != self._message_id:
             raise failures.invalid_response(f"a second message begins: {id_}")
         self._message_id = id_
+        self._container = message.get("container")
         self._count(message.get("usage"))
         if repeated:
             return
@@ -124,6 +140,7 @@ class AnthropicDecoder(ChunkDecoder[Event]):
                     opened.citations.append(piece["citation"])
                 delta.content = piece.get("text") or ""
                 self._length += len(delta.content)
+                self._keep(opened, delta.content)
             case "thinking":
                 delta.reasoning_content = piece.get("thinking") or ""
                 self._keep(opened, delta.reasoning_content)
@@ -133,7 +150,9 @@ class AnthropicDecoder(ChunkDecoder[Event]):
                 arguments = piece.get("partial_json") or ""
                 if arguments:
                     delta.tool_calls.add(index=opened.call).function.arguments = arguments
-                    opened.pieces = [arguments[:1]]  # only whether there are any
+                    self._keep(opened, arguments)
+            case _:
+                self._keep(opened, piece.get("partial_json") or "")
         if delta.content or delta.reasoning_content or delta.tool_calls:
             self._builder.add_delta(delta, chunks)
 
@@ -149,6 +168,7 @@ class AnthropicDecoder(ChunkDecoder[Event]):
         opened = self._open.pop(index, None)
         if opened is None:
             return
+        self._blocks.append(opened.whole())
         delta = pb.Delta()
         block = opened.block
         match block["type"]:
@@ -175,6 +195,9 @@ class AnthropicDecoder(ChunkDecoder[Event]):
             return
         for index in list(self._open):
             self._stop(index, chunks)
+        extra_json = response.server_side(self._blocks, message.get("container") or self._container)
+        if extra_json:
+            self._builder.add_delta(pb.Delta(extra_json=extra_json), chunks)
         explanation = response.refusal(message)
         if explanation:
             self._builder.add_delta(pb.Delta(refusal=explanation), chunks)

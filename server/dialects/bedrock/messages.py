@@ -26,7 +26,7 @@ Section = Literal["system", "messages", "tools"]
 
 _CACHE = frozenset({"cache_control"})
 _DEFAULT_TTL = "5m"
-_TTLS = frozenset({_DEFAULT_TTL, "1h"})
+_TTLS = (_DEFAULT_TTL, "1h")  # not a set: callers may write lists and objects
 _FILE_FIELDS = _CACHE | DOCUMENT_FIELDS.keys()
 #: Stand-ins where Converse requires text and refuses blank text.
 _FIRST_TURN = "."

@@ -68,7 +68,7 @@ def file_part(file: pb.File, path: str, dropped: Dropped) -> dict[str, Any]:
     if url.startswith("files/"):  # a name; Gemini requires the URI
         url = f"https://generativelanguage.googleapis.com/v1beta/{url}"
     if file.filename:  # a URL's own extension takes precedence
-        known = _guess(urlsplit(url).path) if url.startswith(("https:", "gs:")) else ""
+        known = _guess(_path(url)) if url.startswith(("https:", "gs:")) else ""
         hints.append(TypeHint(f"{path}.filename", "" if known else _guess(file.filename)))
     return media_part(url, hints, f"{path}.{name}", dropped)
 
@@ -86,7 +86,7 @@ def media_part(url: str, hints: Sequence[TypeHint], path: str, dropped: Dropped)
             raise InvalidRequest("Expected a media type: data:<media type>;base64,<data>.", path)
         part = {"inlineData": {"mimeType": media_type, "data": data}}
     elif scheme in ("gs", "https"):
-        media_type = hint.media_type if hint else _guess(urlsplit(url).path)
+        media_type = hint.media_type if hint else _guess(_path(url))
         if not media_type and not native_uri(url):
             raise unsupported(
                 "Gemini requires a media type with a URL; send `mime_type`, or a URL with a file name extension.",
@@ -99,6 +99,14 @@ def media_part(url: str, hints: Sequence[TypeHint], path: str, dropped: Dropped)
         if other is not hint:
             dropped.add(other.path)
     return part
+
+
+def _path(url: str) -> str:
+    """The path of `url`; empty where it has none, or brackets where no IPv6 address is."""
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return ""
 
 
 def native_uri(url: str) -> bool:

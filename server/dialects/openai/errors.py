@@ -32,12 +32,49 @@ _STATUSES: Mapping[str, int] = {
     "service_unavailable": 503,
     "timeout_error": 504,
 }
+#: Codes of single vendors, where the status says less.
+#: GitHub Models: https://github.com/eslint/tsc-meetings/pull/593
+#: MiniMax: https://platform.minimax.io/docs/api-reference/errorcode
+_REASONS: Mapping[str, Reason] = {
+    "tokens_limit_reached": Reason.CONTEXT_LENGTH_EXCEEDED,
+    "base_resp_1002": Reason.RATE_LIMITED,
+    "base_resp_1004": Reason.UPSTREAM_AUTHENTICATION,
+    "base_resp_1008": Reason.UPSTREAM_AUTHENTICATION,  # the gateway's account there is out of money
+    "base_resp_1026": Reason.CONTENT_POLICY_VIOLATION,
+    "base_resp_1027": Reason.CONTENT_POLICY_VIOLATION,
+    "base_resp_1039": Reason.RATE_LIMITED,
+    "base_resp_2013": Reason.INVALID_REQUEST,
+}
+#: Cohere's status for a refused prompt. https://github.com/cohere-ai/cohere-developer-experience/pull/189
+_UNSAFE_REQUEST = 498
+#: A context that is too long, in words of GitHub's and MiniMax's.
+#: https://github.com/earendil-works/pi/blob/main/packages/ai/src/utils/overflow.ts
+_TOO_LONG = re.compile(
+    r"token count of \d+ exceeds the limit|token limit exceeded|context window exceeds limit", re.I
+)
 #: Keys of an error that may hold an HTTP status: Groq's streams, Azure, OpenRouter.
 _STATUS_KEYS = ("status_code", "status", "code")
 #: Fields of an error that callers get otherwise, or that say nothing more.
 _KNOWN = frozenset({"message", "type", "param", "code", "object", *_STATUS_KEYS})
 #: A code in words; numbers are HTTP statuses, or mean nothing to callers.
 _WORD = re.compile(r"[A-Za-z][\w.:-]{0,63}").fullmatch
+
+
+#: A 400 that says that the model has no `response_format`, or not this kind: its name, and that it is not there.
+#: A schema that is refused is not meant. By whom, and where the words are from:
+#: Groq "This model does not support response format `json_schema`", DeepSeek "This response_format type is
+#: unavailable now" (https://github.com/crewAIInc/crewAI/pull/6357), OpenAI "'response_format' of type
+#: 'json_schema' is not supported with this model", "does not support 'json_schema' response format"
+#: (https://github.com/caura-ai/caura/pull/1475), Groq "'response_format.type' : value is not one of the allowed
+#: values" (https://github.com/dzhng/deep-research/pull/162), LM Studio "'response_format.type' must be"
+#: (https://github.com/willmiao/ComfyUI-Lora-Manager/issues/1033), Azure "enabled only for api versions".
+_FORMAT = re.compile(r"response.?format|json_schema|json_object|json mode|structured.outputs?", re.IGNORECASE)
+_ABSENT = re.compile(
+    r"not? (currently )?(support|available|enabled|implemented)|(un|not )supported|unavailable|enabled only"
+    r"|not one of the allowed values|response_format\.type' must be",
+    re.IGNORECASE,
+)
+_BAD_SCHEMA = re.compile(r"invalid schema|\bschema (for|at|contains|is)\b|keyword|in context=", re.IGNORECASE)
 
 
 class _Parts(NamedTuple):
@@ -56,12 +93,18 @@ def error(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError
     """The error of a response that is not a 2xx; `headers` are in lower case."""
     obj = read_error_body(body)
     parts = _parts(obj if isinstance(obj, dict) else {})
+    if parts.reason is None and status in (400, 422) and _lacks_format(parts.message):
+        parts = parts._replace(reason=Reason.UNSUPPORTED_FEATURE, param="response_format")
+    if status == _UNSAFE_REQUEST:
+        parts = parts._replace(reason=Reason.CONTENT_POLICY_VIOLATION)
     return _classify(status, parts, failures.retry_after(headers))
 
 
 def raise_error(obj: dict[str, Any]) -> None:
     """Raise ProviderError for an error inside a 200."""
-    if obj.get("error") or obj.get("object") == "error":
+    base = obj.get("base_resp")
+    failed = isinstance(base, dict) and base.get("status_code")
+    if obj.get("error") or obj.get("object") == "error" or failed:
         parts = _parts(obj)
         raise _classify(parts.status or _STATUSES.get(parts.code.lower(), 200), parts)
 
@@ -80,7 +123,7 @@ def _classify(status: int, parts: _Parts, retry_after: float | None = None) -> P
 
 
 def _parts(obj: dict[str, Any]) -> _Parts:
-    error = obj.get("error") or obj
+    error = obj.get("error") or _in_other_places(obj) or obj
     if not isinstance(error, dict):  # x.ai, Ollama: a text, with the code beside it
         error = {"code": obj.get("code"), "message": error}
     own = code = failures.text(error.get("code"))
@@ -102,8 +145,24 @@ def _parts(obj: dict[str, Any]) -> _Parts:
         own_code=own if _WORD(own) else "",
         details={name: value for name, value in error.items() if name not in _KNOWN and name != "detail"},
         status=_status(error) or _STATUSES.get(type_.lower(), 0),
-        reason=_moderated(error.get("metadata")),
+        reason=_moderated(error.get("metadata")) or _reason(code, message),
     )
+
+
+def _in_other_places(obj: dict[str, Any]) -> dict[str, Any] | None:
+    """The error where it is not under `error`: MiniMax, Cloudflare, Databricks."""
+    base, errors, word = obj.get("base_resp"), obj.get("errors"), obj.get("error_code")
+    if isinstance(base, dict) and base.get("status_code"):
+        return {"code": f"base_resp_{base['status_code']}", "message": base.get("status_msg")}
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        return errors[0]
+    return {**obj, "code": word} if isinstance(word, str) else None
+
+
+def _reason(code: str, message: str) -> Reason | None:
+    if _TOO_LONG.search(message):
+        return Reason.CONTEXT_LENGTH_EXCEEDED
+    return _REASONS.get(code.lower())
 
 
 def _status(error: dict[str, Any]) -> int:
@@ -113,6 +172,11 @@ def _status(error: dict[str, Any]) -> int:
         if len(value) == 3 and value.isascii() and value.isdigit() and 400 <= int(value) < 600:
             return int(value)
     return 0
+
+
+def _lacks_format(message: str) -> bool:
+    """Whether a refusal says that the model has no structured output, or not of this kind."""
+    return bool(_FORMAT.search(message) and _ABSENT.search(message)) and not _BAD_SCHEMA.search(message)
 
 
 def _moderated(metadata: Any) -> Reason | None:

@@ -9,7 +9,9 @@ from server.chat.openai_json.request_fields import REQUEST_LEVEL
 from server.chat.openai_json.unknown import Unknown, put_back, set_aside
 from server.dialects.base import Endpoint, Vendor
 from server.dialects.dropped import Dropped
-from server.dialects.tool_ids import exact
+from server.dialects.openai.messages import adapt_messages
+from server.dialects.openai.tools import adapt_tools
+from server.dialects.users import opaque_user
 from server.errors import InvalidRequest
 
 #: Fields that the contract knows and OpenAI does not, which vendors take under `Vendor.extensions` only.
@@ -32,16 +34,23 @@ def adapt(out: dict[str, Any], endpoint: Endpoint, *, extended: bool) -> tuple[s
         if extended:
             _drop_unknown(out, vendor.extensions, dropped)
         _drop_reasoning(out["messages"], vendor.extensions, dropped)
+    _adapt_parameters(out, vendor, dropped)
+    adapt_tools(out, vendor, dropped)
+    adapt_messages(out["messages"], vendor, dropped)
+    return dropped.paths
+
+
+def _adapt_parameters(out: dict[str, Any], vendor: Vendor, dropped: Dropped) -> None:
     _set_token_limit(out, vendor, dropped)
     if not vendor.stream_usage:
         out.pop("stream_options", None)
     for name, value in vendor.defaults.items():
         out.setdefault(name, value)
-    if vendor.call_id_length:
-        _fit_call_ids(out["messages"], vendor.call_id_length)
-    if not vendor.developer_role or vendor.string_content:
-        _adapt_turns(out["messages"], vendor)
-    return dropped.paths
+    if "temperature" in out:
+        low, high = vendor.temperatures
+        out["temperature"] = min(max(out["temperature"], low), high)
+    if "user" in out:
+        out["user"] = opaque_user(out["user"], vendor.max_user_length)
 
 
 def _set_token_limit(out: dict[str, Any], vendor: Vendor, dropped: Dropped) -> None:
@@ -54,15 +63,6 @@ def _set_token_limit(out: dict[str, Any], vendor: Vendor, dropped: Dropped) -> N
             out[vendor.token_limit] = limit
 
 
-def _adapt_turns(messages: list[dict[str, Any]], vendor: Vendor) -> None:
-    for message in messages:
-        if message["role"] == "developer" and not vendor.developer_role:
-            message["role"] = "system"
-        content = message.get("content")
-        if vendor.string_content and isinstance(content, list) and all(p.get("type") == "text" for p in content):
-            message["content"] = "\n".join(part["text"] for part in content)
-
-
 # Fields beyond OpenAI's
 
 
@@ -71,13 +71,18 @@ def _drop_signatures(messages: list[dict[str, Any]], formats: frozenset[str], dr
     for index, message in enumerate(messages):
         details = message.get("reasoning_details")
         if isinstance(details, list):
-            foreign = [place for place, detail in enumerate(details) if detail.get("format") in formats]
+            foreign = [place for place, detail in enumerate(details) if _is_in(detail.get("format"), formats)]
             kept = [detail for place, detail in enumerate(details) if place not in foreign]
             paths = [f"[{place}]" for place in foreign]
             _keep(message, "reasoning_details", kept, f"messages[{index}].reasoning_details", paths, dropped)
         for place, call in enumerate(message.get("tool_calls", ())):
             _drop_extra_content(call, formats, f"messages[{index}].tool_calls[{place}]", dropped)
         _drop_extra_content(message, formats, f"messages[{index}]", dropped)
+
+
+def _is_in(format_: Any, formats: frozenset[str]) -> bool:
+    """Whether a reasoning detail's `format`, which callers may set to any JSON, is one of `formats`."""
+    return isinstance(format_, str) and format_ in formats
 
 
 def _drop_extra_content(obj: dict[str, Any], formats: frozenset[str], path: str, dropped: Dropped) -> None:
@@ -133,14 +138,3 @@ def _drop_reasoning(messages: list[dict[str, Any]], extensions: frozenset[str], 
 def _path(path: tuple[str | int, ...], name: str) -> str:
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in (*path, name))
     return "".join(steps).removeprefix(".")
-
-
-# Tool call ids
-
-
-def _fit_call_ids(messages: list[dict[str, Any]], length: int) -> None:
-    for message in messages:
-        for call in message.get("tool_calls", ()):
-            call["id"] = exact(call["id"], length)
-        if "tool_call_id" in message:
-            message["tool_call_id"] = exact(message["tool_call_id"], length)

@@ -18,7 +18,11 @@ from server.chat.completion import Completion, ProtoCompletion
 from server.chat.request import ChatRequest, ProtoRequest, copy
 from server.chat.usage import add_usage
 from server.dialects.base import Endpoint
+from server.errors import InvalidRequest, Reason
 from server.upstream.ports import Caller, Chunks, Stream, gather, has_content
+
+#: Bytes of all the requests that stand for one.
+MAX_COPIED_BYTES = 256 * 1024 * 1024
 
 
 class Choices:
@@ -49,7 +53,17 @@ class Choices:
 
 
 def _split(request: ChatRequest, native_n: int) -> list[tuple[int, ChatRequest]]:
-    """One request for each call, with the index of its first choice. A call gives up to `native_n` choices."""
+    """One request for each call, with the index of its first choice. A call gives up to `native_n` choices.
+
+    Raises InvalidRequest where the calls together would hold too much memory.
+    """
+    calls = -(-request.choices // native_n)
+    if calls * request.to_proto().ByteSize() > MAX_COPIED_BYTES:
+        raise InvalidRequest(
+            f"So large a request cannot be sent {calls} times: ask for fewer choices.",
+            "n",
+            reason=Reason.REQUEST_TOO_LARGE,
+        )
     parts: list[tuple[int, ChatRequest]] = []
     for offset in range(0, request.choices, native_n):
         part = copy(request.to_proto())

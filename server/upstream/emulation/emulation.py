@@ -2,9 +2,9 @@
 
 `Emulation` stands in for the Upstream it wraps. An endpoint's `emulates` says what
 it needs done: `json_object`, `json_schema` (structured.py), `n` (choices.py),
-`image_url` and `file_url` (media_urls.py). A request that needs none of it is
-passed on as it is. An emulated answer is one try of the router's, however many
-provider calls it takes.
+`image_url` and `file_url` (media_urls.py). Turns that the provider pauses are
+continued (paused.py). A request that needs none of it is passed on as it is. An
+emulated answer is one try of the router's, however many provider calls it takes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from server.chat.request import ChatRequest
 from server.dialects.base import Dialect, Endpoint
 from server.dialects.registry import DIALECTS
 from server.upstream.emulation.choices import Choices
+from server.upstream.emulation.fallback import FormatFallback
 from server.upstream.emulation.media_urls import Fetch, FetchingStream, inlined, remote_parts
+from server.upstream.emulation.paused import Continuing
 from server.upstream.emulation.structured import Structured
 from server.upstream.ports import Caller, Stream
 
@@ -28,9 +30,9 @@ class Emulation:
     """A Caller that adds to `upstream` what endpoints lack; `fetch` gets what must be sent as bytes."""
 
     def __init__(self, upstream: Caller, fetch: Fetch, dialects: Mapping[str, Dialect] = DIALECTS) -> None:
-        self._upstream = upstream
-        self._structured = Structured(upstream)
-        self._choices = Choices(upstream)
+        self._upstream = Continuing(upstream, dialects)
+        self._structured = Structured(self._upstream)
+        self._choices = Choices(self._upstream)
         self._structured_choices = Choices(self._structured)
         self._fetch = fetch
         self._dialects = dialects
@@ -55,11 +57,13 @@ class Emulation:
 
     def _caller(self, endpoint: Endpoint, request: ChatRequest) -> Caller:
         """The caller that does what this request needs of this endpoint."""
-        needs = request.needs & endpoint.emulates
-        if not needs:
-            return self._upstream
-        native = self._dialects[endpoint.dialect].native_format
-        structured = bool(needs & _STRUCTURED) and not native(request.to_proto(), endpoint.model)
-        if "n" in needs and request.choices > endpoint.native_n:
-            return self._structured_choices if structured else self._choices
-        return self._structured if structured else self._upstream
+        formatted = bool(request.needs & _STRUCTURED)
+        split = "n" in request.needs & endpoint.emulates and request.choices > endpoint.native_n
+        native: Caller = self._choices if split else self._upstream
+        if not formatted:
+            return native
+        emulated: Caller = self._structured_choices if split else self._structured
+        has_native = self._dialects[endpoint.dialect].native_format
+        if request.needs & endpoint.emulates & _STRUCTURED and not has_native(request.to_proto(), endpoint.model):
+            return emulated
+        return FormatFallback(native, emulated)

@@ -71,44 +71,54 @@ def _is_remote(url: str) -> bool:
 
 
 async def inlined(request: ChatRequest, remote: list[RemotePart], fetch: Fetch, limit: float) -> ChatRequest:
-    """`request` with data URLs in the place of those in `remote`, each fetched once, within `limit` seconds."""
+    """`request` with data URLs in the place of those in `remote`, within `limit` seconds.
+
+    A URL is fetched once for a request, however many attempts there are. Raises InvalidRequest.
+    """
     first: dict[str, RemotePart] = {}
     for part in remote:
         first.setdefault(part.url, part)
     urls = list(first)
     if len(urls) > MAX_URLS:
         raise InvalidRequest(f"More than {MAX_URLS} URLs to fetch.", first[urls[MAX_URLS]].param)
+    fetched = request.fetched
     turn = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
-    left = MAX_FETCHED_BYTES
+    size = sum(len(known[1]) * 3 // 4 for known in fetched.values() if isinstance(known, tuple))
 
-    async def data_url(part: RemotePart) -> tuple[str, str]:
-        nonlocal left
+    async def get(part: RemotePart) -> None:
+        nonlocal size
         async with turn:
             try:
                 type_, data = await fetch(part.url)
             except InvalidRequest as error:
-                raise InvalidRequest(
-                    f"Cannot be fetched: {error.message}", part.param, reason=error.reason
-                ) from None
-        left -= len(data)
-        if left < 0:
+                # Not the error itself, whose traceback would keep the request alive.
+                fetched[part.url] = InvalidRequest(error.message, reason=error.reason)
+                raise _not_fetched(error, part) from None
+        size += len(data)
+        if size > MAX_FETCHED_BYTES:
             raise InvalidRequest(
                 f"What the request names by URL is larger than {MAX_FETCHED_BYTES} bytes together.",
                 part.param,
                 reason=Reason.REQUEST_TOO_LARGE,
             )
-        return type_, f"data:{type_};base64,{base64.b64encode(data).decode()}"
+        fetched[part.url] = type_, f"data:{type_};base64,{base64.b64encode(data).decode()}"
 
     try:
         async with asyncio.timeout(limit):
-            fetched = dict(zip(urls, await gather(map(data_url, first.values())), strict=True))
+            await gather(get(part) for url, part in first.items() if url not in fetched)
     except TimeoutError:
         raise InvalidRequest("Cannot be fetched in the time that is left.", remote[0].param) from None
     message = copy(request.to_proto())
     for part in remote:
-        type_, url = fetched[part.url]
-        _put(message.messages[part.message].content[part.part], part, type_, url)
+        known = fetched[part.url]
+        if isinstance(known, InvalidRequest):
+            raise _not_fetched(known, part)
+        _put(message.messages[part.message].content[part.part], part, *known)
     return ProtoRequest(message)
+
+
+def _not_fetched(error: InvalidRequest, part: RemotePart) -> InvalidRequest:
+    return InvalidRequest(f"Cannot be fetched: {error.message}", part.param, reason=error.reason)
 
 
 def _put(content: pb.ContentPart, part: RemotePart, type_: str, url: str) -> None:

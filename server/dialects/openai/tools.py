@@ -1,0 +1,64 @@
+"""Tools in the OpenAI dialect, by the flags of the vendors' rows: `tool_choice`, `strict`, call ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.dialects.base import Vendor
+from server.dialects.dropped import Dropped
+from server.dialects.tool_ids import exact
+
+#: The kinds of `tool_choice` that OpenAI had first; vendors' own words and later kinds are passed on.
+_KINDS = frozenset({"none", "auto", "required", "function"})
+
+
+def adapt_tools(out: dict[str, Any], vendor: Vendor, dropped: Dropped) -> None:
+    """Change tools, their choice and the calls of earlier turns to what the vendor takes."""
+    if "tool_choice" in out and not vendor.tool_choices >= _KINDS:
+        _adapt_choice(out, vendor, dropped)
+    if vendor.strict_tools != "any" and out.get("tools"):
+        _adapt_strict(out["tools"], vendor, dropped)
+    if vendor.call_id_length:
+        _fit_call_ids(out["messages"], vendor.call_id_length)
+
+
+def _adapt_choice(out: dict[str, Any], vendor: Vendor, dropped: Dropped) -> None:
+    """Say the choice in words that the vendor takes where some mean the same, else leave it out.
+
+    Without tools no tool can be called, and a required call of the only tool is a call of this tool.
+    """
+    choice = out["tool_choice"]
+    kind = choice if isinstance(choice, str) else choice.get("type", "function")
+    if kind not in _KINDS or kind in vendor.tool_choices:
+        return
+    if kind == "none":
+        for name in ("tools", "tool_choice", "parallel_tool_calls"):
+            out.pop(name, None)
+        return
+    if kind == "function" and "required" in vendor.tool_choices:
+        wanted = choice.get("function", {}).get("name")
+        named = [tool for tool in out.get("tools", ()) if tool.get("function", {}).get("name") == wanted]
+        if named:
+            out["tools"], out["tool_choice"] = named, "required"
+            return
+    del out["tool_choice"]
+    dropped.add("tool_choice")
+
+
+def _adapt_strict(tools: list[dict[str, Any]], vendor: Vendor, dropped: Dropped) -> None:
+    """Leave `strict` out where it is refused, or where the tools differ and must not."""
+    functions = [(index, tool["function"]) for index, tool in enumerate(tools) if "function" in tool]
+    strict = [bool(function.get("strict")) for _, function in functions]
+    if vendor.strict_tools == "same" and (all(strict) or not any(strict)):
+        return
+    for index, function in functions:
+        if function.pop("strict", None):
+            dropped.add(f"tools[{index}].function.strict")
+
+
+def _fit_call_ids(messages: list[dict[str, Any]], length: int) -> None:
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            call["id"] = exact(call["id"], length)
+        if "tool_call_id" in message:
+            message["tool_call_id"] = exact(message["tool_call_id"], length)

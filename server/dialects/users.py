@@ -1,0 +1,26 @@
+"""`user` for providers: an opaque id, never what identifies a person elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+_EMAIL = re.compile(r"[^\s@]@[^\s@]")
+#: A telephone number: a plus sign, or digits in groups, 8 to 15 of them (https://www.itu.int/rec/T-REC-E.164).
+_PHONE = re.compile(r"\+[\d ().-]+|\(\d[\d ().-]+|\d{2,5}([ .-]\d{2,5}){2,}", re.ASCII)
+_DIGIT = re.compile(r"\d", re.ASCII)
+
+
+def opaque_user(user: str, max_length: int) -> str:
+    """`user`, or its SHA-256 where it is an e-mail address, a telephone number or too long; 0 is no limit.
+
+    OpenAI and Anthropic ask for ids that identify nobody: hash a name or an e-mail address.
+    https://platform.openai.com/docs/guides/safety-best-practices  https://docs.claude.com/en/api/messages
+    """
+    if (max_length and len(user) > max_length) or _EMAIL.search(user) or _is_phone(user):
+        return hashlib.sha256(user.encode()).hexdigest()
+    return user
+
+
+def _is_phone(user: str) -> bool:
+    return _PHONE.fullmatch(user) is not None and 8 <= len(_DIGIT.findall(user)) <= 15

@@ -1,0 +1,43 @@
+"""What the rows of the OpenAI dialect share: the plain form, and sets of fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from server.dialects.base import Vendor
+
+TEXT = frozenset({"text"})
+IMAGES = frozenset({"text", "image"})
+DOCUMENTS = frozenset({"text", "image", "file"})
+
+TEXT_ONLY = frozenset({"text"})
+JSON_OBJECT = frozenset({"text", "json_object"})
+JSON_SCHEMA = frozenset({"text", "json_schema"})
+ALL_FORMATS = JSON_OBJECT | JSON_SCHEMA
+
+LOGPROBS = frozenset({"logprobs", "top_logprobs"})
+PENALTIES = frozenset({"presence_penalty", "frequency_penalty"})
+#: Fields that only OpenAI's own service has.
+PLATFORM = frozenset({"store", "prediction", "verbosity", "modalities", "audio", "web_search_options"})
+#: Labels of a request, and its queue.
+LABELS = frozenset({"user", "metadata", "service_tier"})
+
+#: Fields of OpenAI's assistant turns that vendors with a schema of their own do not have.
+OF_ANSWERS = frozenset({"refusal", "annotations", "audio"})
+
+#: For `Vendor.extensions` of vendors that refuse fields which OpenAI does not know.
+NO_EXTENSIONS: frozenset[str] = frozenset()
+#: The values of `image_url.detail` before OpenAI added `original`.
+DETAILS = frozenset({"auto", "low", "high"})
+
+NEWER_LIMIT = "max_completion_tokens"
+
+#: `Vendor.checked` of the rows whose source was read on this day.
+CHECKED = "2026-11-28"
+
+
+def compatible(type_: str, base_url: str = "", env: Iterable[str] = (), *, source: str, **quirks: Any) -> Vendor:
+    """A server of the OpenAI dialect that is not OpenAI: the older names, which they all know."""
+    plain = {"dialect": "openai", "token_limit": "max_tokens", "developer_role": False}
+    return Vendor(type=type_, base_url=base_url, env=tuple(env), source=source, **{**plain, **quirks})

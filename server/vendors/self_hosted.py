@@ -1,0 +1,88 @@
+"""Rows of servers that operators run themselves, at the port they listen on by default.
+
+None but the embedded model is part of the default catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from server.dialects.base import EmbeddedModel, Vendor
+from server.dialects.openai.platform import OpenAIPlatform
+from server.vendors.compatible import IMAGES, JSON_SCHEMA, TEXT, compatible
+
+_LLAMA_SERVER = "https://github.com/ggml-org/llama.cpp/tree/master/tools/server"
+
+#: llama.cpp continues a last assistant turn by itself, but a model that thinks would begin with thinking: a 400.
+_LLAMA_PREFILL: Mapping[str, Any] = {
+    "prefill": True,
+    "prefill_body": {"chat_template_kwargs": {"enable_thinking": False}},
+}
+
+#: What `up` tells the workers.
+_LOCAL_URL: Mapping[str, tuple[str, ...]] = {"base_url": ("LMCHAT_LOCAL_MODEL_URL",)}
+
+ROWS: tuple[Vendor, ...] = (
+    # The embedded model, a small one: steadier at a low temperature, and not trained to call tools. The model of a
+    # file has its own template and sampling.
+    compatible(
+        "local",
+        source=_LLAMA_SERVER,
+        required=_LOCAL_URL,
+        # As many tokens as launcher/local_model.py gives each request.
+        embedded=EmbeddedModel(id="local/smollm2", model="smollm2", context_length=4096),
+        modalities=TEXT,
+        drops=frozenset({"tools"}),
+        defaults={"temperature": 0.2},
+        with_file=compatible(
+            "local", source=_LLAMA_SERVER, required=_LOCAL_URL, modalities=TEXT, **_LLAMA_PREFILL
+        ),
+        **_LLAMA_PREFILL,
+    ),
+    # It knows images as data only, not by URL.
+    compatible(
+        "ollama",
+        "http://localhost:11434/v1",
+        source="https://docs.ollama.com/api/openai-compatibility",
+        platforms={"openai": OpenAIPlatform(bytes_only=frozenset({"image_url"}))},
+        drops=frozenset({"tool_choice", "logit_bias", "user", "n"}),
+        modalities=IMAGES,
+    ),
+    compatible(
+        "vllm",
+        "http://localhost:8000/v1",
+        source="https://docs.vllm.ai/en/stable/serving/openai_compatible_server/",
+        drops=frozenset({"user"}),
+        prefill=True,
+        prefill_body={"continue_final_message": True, "add_generation_prompt": False},
+    ),
+    compatible("llamacpp", "http://localhost:8080/v1", source=_LLAMA_SERVER, **_LLAMA_PREFILL),
+    # A 400 for json_object. https://github.com/willmiao/ComfyUI-Lora-Manager/issues/1033
+    compatible(
+        "lmstudio",
+        "http://localhost:1234/v1",
+        source="https://lmstudio.ai/docs/developer/openai-compat",
+        response_formats=JSON_SCHEMA,
+    ),
+    compatible(
+        "sglang",
+        "http://localhost:30000/v1",
+        source="https://docs.sglang.ai/basic_usage/openai_api_completions.html",
+    ),
+    # Takes and ignores `n` and `logit_bias`.
+    compatible(
+        "tgi",
+        "http://localhost:8080/v1",
+        source="https://huggingface.co/docs/text-generation-inference/reference/api_reference",
+        drops=frozenset({"n", "logit_bias"}),
+        modalities=IMAGES,
+    ),
+    # The token limit goes under the caller's name: either may be what the model behind it knows.
+    compatible(
+        "litellm",
+        "http://localhost:4000/v1",
+        source="https://docs.litellm.ai/docs/proxy/user_keys",
+        token_limit="",
+    ),
+)
