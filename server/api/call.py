@@ -1,4 +1,4 @@
-"""What every RPC has: a request id, a checked API key, a time limit, and errors in the caller's form."""
+"""Handling common to all RPCs: request id, API key, deadline, and errors as google.rpc.Status."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
 
 
 class KeyRing:
-    """The API keys callers may use, as digests, so that the time of a look-up tells nothing about a key."""
+    """The API keys callers may use, as digests, so that the time of a look-up reveals nothing about a key."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
         self._names = {_digest(key.key.reveal()): key.name for key in keys}
@@ -54,9 +54,9 @@ class Call:
 
     `redact` takes secrets out of what callers are shown.
 
-    `request_id` is the caller's if it is well-formed, else new. `started` is of the
-    gateway's monotonic clock. `debug` has the topics of the header `x-lmchat-debug`,
-    separated by commas: the same as `lmchat.debug` in a request.
+    `request_id` is the caller's if it is well-formed, else new. `started` is a time of
+    the gateway's monotonic clock. `debug` has the topics of the header `x-lmchat-debug`, which are separated by
+    commas and have the meaning of `lmchat.debug` in a request.
     """
 
     __slots__ = ("_clock", "_keys", "_redact", "authorization", "context", "debug", "request_id", "started")
@@ -68,21 +68,21 @@ class Call:
         self.context = context
         self.started = clock()
         metadata = context.invocation_metadata() or ()
-        headers: dict[str, Any] = dict(metadata)  # of repeated ones, the last
+        headers: dict[str, Any] = dict(metadata)  # the last of repeated ones
         self.authorization = _key(headers)
         request_id = str(headers.get("x-request-id", ""))
         self.request_id = request_id if _REQUEST_ID(request_id) else f"req_{uuid.uuid4().hex}"
         self.debug: list[str] = []
-        if "x-lmchat-debug" in headers:  # a list, which may come in several lines
+        if "x-lmchat-debug" in headers:  # a list, possibly in several header lines
             values = [str(value) for name, value in metadata if name == "x-lmchat-debug"]
             self.debug = " ".join(values).replace(",", " ").split()
 
     def authenticate(self) -> None:
-        """Raise LmchatError unless the caller has a key."""
+        """Raise LmchatError unless the caller has a valid API key."""
         self._keys.check(self.authorization)
 
     def with_options(self, request: ChatRequest) -> ChatRequest:
-        """`request` with what its headers ask for."""
+        """`request` with the options of the call's headers."""
         return request.with_debug(self.debug) if self.debug else request
 
     @property
@@ -117,7 +117,7 @@ class Call:
         return self
 
     async def begin(self) -> None:
-        """Send the headers, once the answer is certain: after them, REST callers get an error without its body."""
+        """Send initial metadata, once the call has succeeded: errors after it reach REST without a body."""
         await self.context.send_initial_metadata((("x-request-id", self.request_id),))
 
     async def __aexit__(
@@ -135,16 +135,16 @@ class Call:
 
 
 Calls = Callable[[Context], Call]
-"""Makes the Call of a servicer context; its key is not checked yet."""
+"""Creates the Call of a servicer context; its key is not checked yet."""
 
 
 def _digest(key: str) -> bytes:
-    # BLAKE2 is Python's own; to call SHA-256 in OpenSSL costs more than the hash itself.
+    # BLAKE2 is built into Python; the call overhead of OpenSSL's SHA-256 exceeds the time of the hash.
     return hashlib.blake2s(key.encode()).digest()
 
 
 def _key(headers: Mapping[str, Any]) -> str | None:
-    """The caller's API key: a bearer token as OpenAI's SDKs send it, else as Anthropic's and Azure's do."""
+    """The caller's API key: a bearer token (OpenAI), else `x-api-key` (Anthropic) or `api-key` (Azure)."""
     scheme, _, token = str(headers.get("authorization", "")).partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()

@@ -14,14 +14,14 @@ from server.routing.router import Router
 
 
 class ChatCompletions(chat_grpc.ChatCompletionsServicer):
-    """The caller's deadline and cancellation reach the provider in both methods."""
+    """Both methods propagate the caller's deadline and cancellation to the provider."""
 
     def __init__(self, calls: Calls, router: Router) -> None:
         self._calls = calls
         self._router = router
 
     async def CreateChatCompletion(self, request: pb.ChatCompletionRequest, context: Context) -> pb.ChatCompletion:
-        """The whole answer."""
+        """The completion as one message."""
         async with self._calls(context) as call:
             validate(request)
             routed = await self._router.complete(call.with_options(ProtoRequest(request)), call.timeout)
@@ -31,7 +31,7 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
     async def StreamChatCompletion(  # type: ignore[override]
         self, request: pb.ChatCompletionRequest, context: Context
     ) -> None:
-        """One message a chunk."""
+        """The completion in chunks, one message each."""
         async with self._calls(context) as call:
             validate(request)
             routed = await self._router.stream(call.with_options(ProtoRequest(request)), call.timeout)

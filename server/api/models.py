@@ -9,11 +9,11 @@ from lmchat.v1 import model_service_pb2_grpc as model_grpc
 
 from server.api.call import Calls, Context
 from server.dialects.base import Endpoint
-from server.routing import capabilities as features
+from server.routing import capabilities
 from server.routing.catalog import Catalog, Model
 from server.routing.stats import EndpointStats
 
-#: Request parameters besides the tuning knobs, each with the feature it needs.
+#: Request parameters besides capabilities.KNOBS -> the feature they need.
 _FEATURE_PARAMETERS = {"tools": "tools", "tool_choice": "tools", "response_format": "json_schema", "n": "n"}
 #: Models listed at a time; between them other calls have their turn, since there may be thousands.
 _SLICE = 250
@@ -21,7 +21,7 @@ _MODALITIES = ("image", "audio", "file")
 
 
 class Models(model_grpc.ModelsServicer):
-    """`created` is the time, in Unix seconds, at which the catalogue was read."""
+    """`created` is the time at which the catalogue was loaded, in Unix seconds."""
 
     def __init__(self, calls: Calls, catalog: Catalog, created: int, stats: EndpointStats) -> None:
         self._calls = calls
@@ -47,7 +47,7 @@ class Models(model_grpc.ModelsServicer):
             return listed
 
     async def GetModel(self, request: model_service_pb2.GetModelRequest, context: Context) -> model_pb2.Model:
-        """One model; an id that a wildcard covers is found too."""
+        """One model, by id, alias, or an id that matches a wildcard."""
         async with self._calls(context) as call:
             known = self._catalog.resolve(request.model)
             model = self._model(known)
@@ -56,7 +56,7 @@ class Models(model_grpc.ModelsServicer):
             return model
 
     def _add_stats(self, model: model_pb2.Model, known: Model) -> None:
-        """Say how the endpoints of `known` are doing now."""
+        """Set the current health of the endpoints."""
         for shown, endpoint in zip(model.lmchat.endpoints, known.endpoints, strict=True):
             snapshot = self._stats.snapshot(endpoint.id)
             shown.health.state = snapshot.state
@@ -83,8 +83,8 @@ class Models(model_grpc.ModelsServicer):
 
 
 def _endpoint(endpoint: Endpoint) -> model_pb2.Endpoint:
-    has = features.FEATURES if endpoint.features is None else endpoint.features
-    parameters = features.KNOBS - endpoint.drops | {
+    has = capabilities.FEATURES if endpoint.features is None else endpoint.features
+    parameters = capabilities.KNOBS - endpoint.drops | {
         p for p, feature in _FEATURE_PARAMETERS.items() if feature in has
     }
     price = endpoint.price

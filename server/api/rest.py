@@ -1,7 +1,7 @@
 """The REST servicer: OpenAI's JSON and server-sent events over HttpBody, behind Envoy.
 
-No exception may leave a handler: before the first message its text would become
-the body of a 500, after it the stream would end as if complete.
+Handlers must not raise: before the first message the exception's text would become the body of a 500, after it the
+stream would end as if complete.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _JSON = "application/json"
 _UNPRINTABLE = re.compile(r"[^ -~]").sub
 
 
-class _Reply(msgspec.Struct, frozen=True):
-    """A whole answer, or `error` and its body; `headers` are for REST."""
+class _Response(msgspec.Struct, frozen=True):
+    """The response of a unary call, also for an `error`; `headers` are HTTP headers."""
 
     body: HttpBody
     headers: Headers
@@ -40,7 +40,7 @@ class _Reply(msgspec.Struct, frozen=True):
 
 
 class Rest(rest_pb2_grpc.RestServicer):
-    """`keep_alive`: seconds of silence after which a stream gets a comment line."""
+    """`keep_alive`: seconds without an event after which a stream sends a comment line."""
 
     def __init__(self, calls: Calls, router: Router, keep_alive: float) -> None:
         self._calls = calls
@@ -55,40 +55,40 @@ class Rest(rest_pb2_grpc.RestServicer):
             if parsed.stream:
                 routed = await self._router.stream(parsed, call.timeout)
             else:
-                reply = await self._complete(call, parsed)
+                response = await self._complete(call, parsed)
         except Exception as error:
-            reply = _failure(call, call.explain(error))
+            response = _failure(call, call.explain(error))
         else:
             if parsed.stream:
                 events = EventWriter(include_usage=parsed.include_usage, legacy=parsed.legacy_functions)
                 del parsed  # requests may be large, and streams are long
                 await self._stream(call, events, routed)
                 return
-        await context.send_initial_metadata(reply.headers)
-        await context.write(reply.body)
-        if reply.error is not None:
-            _set_code(context, reply.error)
+        await context.send_initial_metadata(response.headers)
+        await context.write(response.body)
+        if response.error is not None:
+            _set_code(context, response.error)
 
     async def CreateUnaryChatCompletion(self, request: HttpBody, context: Context) -> HttpBody:
-        """One JSON object, an error too; the headers are in the status text."""
+        """One JSON object, also for errors; the headers are in the status text (see status_text.py)."""
         call = self._calls(context)
         try:
             parsed = _parse(call, request)
             if parsed.stream:  # Envoy sends no such request here
                 raise InvalidRequest("This call answers at once; CreateChatCompletion streams.", "stream")
-            reply = await self._complete(call, parsed)
+            response = await self._complete(call, parsed)
         except Exception as error:
-            reply = _failure(call, call.explain(error))
-        context.set_details(status_text(reply.headers, None if reply.error is None else reply.error.grpc))
-        return reply.body
+            response = _failure(call, call.explain(error))
+        context.set_details(status_text(response.headers, None if response.error is None else response.error.grpc))
+        return response.body
 
-    async def _complete(self, call: Call, request: ChatRequest) -> _Reply:
+    async def _complete(self, call: Call, request: ChatRequest) -> _Response:
         routed = await self._router.complete(request, call.timeout)
         completion = routed.completion.to_openai()
         if request.legacy_functions:
             openai_json.rewrite_legacy(completion)
         headers = _headers(call, routed.report, routed.upstream_seconds)
-        return _Reply(HttpBody(content_type=_JSON, data=_encode(completion)), headers)
+        return _Response(HttpBody(content_type=_JSON, data=_encode(completion)), headers)
 
     async def _stream(self, call: Call, events: EventWriter, routed: RoutedStream) -> None:
         writer = SseWriter(call.context, self._keep_alive)
@@ -108,7 +108,7 @@ class Rest(rest_pb2_grpc.RestServicer):
 
 
 def _parse(call: Call, request: HttpBody) -> ChatRequest:
-    """The request of a caller with a key. Raises LmchatError."""
+    """Authenticate the call and parse its body. Raises LmchatError."""
     call.authenticate()
     _check_content_type(request.content_type)
     return call.with_options(read(request.data))
@@ -131,19 +131,19 @@ def _headers(call: Call, report: Report, upstream_seconds: float) -> Headers:
         ("x-lmchat-overhead-ms", f"{overhead:.1f}"),
     )
     if report.dropped_params:
-        # Callers chose these names: a header value must be one line of ASCII, and of bounded length.
+        # Callers choose these names, but a header value must be one line of ASCII of bounded length.
         headers += (("x-lmchat-dropped-params", _UNPRINTABLE("?", ",".join(report.dropped_params))[:1000]),)
     return headers
 
 
-def _failure(call: Call, error: PublicError) -> _Reply:
-    """Status and body of an error before the answer; Envoy turns `x-http-status` into the status."""
+def _failure(call: Call, error: PublicError) -> _Response:
+    """The response for an error before any content; Envoy makes `x-http-status` the HTTP status."""
     headers = [("x-http-status", str(error.http)), ("x-request-id", call.request_id)]
     if error.attempts:
         headers.append(("x-lmchat-tries", str(len(error.attempts))))
     if error.retry_after is not None or error.http in (429, 503):
         headers.append(("retry-after", str(max(1, math.ceil(error.retry_after or 0)))))
-    return _Reply(HttpBody(content_type=_JSON, data=_encode(error.body())), tuple(headers), error)
+    return _Response(HttpBody(content_type=_JSON, data=_encode(error.body())), tuple(headers), error)
 
 
 def _set_code(context: Context, error: PublicError) -> None:

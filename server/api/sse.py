@@ -1,4 +1,4 @@
-"""Server-sent events of a REST stream: one writer, with comments in silences, and the event of a failure."""
+"""Server-sent events of a REST stream: the writer with its keep-alive comments, and the error event."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from server.api.public_error import PublicError
 
 _encode = msgspec.json.Encoder().encode
 _SSE = "text/event-stream"
-#: A line end and no blank line: that would dispatch an event, which some clients take for an empty one.
+#: Not followed by a blank line, which would dispatch an event: some clients would see an empty one.
 _KEEP_ALIVE = b": keep-alive\n"
 DONE = b"data: [DONE]\n\n"
 
 
 class SseWriter:
-    """Writes events to `context`, and a comment after `keep_alive` seconds of silence while it is entered."""
+    """Writes events to `context`, and inside `async with` a comment after `keep_alive` seconds without one."""
 
     def __init__(self, context: Context, keep_alive: float) -> None:
         self._context = context
@@ -32,7 +32,7 @@ class SseWriter:
         self._comment: asyncio.Task[None] | None = None
 
     async def write(self, data: bytes) -> None:
-        """Send `data`, one message."""
+        """Send `data` as one message."""
         async with self._lock:
             await self._context.write(HttpBody(content_type=_SSE, data=data))
             self._last = self._loop.time()
@@ -49,7 +49,7 @@ class SseWriter:
                 await self._comment
 
     def _tick(self) -> None:
-        """Write a comment if it is time to, and schedule the next check. A timer takes less memory than a task."""
+        """Write a comment if it is due, and schedule the next check. A timer uses less memory than a task."""
         due = self._last + self._keep_alive
         if self._loop.time() >= due:
             if self._comment is None or self._comment.done():
@@ -59,7 +59,7 @@ class SseWriter:
 
 
 def error_event(error: PublicError, last: pb.ChatCompletionChunk | None) -> bytes:
-    """The event of a failure after the stream has begun, `last` being its last chunk; no [DONE] follows it."""
+    """The event of an error inside a stream, after the chunk `last`; it is not followed by [DONE]."""
     event = {
         "id": last.id if last is not None else "",
         "object": "chat.completion.chunk",

@@ -1,4 +1,4 @@
-"""Headers of a unary REST reply, carried in the text of its gRPC status.
+"""Headers of a unary REST response, in the message of its gRPC status.
 
 gRPC would send initial metadata as a separate message, which costs a tenth of
 the whole call, and would send a status other than OK without the body. So the
@@ -17,6 +17,6 @@ Headers = tuple[tuple[str, str], ...]
 
 
 def status_text(headers: Iterable[tuple[str, str]], code: grpc.StatusCode | None = None) -> str:
-    """The text for these headers; `code`: that of an error. Values are ASCII without line breaks."""
+    """The status message for `headers`; `code` is that of an error. Values are ASCII without line breaks."""
     lines = "\n".join(map(": ".join, headers))
     return lines if code is None else f"{lines}\ngrpc-status: {code.value[0]}"

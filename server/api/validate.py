@@ -1,4 +1,4 @@
-"""Checks a typed request by the rules that OpenAI's JSON is parsed by."""
+"""Validates typed requests by the rules of the JSON parser (chat/openai_json)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNKNOWN_FIELDS = frozenset({"extra_json", "extra_body_json"})
 
 
 def validate(request: pb.ChatCompletionRequest) -> None:
-    """Raise InvalidRequest naming the first field at fault."""
+    """Raise InvalidRequest with the path of the first invalid field."""
     limits.check_typed(request)
     if not request.model:
         raise InvalidRequest("Required: the id of a model; Models.ListModels lists them.", "model")

@@ -1,4 +1,4 @@
-"""A completion: one abstraction over the two forms in which translators give them.
+"""A completion: one abstraction over its two representations.
 
 `JsonCompletion` holds a provider's OpenAI JSON that needs no translation,
 `ProtoCompletion` the typed message. Either converts to the other form on demand.
@@ -25,9 +25,9 @@ def completion_id(provider_id: str) -> str:
 
 
 class Report(Protocol):
-    """How an answer came to be: what an answer's `lmchat` says. msgspec encodes it as REST has it."""
+    """The routing report: the `lmchat` object of a completion. msgspec encodes it for REST."""
 
-    #: The model by which the provider says it answered.
+    #: The model that the provider's response names.
     native_model: str
 
     def to_proto(self) -> pb.RoutingReport:
@@ -36,19 +36,19 @@ class Report(Protocol):
 
 
 class Completion(ABC):
-    """A whole answer, and the provider's own word for why its first choice ended."""
+    """A completion, and the provider's untranslated finish reason of its first choice."""
 
     __slots__ = ("dropped", "native_finish_reason")
 
     def __init__(self, native_finish_reason: str) -> None:
         self.native_finish_reason = native_finish_reason
-        #: Paths of parameters that were left out on the way to the provider.
+        #: Paths of parameters that the translation dropped.
         self.dropped: tuple[str, ...] = ()
 
     @property
     @abstractmethod
     def completion_tokens(self) -> int:
-        """Tokens of the answer; 0 where the provider gave no usage."""
+        """Output tokens; 0 where the provider reported no usage."""
 
     @abstractmethod
     def stamp(self, *, new_id: Callable[[], str], created: int, model: str, report: Report) -> None:

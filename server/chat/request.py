@@ -1,10 +1,10 @@
-"""A chat-completions request: one abstraction over the two forms in which requests come.
+"""A chat-completions request: one abstraction over its two representations.
 
 `JsonRequest` holds a caller's OpenAI JSON: known fields checked, unknown ones kept
 beside them. `ProtoRequest` holds the typed message. Either converts to the other
 form on demand; `to_proto` keeps its result. Requests are not changed: `without` and
-`with_debug` give new ones, and the message that `to_proto` gives is shared, so that
-whoever wants to change it copies it first.
+`with_debug` return new ones, and the message that `to_proto` returns is shared: use
+`copy` before changing it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _field_values = attrgetter(*_FIELD_NAMES)
 
 
 class ChatRequest(ABC):
-    """What a caller wants answered.
+    """A caller's request.
 
     `stream` and `legacy_functions` (the caller used the deprecated `functions` and
-    expects `function_call` in the answer) are known of requests in JSON; of a typed
-    request the method called says the former.
+    expects `function_call` in the answer) are only known of JSON requests; for
+    typed requests the RPC method determines whether to stream.
     """
 
     __slots__ = ("_needs", "_proto", "fetched", "legacy_functions", "options", "stream")
@@ -62,12 +62,12 @@ class ChatRequest(ABC):
     @property
     @abstractmethod
     def choices(self) -> int:
-        """How many choices are wanted; at least 1."""
+        """The number of requested choices; at least 1."""
 
     @property
     @abstractmethod
     def include_usage(self) -> bool:
-        """Whether a stream is to end with its usage."""
+        """Whether a stream is to end with a usage chunk."""
 
     @property
     @abstractmethod
@@ -76,24 +76,24 @@ class ChatRequest(ABC):
 
     @property
     def requires_parameters(self) -> bool:
-        """Whether the caller wants no endpoint that would leave a parameter out."""
+        """Whether endpoints that would drop a parameter are to be skipped."""
         return self.options is not None and self.options.routing.require_parameters
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the answer depends on: `tools`, `other_tools`, `json_object`, `json_schema`, `image`, `audio`,
-        `file`, `other_parts`, `n`, `audio_output`."""
+        """Features that the request depends on: `tools`, `other_tools`, `json_object`, `json_schema`, `image`,
+        `audio`, `file`, `other_parts`, `n`, `audio_output`."""
         if self._needs is None:
             self._needs = self._find_needs()
         return self._needs
 
     @abstractmethod
     def parameters(self) -> list[str]:
-        """The names of the top-level fields given that the contract knows."""
+        """The names of the top-level fields that are set and known to the contract."""
 
     @abstractmethod
     def unknown_parameters(self) -> Collection[str]:
-        """The names of the other top-level fields given."""
+        """The names of the other top-level fields that are set."""
 
     def without(self, names: Collection[str]) -> ChatRequest:
         """The request less these top-level fields; itself where there are none."""
@@ -114,16 +114,16 @@ class ChatRequest(ABC):
         return request
 
     def to_proto(self) -> pb.ChatCompletionRequest:
-        """The typed message, shared by all who ask."""
+        """The typed message, shared by all callers of this method."""
         if self._proto is None:
             self._proto = self._convert()
         return self._proto
 
     @abstractmethod
     def to_openai(self) -> dict[str, Any]:
-        """OpenAI's JSON object, the caller's to change, without `stream` and `lmchat`.
+        """OpenAI's JSON object, a new one on each call, without `stream` and `lmchat`.
 
-        Raises InvalidRequest for a field of JSON text that holds none, or nests too deeply.
+        Raises InvalidRequest for a `*_json` field that is not JSON or is nested too deeply.
         """
 
     @abstractmethod
@@ -305,7 +305,7 @@ class ProtoRequest(ChatRequest):
         return self._message
 
 
-#: Fields of the message that are no parameters of the caller's.
+#: Fields of the message that are not request parameters.
 _NO_PARAMETERS = frozenset({"lmchat", "extra_body_json"})
 
 
@@ -332,7 +332,7 @@ def read(body: bytes) -> ChatRequest:
 
 
 def copy(message: pb.ChatCompletionRequest) -> pb.ChatCompletionRequest:
-    """A message to change, of one that is shared."""
+    """A mutable copy of a shared message."""
     out = pb.ChatCompletionRequest()
     out.CopyFrom(message)
     return out

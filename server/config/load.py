@@ -35,20 +35,29 @@ _HOST = re.compile(r"(\*\.)?([a-z0-9_-]+\.)*[a-z0-9_-]*[a-z][a-z0-9_-]*\.?", re.
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
-    """Read the file at `path`; `environ` gives its variables, and the key `env`.
+    """The configuration in the file at `path`; as `parse`. Raises ConfigError."""
+    return parse(read(path), str(path), environ)
 
-    Raises ConfigError with every problem found. Top-level keys that start with
-    `x-` are ignored: they are a place for anchors.
-    """
-    document = Document(str(path), environ)
+
+def read(path: Path) -> str:
+    """The text of the file at `path`. Raises ConfigError when it cannot be read or is not UTF-8."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ConfigError([Problem(document.file, 0, "", f"cannot be read: {reason}")]) from None
+        raise ConfigError([Problem(str(path), 0, "", f"cannot be read: {reason}")]) from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(document.file, line, "", "is not UTF-8")]) from None
+        raise ConfigError([Problem(str(path), line, "", "is not UTF-8")]) from None
+
+
+def parse(text: str, source: str, environ: Mapping[str, str]) -> Config:
+    """The configuration that `text` describes; `environ` gives its variables, and the key `env`.
+
+    `source` is the file's name in errors. Raises ConfigError with every problem found. Top-level keys
+    that start with `x-` are ignored: they are a place for anchors.
+    """
+    document = Document(source, environ)
     config = _config(document.root(text), environ)
     if document.problems:
         raise ConfigError(document.problems)

@@ -1,8 +1,8 @@
 """What the dialects share: dialects, platforms, vendors and endpoints, and the protocols a translator implements.
 
-A dialect says everything the rest of the gateway may ask of it in one `Dialect`; a vendor in one row, its
-`Vendor`. Code outside a dialect's folder names neither. Translators do no I/O, read no clock, no environment and
-no globals. Ids and times that a provider does not give are left empty; the router fills them in.
+Everything the rest of the gateway needs to know of a dialect is in one `Dialect`, of a vendor in one row, its
+`Vendor`; no other code depends on a particular one. Translators are pure: no I/O, clock, environment or globals.
+Ids and times that a provider does not send are left empty; the router sets them.
 """
 
 from __future__ import annotations
@@ -39,15 +39,14 @@ _NONE: frozenset[str] = frozenset()
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True):
-    """How one place serves a dialect: URLs, headers, what it lacks.
+    """How a vendor serves a dialect: URLs, headers, limitations.
 
-    Each dialect has a subclass with the fields it reads. Vendors whose row names no platform for a dialect have
-    the dialect's default.
+    Each dialect has a subclass with its own fields. The default is the dialect's `platform`.
     """
 
     #: Headers of every call, besides the content types; lower case.
     headers: Mapping[str, str] = {}
-    #: Content parts it takes as bytes only: `image_url`, `file_url`. The gateway fetches their URLs.
+    #: Content parts it accepts as bytes only: `image_url`, `file_url`. The gateway downloads their URLs.
     bytes_only: frozenset[str] = frozenset()
 
     def url(self, endpoint: Endpoint, *, stream: bool) -> str:
@@ -55,9 +54,9 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
         return endpoint.base_url
 
     def is_resource_name(self, model: str) -> bool:
-        """Whether `model` is an address, which may lie outside the configured account or path, and no plain id.
+        """Whether `model` is a resource name, which can address another account or path, instead of a plain id.
 
-        Operators may configure such names; callers must not choose them through a wildcard. By default none is.
+        Operators may configure such names; callers must not pass them through a wildcard. Default: none is.
         """
         return False
 
@@ -65,7 +64,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
 class EmbeddedModel(msgspec.Struct, frozen=True, kw_only=True):
     """The one model of a vendor that is part of the gateway.
 
-    `context_length`: tokens of prompt and answer together.
+    `context_length`: tokens of prompt and completion together.
     """
 
     id: str
@@ -76,9 +75,9 @@ class EmbeddedModel(msgspec.Struct, frozen=True, kw_only=True):
 class CredentialKinds(msgspec.Struct, frozen=True, kw_only=True):
     """What a vendor accepts besides an API key.
 
-    `accepted`: the sets of names that a provider's `credentials` may consist of. `authenticator`: makes one for
-    what is neither an API key nor a ready token, from the settings, the transport for token requests and a clock
-    in seconds since the epoch; None where the settings call for none. It imports the vendor's library when called.
+    `accepted`: the sets of keys that a provider's `credentials` may have. `authenticator`: creates one for
+    credentials other than an API key or a fixed token, from the settings, the transport for token requests and a
+    clock in Unix seconds; returns None where the settings need none. It imports the vendor's library when called.
     """
 
     accepted: tuple[tuple[str, ...], ...]
@@ -92,7 +91,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
 
     # The account
 
-    #: The word in the configuration.
+    #: Its name in the configuration.
     type: str
     dialect: str
     #: Prefixes of model ids whose dialect is another: prefix -> dialect.
@@ -101,20 +100,20 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str = ""
     #: Base URLs of locations that do not fit `base_url`.
     location_urls: Mapping[str, str] = {}
-    #: Dialect -> where this vendor serves it, if not on the dialect's default platform.
+    #: Dialect -> the vendor's platform, if not the dialect's default.
     platforms: Mapping[str, Platform] = {}
     #: The header that carries an API key; `bearer` means `authorization: Bearer`.
     auth: str = "bearer"
     #: What it accepts besides an API key; None for nothing.
     credentials: CredentialKinds | None = None
-    #: The usual environment variables of the API key, first found wins. A vendor without is not part of the
-    #: default catalogue.
+    #: The usual environment variables of the API key; the first that is set wins. Vendors without any are not in
+    #: the default catalogue.
     env: tuple[str, ...] = ()
-    #: Settings it cannot do without -> the environment variables they usually come from.
+    #: Required settings -> the environment variables that usually hold them.
     required: Mapping[str, tuple[str, ...]] = {}
-    #: The `credentials` of the default catalogue, where `env` are not API keys.
+    #: The `credentials` in the default catalogue, where the variables in `env` are not API keys.
     ambient_credentials: Mapping[str, bool] | None = None
-    #: The model it is there for, where it is part of the gateway.
+    #: The embedded model, for the vendor that is part of the gateway.
     embedded: EmbeddedModel | None = None
     #: The row of an embedded engine that serves the model in a provider's `file`; None where there is no engine.
     with_file: Vendor | None = None
@@ -122,7 +121,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     elsewhere: Vendor | None = None
     #: Pattern of this vendor's own base URLs; only used with `elsewhere`.
     own_urls: str = ""
-    #: Reasoning signed by other dialects is sent on: a gateway that can use it may be behind the base URL.
+    #: Whether reasoning signed by other dialects is sent: the base URL may be that of another gateway.
     foreign_signatures: bool = False
     #: The vendor's page about what it takes, and the day (ISO 8601) on which it was last read for this row; empty
     #: where that is not recorded.
@@ -131,38 +130,38 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     #: Pattern of model ids -> fields of this row that differ for those models; see `for_model`.
     by_model: Mapping[str, Mapping[str, Any]] = {}
 
-    # What all dialects look at
+    # Fields for all dialects
 
-    #: Request fields the vendor refuses or ignores.
+    #: Request fields that the vendor rejects or ignores.
     drops: frozenset[str] = frozenset()
-    #: `response_format` kinds that are understood.
+    #: Supported `response_format` types.
     response_formats: frozenset[str] = frozenset({"text", "json_object", "json_schema"})
-    #: Kinds of content parts that are understood.
+    #: Supported kinds of content parts.
     modalities: frozenset[str] = frozenset({"text", "image", "audio", "file"})
-    #: The most stop sequences it takes.
+    #: The most stop sequences it accepts.
     max_stop: int = 4
     #: The range of `temperature`; one outside is sent as the nearest inside.
     temperatures: tuple[float, float] = (0.0, 2.0)
     #: Default sampling parameters, sent where the caller gives none.
     defaults: Mapping[str, float] = {}
-    #: It continues an assistant turn that comes last, streaming only what follows it; where the dialect says that
-    #: depends on the model, `Dialect.prefills` must agree.
+    #: Whether it continues a trailing assistant message and returns only the continuation, for the models for
+    #: which `Dialect.prefills` is true.
     prefill: bool = False
-    #: Body fields it needs for that.
+    #: Body fields that enable `prefill`.
     prefill_body: Mapping[str, bool | Mapping[str, bool]] = {}
 
     # Quirks of the OpenAI dialect
 
-    #: The name of the token limit: `max_tokens`, `max_completion_tokens`, or empty for the one the caller used.
+    #: The name of the token limit: `max_tokens`, `max_completion_tokens`, or empty for the caller's.
     token_limit: str = ""
-    #: `developer` turns are sent as `system` where False.
+    #: If False, `developer` messages are sent as `system`.
     developer_role: bool = True
-    #: Content made of text parts only is sent as one string where True.
+    #: Whether content of text parts only is sent as one string.
     string_content: bool = False
-    #: `stream_options.include_usage` is understood.
+    #: Whether `stream_options.include_usage` is supported.
     stream_usage: bool = True
-    #: Fields beyond OpenAI's that it takes in messages, parts, calls and tools, such as `cache_control` and the
-    #: `reasoning_content` of earlier answers; None for any.
+    #: Fields beyond OpenAI's that it accepts in messages, parts, calls and tools, such as `cache_control` and the
+    #: `reasoning_content` of earlier completions; None for any.
     extensions: frozenset[str] | None = None
     #: OpenAI's own fields of messages that it refuses, such as `name` (but of tool results) and `refusal`. A
     #: user's name is then written into the text.
@@ -223,7 +222,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to reach a model; `name` is what routing directives use, `model` the id at the provider."""
+    """A model at one provider; routing directives use `name`, `model` is the id at the provider."""
 
     name: str
     model: str
@@ -237,17 +236,17 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     #: Share of the traffic among neighbours with a weight; None keeps the catalogue's order.
     weight: float | None = None
     price: Price | None = None
-    #: Request fields left out for this endpoint, the vendor's included.
+    #: Request fields dropped for this endpoint, the vendor's included.
     drops: frozenset[str] = frozenset()
-    #: Features of capabilities.FEATURES it has, natively or by emulation; None for all.
+    #: The supported features of capabilities.FEATURES, native or emulated; None for all.
     features: frozenset[str] | None = None
-    #: Those it has by emulation only, and `image_url` and `file_url` where it wants bytes; see upstream/emulation.
+    #: Those that are emulated, and `image_url` and `file_url` where it needs bytes; see upstream/emulation.
     emulates: frozenset[str] = frozenset()
-    #: Choices one call can give where `n` is emulated.
+    #: The most choices of one call where `n` is emulated.
     native_n: int = 1
-    #: Unknown top-level fields it understands; None for all.
+    #: Unknown top-level request fields that are sent to it; None for all.
     extra_body: frozenset[str] | None = None
-    #: It continues an assistant turn that comes last.
+    #: Whether it continues a trailing assistant message.
     prefills: bool = False
     #: `format`s of reasoning signed by other dialects, which this endpoint must not be sent.
     foreign_formats: frozenset[str] = frozenset()
@@ -255,7 +254,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     context_length: int = 0
     #: Tokens; 0 where not configured.
     max_output_tokens: int = 0
-    #: Tells endpoints apart across the catalogue, for circuits and statistics; made of the other fields.
+    #: Unique in the catalogue, for circuits and statistics; derived from the other fields.
     id: str = ""
 
     def __post_init__(self) -> None:
@@ -266,7 +265,7 @@ P = TypeVar("P", bound=Platform)
 
 
 def platform_of(endpoint: Endpoint, default: P) -> P:
-    """Where `endpoint` is served: what its vendor's row says for its dialect, else `default`.
+    """The platform of `endpoint`: that of its vendor's row for its dialect, else `default`.
 
     Raises TypeError where the row names another dialect's platform.
     """
@@ -283,7 +282,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
     method: str = "POST"
-    #: Paths of parameters that this translation left out, beyond what the endpoint drops, e.g. `messages[0].name`.
+    #: Paths of parameters that the translation dropped, beyond `Endpoint.drops`, e.g. `messages[0].name`.
     dropped: tuple[str, ...] = ()
 
 
@@ -296,11 +295,10 @@ class Authenticator(Protocol):
 
 
 class StreamDecoder(Protocol):
-    """Bytes of one streamed answer in, chunks out.
+    """Decodes the bytes of one stream to chunks.
 
-    Any split of the bytes gives the same chunks. Each choice's first chunk has
-    `delta.role`; each choice gets exactly one finish_reason; usage comes, when
-    the provider gives it, on a chunk of its own without choices, the last.
+    The chunks do not depend on how the bytes are split. Each choice's first chunk has `delta.role`; each choice
+    gets exactly one finish_reason; usage, where the provider sends it, is on the last chunk, which has no choices.
     An error inside the stream raises ProviderError.
     """
 
@@ -309,37 +307,37 @@ class StreamDecoder(Protocol):
         ...
 
     def close(self) -> list[pb.ChatCompletionChunk]:
-        """Say that the bytes ended. Raises StreamTruncated if the provider had not finished."""
+        """Signal the end of the bytes. Raises StreamTruncated if the stream was incomplete."""
         ...
 
     @property
     def native_finish_reason(self) -> str:
-        """The provider's own word for why it ended; empty until then."""
+        """The provider's untranslated finish reason; empty until the end."""
         ...
 
     @property
     def finished(self) -> bool:
-        """Every choice has its finish reason, which is held: the rest of the stream can add only usage."""
+        """Whether every choice has its finish reason: only usage can follow."""
         ...
 
 
 class Translator(Protocol):
-    """One dialect. `request` is the caller's, already without what the endpoint drops."""
+    """The translator of a dialect. `request` is the caller's, without the fields that the endpoint drops."""
 
     def request(self, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
-        """The provider's request. Raises InvalidRequest for what the dialect cannot say."""
+        """The provider's request. Raises InvalidRequest for what the dialect cannot express."""
         ...
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
-        """The answer. Raises ProviderError for an error in a 200, or for a body that cannot be read."""
+        """The completion. Raises ProviderError for an error in a 200, or for an undecodable body."""
         ...
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        """What a non-2xx answer means. `headers` are lower case."""
+        """The error of a non-2xx response. `headers` are lower case."""
         ...
 
     def decoder(self, request: ChatRequest) -> StreamDecoder:
-        """A fresh decoder for one streamed answer."""
+        """A new decoder for one stream."""
         ...
 
 
@@ -365,28 +363,28 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     Each folder of server/dialects exports one as DIALECT; registry.py lists them. ADDING.md says how to add one.
     """
 
-    #: The word in the configuration, in `Vendor.dialect` and in `Vendor.platforms`.
+    #: Its name in the configuration, in `Vendor.dialect` and in `Vendor.platforms`.
     name: str
     translator: Translator
     #: The platform of vendors whose row names none for this dialect.
     platform: Platform = Platform()
-    #: Unknown top-level request fields it honours; None for all.
+    #: Unknown top-level request fields that it supports; None for all.
     extra_body: frozenset[str] | None = frozenset()
-    #: By model: request fields that the model has no parameter for.
+    #: By model: request fields for which the model has no parameter.
     drops: Callable[[str], frozenset[str]] = _no_fields
-    #: What the gateway does for its endpoints whatever their vendor's row says: `json_object`, `json_schema`, `n`,
-    #: `image_url`, `file_url`.
+    #: Features that are emulated for all its endpoints, whatever the vendor's row has: `json_object`,
+    #: `json_schema`, `n`, `image_url`, `file_url`.
     emulates: frozenset[str] = frozenset()
     #: By request and model: it has the request's `response_format` although it emulates `json_object` and
     #: `json_schema`.
     native_format: Callable[[pb.ChatCompletionRequest, str], bool] = _no_format
-    #: By URL: its providers can fetch it, and nobody else, although it emulates `image_url` or `file_url`.
+    #: By URL: whether only its providers can download it, although `emulates` has `image_url` or `file_url`.
     native_url: Callable[[str], bool] = _no_url
-    #: By model: it continues an assistant turn that comes last, at vendors whose row has `prefill`.
+    #: By model: whether it continues a trailing assistant message, at vendors whose row has `prefill`.
     prefills: Callable[[str], bool] = _every_model
-    #: `format`s of `reasoning_details`, and names in `extra_content`, under which it gets what it signed back.
+    #: The `format`s of `reasoning_details` and the names in `extra_content` whose signatures this dialect issued.
     signature_formats: frozenset[str] = frozenset()
-    #: Content parts of unknown type are passed on or understood.
+    #: Whether it accepts content parts of unknown type.
     other_parts: bool = False
     #: Native finish reasons of turns that the provider paused; sending the turn back continues it.
     paused: frozenset[str] = frozenset()

@@ -1,17 +1,17 @@
-"""The choices of a streamed answer: when one is over, what is held back until then, how a stream may end.
+"""The choices of a stream: their states, what is held until the stream ends, and which ends are complete.
 
-A choice holds its finish_reason until the stream is over, since some providers give one with every piece, with
-every tool call or before the first word. States of a choice, and what a piece with content or a reason does:
+A choice's finish_reason is held until the stream ends, since some providers send one with every delta, with every
+tool call or before the first content. States, and the transitions on a delta with content or a finish reason:
 
     state      meaning                                               content    reason
-    WAITING    nothing but its role has come                         STREAMING  DOUBTFUL
-    STREAMING  content has come, and no reason                       STREAMING  FINISHED
-    FINISHED   a reason is held, which came after all content        REOPENED   FINISHED
-    REOPENED   content came after a reason, which was too early      REOPENED   DOUBTFUL
-    DOUBTFUL   a reason is held, but it, or one before it, came      REOPENED   DOUBTFUL
+    WAITING    only the role has arrived                             STREAMING  DOUBTFUL
+    STREAMING  content has arrived, and no reason                    STREAMING  FINISHED
+    FINISHED   a reason is held that arrived after all content       REOPENED   FINISHED
+    REOPENED   content arrived after a reason, which was premature   REOPENED   DOUBTFUL
+    DOUBTFUL   a reason is held, but it or an earlier one arrived    REOPENED   DOUBTFUL
                before content
 
-At the end of the stream each choice gets one chunk with its last reason; one chunk with the usage comes last.
+At the end of the stream each choice gets one chunk with its last reason; a chunk with the usage is last.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from server.dialects import errors as failures
 from server.dialects.base import completion_id
 from server.errors import StreamTruncated
 
-#: The most choices of one answer; `n` is at most 128.
+#: The most choices of one completion; `n` is at most 128.
 MAX_CHOICES = 128
 #: The most tool calls of one choice.
 MAX_TOOL_CALLS = 1024
@@ -61,13 +61,13 @@ _ON_REASON: Mapping[ChoiceState, ChoiceState] = {
     _S.REOPENED: _S.DOUBTFUL,
     _S.DOUBTFUL: _S.DOUBTFUL,
 }
-#: States in which the end of the bytes is the end of the choice.
+#: States in which a stream may end without an end mark.
 _MAY_END = (_S.FINISHED, _S.DOUBTFUL)
 _FINISHED = (_S.FINISHED,)
 
 
 def has_content(choice: pb.ChunkChoice) -> bool:
-    """Whether a piece of a choice has more than its role, its finish_reason and what accompanies them."""
+    """Whether a choice of a chunk has content, beyond its role, finish_reason and their accompanying fields."""
     delta = choice.delta
     return bool(
         delta.content
@@ -81,7 +81,7 @@ def has_content(choice: pb.ChunkChoice) -> bool:
 
 
 class _Choice:
-    """One choice. `last` is the chunk that will end it, without content; None until there is a reason."""
+    """One choice. `last` is its last chunk, without content; None until there is a finish reason."""
 
     __slots__ = ("has_calls", "has_role", "last", "native", "state")
 
@@ -94,7 +94,7 @@ class _Choice:
 
 
 class ChunkBuilder:
-    """Turns a provider's pieces into the contract's chunks. `expected` is the number of choices asked for."""
+    """Builds the contract's chunks from a provider's deltas. `expected` is the number of requested choices."""
 
     def __init__(self, expected: int = 1) -> None:
         self._expected = expected
@@ -102,18 +102,18 @@ class ChunkBuilder:
         self._held = 0
         self._id = ""
         self._created = 0
-        #: In OpenAI's words; on every chunk from then on.
+        #: OpenAI's name of the service tier, for all following chunks.
         self.service_tier = ""
-        #: The chunk with the usage, the last; left out if it has none.
+        #: The last chunk, with the usage; not sent if it has none.
         self.usage = pb.ChatCompletionChunk()
 
     def identify(self, provider_id: str, created: int = 0) -> None:
-        """Set the id and time of all chunks; the first that are not empty count."""
+        """Set the id and creation time of all chunks; the first non-empty values win."""
         self._id = self._id or completion_id(provider_id)
         self._created = self._created or created
 
     def stamp(self, chunk: pb.ChatCompletionChunk) -> pb.ChatCompletionChunk:
-        """Give `chunk` the id and time of the stream."""
+        """Set the id and creation time of `chunk` to the stream's."""
         chunk.id = self._id
         chunk.created = self._created
         if self.service_tier:
@@ -123,7 +123,7 @@ class ChunkBuilder:
     def add(self, chunk: pb.ChatCompletionChunk, chunks: list[pb.ChatCompletionChunk]) -> None:
         """Append `chunk` to `chunks` without its finish reasons, which are held with the fields beside them.
 
-        Raises ProviderError for more choices or calls than any answer has.
+        Raises ProviderError for an index above MAX_CHOICES or MAX_TOOL_CALLS.
         """
         for choice in chunk.choices:
             self._check(choice)
@@ -139,7 +139,7 @@ class ChunkBuilder:
         chunks.append(self.stamp(chunk))
 
     def add_delta(self, delta: pb.Delta, chunks: list[pb.ChatCompletionChunk]) -> None:
-        """Append a chunk with a piece of choice 0."""
+        """Append a chunk with a delta of choice 0."""
         chunk = pb.ChatCompletionChunk()
         chunk.choices.add(delta=delta)
         self.add(chunk, chunks)
@@ -147,37 +147,37 @@ class ChunkBuilder:
     def finish(
         self, finish_reason: pb.FinishReason.ValueType, native: str, *, index: int = 0, extra_json: str = ""
     ) -> None:
-        """Hold a finish reason and the provider's word for it; the last counts. `extra_json` is the chunk's."""
+        """Hold a finish reason and its native name; the last one wins. `extra_json` is the chunk's."""
         chunk = pb.ChatCompletionChunk(extra_json=extra_json)
         chunk.choices.add(index=index, finish_reason=finish_reason)
         self.add(chunk, [])
         self.set_native(index, native)
 
     def set_native(self, index: int, native: str) -> None:
-        """Note the provider's own word for a choice's finish reason."""
+        """Set the native name of a choice's finish reason."""
         self._choices[index].native = native
 
     def hold(self, size: int) -> None:
-        """Account for `size` characters that a decoder keeps. Raises ProviderError past MAX_HELD."""
+        """Count `size` characters that a decoder buffers. Raises ProviderError above MAX_HELD."""
         self._held += size
         if self._held > MAX_HELD:
             raise failures.invalid_response(f"more than {MAX_HELD} characters to be kept")
 
     @property
     def native_finish_reason(self) -> str:
-        """That of the first choice; empty until it has one."""
+        """The native finish reason of the first choice; empty until it has one."""
         for choice in self._choices.values():
             return choice.native
         return ""
 
     @property
     def finished(self) -> bool:
-        """Every expected choice is FINISHED."""
+        """Whether every expected choice is FINISHED."""
         return self._all(_FINISHED)
 
     @property
     def has_content(self) -> bool:
-        """Content of some choice has come."""
+        """Whether any choice has content."""
         return any(choice.state not in (_S.WAITING, _S.DOUBTFUL) for choice in self._choices.values())
 
     def refuse(self, native: str) -> None:
@@ -186,9 +186,10 @@ class ChunkBuilder:
             self.finish(pb.FINISH_REASON_CONTENT_FILTER, native, index=index)
 
     def end(self, chunks: list[pb.ChatCompletionChunk], *, marked: bool) -> None:
-        """Append the last chunks. `marked`: the provider said that this is the end.
+        """Append the last chunks. `marked`: the provider sent an end mark.
 
-        A choice without a reason gets one. Raises StreamTruncated, or ProviderError where there is no choice.
+        A choice without a finish reason gets the default. Raises StreamTruncated where the stream ended without a
+        mark and a choice is unfinished, and ProviderError where a mark ends a stream without a choice.
         """
         if marked and not self._choices:
             raise failures.invalid_response("the end of a stream without a choice")
@@ -221,7 +222,7 @@ class ChunkBuilder:
                 raise failures.invalid_response(f"tool call {call.index}")
 
     def _pass(self, piece: pb.ChunkChoice) -> bool:
-        """Move the choice's state on, and hold a reason; False if nothing of the piece goes out now."""
+        """Update the choice's state and hold its reason; returns whether the rest of the delta is sent now."""
         choice = self._choices.get(piece.index)
         if choice is None:
             choice = self._choices[piece.index] = _Choice()
@@ -244,7 +245,7 @@ class ChunkBuilder:
         return True
 
     def _hold_reason(self, choice: _Choice, piece: pb.ChunkChoice, *, bare: bool) -> None:
-        """Hold the piece's reason; `bare`: the rest of it goes out now."""
+        """Hold the finish reason; with `bare` without the rest of the delta, which is sent now."""
         if choice.last is None:
             choice.last = pb.ChatCompletionChunk()
             choice.last.choices.add(index=piece.index).delta.SetInParent()
@@ -255,7 +256,7 @@ class ChunkBuilder:
         last.finish_reason = piece.finish_reason
 
     def _keep_envelope(self, chunk: pb.ChatCompletionChunk) -> None:
-        """Keep what is beside the choices for the first choice's last chunk."""
+        """Move the fields beside the choices to the last chunk of the first choice."""
         last = self._choices[chunk.choices[0].index].last
         if last is not None:
             self.hold(chunk.ByteSize())
@@ -268,15 +269,15 @@ class ChunkBuilder:
 
 
 def default_finish(has_calls: bool) -> pb.FinishReason.ValueType:
-    """The finish reason of a choice whose provider gave none."""
+    """The finish reason of a choice for which the provider sent none."""
     return pb.FINISH_REASON_TOOL_CALLS if has_calls else pb.FINISH_REASON_STOP
 
 
 def _merge(last: pb.ChunkChoice, piece: pb.ChunkChoice) -> None:
-    """Add the fields of a piece without content to those of the choice's last chunk."""
+    """Merge a delta without content into the choice's last chunk."""
     extra_json = _joined(last.extra_json, piece.extra_json)
     delta_json = _joined(last.delta.extra_json, piece.delta.extra_json)
-    if last.finish_reason and not piece.delta.content:  # after the reason, an empty text says nothing
+    if last.finish_reason and not piece.delta.content:  # empty text after the finish reason is meaningless
         piece.delta.ClearField("content")
     last.MergeFrom(piece)
     last.extra_json = extra_json

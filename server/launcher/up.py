@@ -2,7 +2,8 @@
 
 The workers listen on unix sockets in a private directory, a new one for each process; Envoy learns of
 them from a file that is rewritten as they come and go. On SIGTERM or SIGINT the workers drain first, while
-Envoy still carries their answers; a second signal kills everything. SIGHUP replaces the workers one by one.
+Envoy still carries their answers; a second signal kills everything. SIGHUP reads the
+configuration again and replaces all workers.
 """
 
 from __future__ import annotations
@@ -12,17 +13,26 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from server.config.model import Key
+from server.config.problems import ConfigError
 from server.launcher import envoy, resources
-from server.launcher.preflight import GeneratedKey, UpFailed, bracketed, prepare, runtime_directory
+from server.launcher.preflight import (
+    GeneratedKey,
+    UpFailed,
+    bracketed,
+    prepare,
+    raise_open_files,
+    runtime_directory,
+)
 from server.launcher.readiness import grpc_serving, grpc_unresponsive, http_ok
-from server.launcher.supervisor import Child, ChildFailed, Launch, Log
+from server.launcher.supervisor import Child, ChildFailed, Launch, Log, Plan, replace
 from server.launcher.welcome import reachable, welcome
 
 WORKER_GRACE = 40.0
@@ -35,23 +45,37 @@ READY_TIMEOUT = 60.0
 """Seconds from the last child being ready to /readyz saying so."""
 
 
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration without mistakes.
+
+    `text` is that of its file, None where there is none; `keys` are the API keys of callers. Workers get the text
+    in a file of the runtime directory, so that one that is started again has what the others have, whatever the
+    operator's file says by then. `model` is the one that the printed calls name, empty where there is none;
+    `local_file` the GGUF file of the model in the embedded one's place.
+    """
+
+    text: str | None
+    keys: tuple[Key, ...]
+    model: str
+    uses_local_model: bool
+    local_file: Path | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
     """What to run. `environ` is the children's environment; `state_dir` keeps the generated key.
 
-    `local_file` is the GGUF file of the model in the embedded one's place; `model` is the model that the printed
-    calls name.
+    `reload` reads the configuration again; it raises ConfigError.
     """
 
-    config: Path | None
+    configuration: Configuration
+    reload: Callable[[], Configuration]
     host: str
     port: int
     workers: int
     local_model: bool
-    local_file: Path | None
-    model: str
     state_dir: Path
-    keys_configured: bool
     environ: Mapping[str, str]
 
 
@@ -68,11 +92,13 @@ async def up(options: UpOptions, *, out: TextIO, err: TextIO) -> int:
             host=options.host,
             port=options.port,
             state_dir=options.state_dir,
-            make_key=not options.keys_configured,
+            make_key=not options.configuration.keys,
             local=options.local_model,
-            file=options.local_file,
+            file=options.configuration.local_file,
             path=options.environ.get("PATH"),
         )
+        limit, streams = raise_open_files()
+        log.line("lmchat", f"{limit} open files per process (ulimit -n) allow about {streams} streams at once")
         with runtime_directory() as runtime:
             gateway = Gateway(options, envoy_binary=binary, key=key, runtime=runtime, log=log)
             return await _run(gateway, log, out)
@@ -97,22 +123,27 @@ class Gateway:
         self._log = log
         self._admin = runtime / "envoy.sock"
         self._endpoints = runtime / "endpoints.yaml"
+        self._request_filter = runtime / "request_filter.yaml"
         # Children's print() comes out at once.
         self._environ = {**options.environ, "PYTHONUNBUFFERED": "1"}
         if key is not None:
             self._environ["LMCHAT_API_KEY"] = key.key
+        self._configuration = options.configuration
+        self._template = _template()
+        self._generation = 0
         self._models: list[Child] = []
         if options.local_model:
             port = _free_port()
             self._environ["LMCHAT_LOCAL_MODEL_URL"] = f"http://127.0.0.1:{port}/v1"
             self._models = [Child("local-model", partial(self._launch_model, port), log, grace=GRACE)]
         self._workers = [
-            Child(f"worker-{i}", partial(self._launch_worker, i), log, grace=WORKER_GRACE, changed=self._announce)
-            for i in range(1, options.workers + 1)
+            Child(f"worker-{i}", plan, log, grace=WORKER_GRACE, changed=self._announce)
+            for i, plan in enumerate(self._worker_plans(options.configuration), 1)
         ]
         self._envoy = Child("envoy", self._launch_envoy, log, grace=GRACE)
         self._announce()
         self._write_bootstrap()
+        self._write_request_filter(options.configuration)
 
     async def start(self) -> None:
         """Start every child; returns when callers are served. Raises ChildFailed."""
@@ -128,15 +159,25 @@ class Gateway:
         except TimeoutError:
             raise ChildFailed(f"{self.url}/readyz did not become 200 in {READY_TIMEOUT:g} s") from None
 
-    async def roll(self) -> None:
-        """Replace the workers, one at a time. Stops at the first that fails, whose predecessor keeps running."""
-        for worker in self._workers:
-            try:
-                await worker.replace(self._seen)
-            except ChildFailed as failed:
-                self._log.line("lmchat", f"rolling restart given up, the old workers keep running: {failed}")
-                return
-        self._log.line("lmchat", "rolling restart done")
+    async def reload(self) -> None:
+        """Replace all workers at once by others with the configuration as it is now.
+
+        After a mistake in it, or when one of the new workers fails, the old ones keep running.
+        """
+        before = self._configuration
+        try:
+            after = self._options.reload()
+            self._write_request_filter(before, after)
+            await replace(dict(zip(self._workers, self._worker_plans(after), strict=True)), self._seen)
+            self._configuration = after
+        except (ChildFailed, ConfigError, OSError) as failed:
+            for line in str(failed).splitlines():
+                self._log.line("lmchat", line)
+            self._log.line("lmchat", "reload given up; the old workers and their configuration stay")
+            return
+        finally:
+            self._write_request_filter(self._configuration)
+        self._log.line("lmchat", "reload done, all workers were replaced")
 
     async def stop(self) -> None:
         """Drain the workers, then end Envoy, then the model: nothing ends before what depends on it."""
@@ -153,7 +194,7 @@ class Gateway:
         key = self._key
         return welcome(
             self.url,
-            model=self._options.model,
+            model=self._options.configuration.model,
             key=key.key if key and key.is_new else None,
             key_file=key.file if key else None,
         )
@@ -162,16 +203,26 @@ class Gateway:
         return [*self._models, *self._workers, self._envoy]
 
     def _launch_model(self, port: int, _: int) -> Launch:
-        file = () if self._options.local_file is None else ("--file", str(self._options.local_file))
+        local_file = self._options.configuration.local_file
+        file = () if local_file is None else ("--file", str(local_file))
         return Launch(
             argv=(*_PYTHON, "server.launcher.local_model", "--port", str(port), *file),
-            env=self._environ,
+            env=without_secrets(self._environ),
             ready=partial(http_ok, f"http://127.0.0.1:{port}/health"),
         )
 
-    def _launch_worker(self, number: int, launch: int) -> Launch:
+    def _worker_plans(self, configuration: Configuration) -> list[Plan]:
+        """How to start each worker with `configuration`, of which a private copy is written. Raises OSError."""
+        config: tuple[str, ...] = ()
+        if configuration.text is not None:
+            self._generation += 1
+            path = self._runtime / f"config-{self._generation}.yaml"
+            envoy.write(path, configuration.text)
+            config = ("--config", str(path))
+        return [partial(self._launch_worker, i, config) for i in range(1, self._options.workers + 1)]
+
+    def _launch_worker(self, number: int, config: Sequence[str], launch: int) -> Launch:
         address = f"unix:{self._runtime}/{number}-{launch}.sock"
-        config = () if self._options.config is None else ("--config", str(self._options.config))
         return Launch(
             argv=(
                 *(*_PYTHON, "server", "serve", "--listen", address),
@@ -192,20 +243,21 @@ class Gateway:
                 *(self._envoy_binary, "-c", str(self._runtime / "envoy.yaml"), "--concurrency", str(threads)),
                 *("--disable-hot-restart", "--log-level", "warn", "--file-flush-interval-msec", "1000"),
             ),
-            env=self._environ,
+            env=without_secrets(self._environ),
             ready=partial(http_ok, "http://admin/ready", socket_path=self._admin),
         )
 
     async def _seen(self, worker: Launch) -> None:
-        """Returns once Envoy sends calls to this worker."""
-        healthy = f"::{worker.address.removeprefix('unix:')}::health_flags::healthy\n"
+        """Returns once Envoy has found this worker healthy, but for being in standby."""
+        healthy = f"::{worker.address.removeprefix('unix:')}::health_flags::/failed_eds_health\n"
         await http_ok("http://admin/clusters", socket_path=self._admin, containing=healthy)
 
     def _announce(self) -> None:
         """Write the list of workers that Envoy watches."""
-        addresses = [launch.address for worker in self._workers for launch in worker.serving]
+        serving = [launch.address for worker in self._workers for launch in worker.serving]
+        standby = [launch.address for worker in self._workers for launch in worker.standby]
         try:
-            envoy.write(self._endpoints, envoy.endpoints(addresses))
+            envoy.write(self._endpoints, envoy.endpoints(serving, standby))
         except OSError as error:
             self._log.line("lmchat", f"cannot tell Envoy about the workers: {error}")
 
@@ -213,16 +265,53 @@ class Gateway:
         options = self._options
         try:
             text = envoy.bootstrap(
-                resources.envoy_template().read_text(encoding="utf-8"),
+                self._template,
                 host=options.host,
                 port=options.port,
                 admin=self._admin,
                 descriptor=resources.descriptor(),
                 endpoints=self._endpoints,
+                request_filter=self._request_filter,
             )
         except (OSError, ValueError) as error:
             raise UpFailed(str(error)) from None
         envoy.write(self._runtime / "envoy.yaml", text)
+
+    def _write_request_filter(self, *configurations: Configuration) -> None:
+        """Tell Envoy the keys of these configurations. Raises OSError."""
+        keys = {key.key.reveal() for configuration in configurations for key in configuration.keys}
+        if self._key is not None:
+            keys.add(self._key.key)
+        envoy.write(self._request_filter, envoy.request_filter(self._template, sorted(keys)))
+
+
+def _template() -> str:
+    try:
+        return resources.envoy_template().read_text(encoding="utf-8")
+    except OSError as error:
+        raise UpFailed(str(error)) from None
+
+
+_HARMLESS = frozenset(
+    {
+        "HOME",
+        "LANG",
+        "LANGUAGE",
+        "LD_LIBRARY_PATH",
+        "PATH",
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "PYTHONUNBUFFERED",
+        "TMPDIR",
+    }
+    | {"TZ", "VIRTUAL_ENV"}
+)
+_HARMLESS_PREFIXES = ("LC_", "OMP_", "GGML_")
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that Envoy and the embedded model may need. What is not on the list may be a key."""
+    return {k: v for k, v in environ.items() if k in _HARMLESS or k.startswith(_HARMLESS_PREFIXES)}
 
 
 # -P: a folder named `server` in the working directory must not be imported.
@@ -260,14 +349,14 @@ async def _run(gateway: Gateway, log: Log, out: TextIO) -> int:
 
 
 async def _serve(gateway: Gateway, hangups: asyncio.Event, out: TextIO) -> None:
-    """Start, print the welcome, and replace the workers at each SIGHUP. Raises ChildFailed."""
+    """Start, print the welcome, and reload the configuration at each SIGHUP. Raises ChildFailed."""
     await gateway.start()
     out.write(gateway.welcome())
     out.flush()
     while True:
         await hangups.wait()
         hangups.clear()
-        await gateway.roll()
+        await gateway.reload()
 
 
 @contextmanager

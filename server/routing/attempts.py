@@ -1,9 +1,8 @@
-"""The try loop: one candidate after another until one answers, in bounded time.
+"""The attempt loop: candidates are tried in the plan's order until one succeeds or the deadline passes.
 
-`decide` is the whole policy, pure, and `summary` the one error for the caller when
-no endpoint answered. The loop around them makes the calls, records them, and
-divides the time that is left so that a silent first endpoint leaves room for a
-second. No endpoint is called more than twice for one request.
+`decide` is the retry and fallback policy, a pure function; `summary` is the error for the caller when every
+endpoint failed. The loop calls endpoints, records the attempts, and divides the remaining time so that an
+unresponsive first endpoint leaves time for a second. No endpoint is called more than twice for one request.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from server.routing.stats import Attempt, EndpointStats
 
 T = TypeVar("T")
 
-#: Seconds; a retry waits up to this long, full jitter.
+#: Upper bound of a retry's delay, in seconds; the delay is uniformly random below it (full jitter).
 MAX_BACKOFF = 0.25
-#: A `retry-after` up to this many seconds is waited out on the same endpoint.
+#: Seconds; with a longer `retry-after` the same endpoint is not retried.
 MAX_RETRY_AFTER = 2.0
-#: Seconds; silence for less than this, and less than `first_token`, does not count against an endpoint.
-MIN_SILENCE = 5.0
-#: What a whole answer may take while another endpoint may follow, in units of `first_token`.
-_WHOLE_ANSWER_SHARE = 2.0
+#: Seconds; a timeout shorter than this and than `first_token` does not count as a failure of the endpoint.
+MIN_FAILURE_TIMEOUT = 5.0
+#: Limit of a unary call while another endpoint can still be tried, as a multiple of `first_token`.
+_UNARY_LIMIT_FACTOR = 2.0
 #: Seconds by which timers and clocks may differ.
 CLOCK_TOLERANCE = 0.01
 
@@ -48,11 +47,10 @@ def decide(
     remaining: float,
     random: Callable[[], float],
 ) -> Decision:
-    """The policy. `tries_here` counts calls of this endpoint so far, `others` the candidates after it.
+    """The policy. `tries_here` counts the calls of this endpoint so far, `others` the candidates after it.
 
-    A retry on the same endpoint never takes the try that another candidate
-    would need, and a wait the provider asks for is only waited out where there is
-    no other. `remaining` is in seconds, `random` gives numbers in [0, 1).
+    A retry on the same endpoint never uses up the try that another candidate needs, and a `retry-after` is only
+    waited for where there is no other candidate. `remaining` is in seconds, `random` gives numbers in [0, 1).
     """
     if tries_left <= 0 or remaining <= 0 or not error.fall_over:
         return Decision("fail")
@@ -69,7 +67,7 @@ def decide(
 
 
 class Success(msgspec.Struct, Generic[T], frozen=True):
-    """What answered, and the calls that it took."""
+    """The candidate that succeeded, its result, and all attempts."""
 
     candidate: Candidate
     result: T
@@ -80,22 +78,22 @@ class Success(msgspec.Struct, Generic[T], frozen=True):
     upstream_seconds: float
     #: The successful call, for EndpointStats.
     attempt: Attempt
-    #: The candidates that were left to try.
+    #: The candidates after it, which were not tried.
     others: list[Candidate]
 
 
 class _History(msgspec.Struct):
-    """The calls made so far for one request."""
+    """The attempts so far for one request."""
 
     attempts: list[AttemptRecord] = []
     skipped: list[Skipped] = []
-    #: The last error of each endpoint, by its id; the latest at the end.
+    #: The last error of each endpoint, by endpoint id; the latest error comes last.
     errors: dict[str, ProviderError] = {}
     tries: dict[str, int] = {}
     seconds: float = 0.0
 
     def add(self, candidate: Candidate, seconds: float, error: ProviderError | None = None) -> None:
-        """A call ended, after so many seconds."""
+        """Record a call that took `seconds`; without `error` it succeeded."""
         endpoint = candidate.endpoint
         status, reason = (200, "ok") if error is None else (error.http_status or 0, str(error.reason))
         ms = round(seconds * 1000)
@@ -107,9 +105,9 @@ class _History(msgspec.Struct):
             self.errors[endpoint.id] = detached(error)
 
     def failure(self, plan: Plan, error: LmchatError) -> LmchatError:
-        """The error for the caller: a summary of all calls, or `error` where none was made.
+        """The error for the caller: a summary of all calls, or `error` where there was no call.
 
-        Callers who debug their routing also learn which endpoints were skipped.
+        With `debug` it also lists the skipped endpoints.
         """
         errors, self.errors = (
             [*self.errors.values()],
@@ -122,18 +120,18 @@ class _History(msgspec.Struct):
         return error
 
 
-def _limit(candidate: Candidate, remaining: float, calls: int, *, whole: bool) -> float:
-    """Seconds a call may take, of those `remaining`, when it and others after it are so many `calls`.
+def _limit(candidate: Candidate, remaining: float, calls: int, *, unary: bool) -> float:
+    """The time limit of a call, in seconds: an equal share of `remaining` for it and the calls that may follow.
 
-    They share the time evenly. A whole answer shows nothing until it is there, so that silence cannot be told
-    from work: while another endpoint may follow, such a call has `_WHOLE_ANSWER_SHARE` times the endpoint's
-    `first_token` at most (120 s by default), and the last one all that is left. (The first content of a stream
-    has `first_token`, which UpstreamStream enforces.)
+    `calls` counts both. A unary call sends nothing until it is complete, so that an unresponsive endpoint cannot
+    be distinguished from a slow one: while another endpoint can still be tried, it is limited to
+    `_UNARY_LIMIT_FACTOR` times the endpoint's `first_token` (120 s by default); the last call gets all of
+    `remaining`. (The first content of a stream is limited by `first_token`, which UpstreamStream enforces.)
     """
     if calls <= 1:
         return remaining
     share = remaining / calls
-    return min(share, _WHOLE_ANSWER_SHARE * candidate.endpoint.timeouts.first_token) if whole else share
+    return min(share, _UNARY_LIMIT_FACTOR * candidate.endpoint.timeouts.first_token) if unary else share
 
 
 class Attempts:
@@ -160,16 +158,16 @@ class Attempts:
         *,
         tokens: Callable[[T], int] | None = None,
     ) -> Success[T]:
-        """The first success of `call(candidate, limit)`; raises the error that tells the caller most.
+        """The first success of `call(candidate, limit)`; raises the `summary` of the errors where all fail.
 
-        `tokens` says how many tokens a success has, which is then the whole answer; without it, it is only
-        the first content of a stream, and the caller tells EndpointStats how that ends.
+        For unary calls `tokens` counts the output tokens of the result. For streams it is None: the result is
+        the first content, and the caller reports the end of the stream to EndpointStats.
         """
         queue = [*plan.candidates]
         history = _History()
         if deadline <= self._clock():
-            late = LmchatError(Reason.TIMEOUT, "The deadline had passed before a provider could be called.")
-            raise history.failure(plan, late)
+            expired = LmchatError(Reason.TIMEOUT, "The deadline had passed before a provider could be called.")
+            raise history.failure(plan, expired)
         while True:
             if len(queue) > 1:
                 self._reorder(queue)
@@ -177,11 +175,11 @@ class Attempts:
             attempt = self._stats.begin(candidate.endpoint.id)
             tries_left = plan.max_tries - len(history.attempts)
             limit = _limit(
-                candidate, deadline - attempt.begun, min(len(queue), tries_left), whole=tokens is not None
+                candidate, deadline - attempt.begun, min(len(queue), tries_left), unary=tokens is not None
             )
             try:
                 result = await call(candidate, limit)
-            except InvalidRequest as error:  # this dialect cannot express it; no call was made
+            except InvalidRequest as error:  # the dialect cannot express the request; the provider was not called
                 self._stats.abandoned(attempt)
                 history.skipped.append(Skipped(candidate.endpoint, error.message))
                 queue.pop(0)
@@ -204,7 +202,7 @@ class Attempts:
                     await self._sleep(decision.delay)
                 else:
                     queue.pop(0)
-            except BaseException:  # the caller left, or a fault of the gateway
+            except BaseException:  # the caller cancelled, or a bug in the gateway
                 self._stats.abandoned(attempt)
                 raise
             else:
@@ -218,16 +216,16 @@ class Attempts:
                 )
 
     def _reorder(self, queue: list[Candidate]) -> None:
-        """If the circuit of the next candidate opened since the plan was made, the others go first."""
+        """Move candidates with open circuits to the end if that of the first opened since planning."""
         if self._stats.is_open(queue[0].endpoint.id):
             queue.sort(key=lambda candidate: self._stats.is_open(candidate.endpoint.id))
 
     def _failed(self, candidate: Candidate, attempt: Attempt, error: ProviderError, limit: float) -> None:
-        """Count the failure, unless only the caller's short deadline ended the call."""
+        """Count the failure, unless the call only ended because the caller's deadline was short."""
         cut_short = (
             error.reason is Reason.TIMEOUT
             and error.http_status is None
-            and limit < min(MIN_SILENCE, candidate.endpoint.timeouts.first_token)
+            and limit < min(MIN_FAILURE_TIMEOUT, candidate.endpoint.timeouts.first_token)
             and self._clock() - attempt.begun >= limit - CLOCK_TOLERANCE
         )
         if cut_short:
@@ -237,24 +235,24 @@ class Attempts:
 
 
 def summary(errors: Sequence[ProviderError], attempts: Sequence[AttemptRecord]) -> LmchatError:
-    """The one error for the last error of each endpoint called, with `attempts` and the smallest wait known.
+    """The error for the caller, from the last error of each endpoint called, with `attempts`.
 
-    It is the last of them if that is final, if all have its status, or if
-    waiting would help with none of them; for any other mix it is a 503.
+    It is the last error if that is final, if all have the same status, or if all statuses are permanent; for any
+    other mix it is a 503. Its `retry_after` is the smallest of all, unless its status is permanent.
     """
     error = errors[-1]
     statuses = {other.status.http for other in errors}
-    if error.fall_over and len(statuses) > 1 and not statuses <= _LASTING:
+    if error.fall_over and len(statuses) > 1 and not statuses <= _PERMANENT:
         error = ProviderError(
             Reason.OVERLOADED,
             f"No endpoint could answer. The last one: {error.message}",
             raw="; ".join(other.raw for other in errors if other.raw),
         )
-    if error.status.http not in _LASTING:
+    if error.status.http not in _PERMANENT:
         error.retry_after = min((e.retry_after for e in errors if e.retry_after is not None), default=None)
     error.attempts = tuple(attempts)
     return error
 
 
-#: Statuses that stay the same however long a caller waits.
-_LASTING = frozenset({400, 404, 413, 422})
+#: Statuses that a later retry of the same request would not change.
+_PERMANENT = frozenset({400, 404, 413, 422})

@@ -1,7 +1,7 @@
-"""What an endpoint may leave out of a request, and what it must have: pure functions over the capability tables.
+"""Which request parameters an endpoint may drop and which features it must support. Pure.
 
-A tuning knob that an endpoint lacks is left out and reported; a feature the answer
-depends on makes the endpoint unfit. This module decides which is which.
+A tuning parameter (KNOBS) that an endpoint does not support is dropped and reported; without a feature
+(FEATURES) that the request depends on, the endpoint is skipped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from server.chat.request import ChatRequest
 from server.dialects.base import Endpoint
 
-#: Fields that may be left out without changing what the answer is.
+#: Tuning parameters: dropping one does not invalidate the completion.
 KNOBS = frozenset(
     {
         "temperature", "top_p", "max_tokens", "max_completion_tokens", "presence_penalty", "frequency_penalty",
@@ -18,7 +18,7 @@ KNOBS = frozenset(
     }
 )  # fmt: skip
 
-#: What an answer can depend on; see `ChatRequest.needs`.
+#: Features that a request can depend on; see `ChatRequest.needs`.
 FEATURES = frozenset(
     {
         "tools", "other_tools", "json_object", "json_schema", "image", "audio", "file", "other_parts", "n",
@@ -28,13 +28,13 @@ FEATURES = frozenset(
 
 
 def dropped(request: ChatRequest, endpoint: Endpoint) -> list[str]:
-    """Parameters of `request` that `endpoint` does not honour, by their names in JSON."""
-    drops, honoured = endpoint.drops, endpoint.extra_body
+    """Parameters of `request` that `endpoint` does not support, by their JSON names."""
+    drops, supported = endpoint.drops, endpoint.extra_body
     names = [name for name in request.parameters() if name in drops] if drops else []
-    if drops or honoured is not None:
+    if drops or supported is not None:
         names += [
             name
             for name in request.unknown_parameters()
-            if name in drops or (honoured is not None and name not in honoured)
+            if name in drops or (supported is not None and name not in supported)
         ]
     return names

@@ -1,6 +1,6 @@
-"""Model id -> its endpoints, in order. Built once from the configuration; after that it only answers.
+"""The model catalogue: model id -> endpoints, in order. Built once from the configuration, then immutable.
 
-Knows no network and no health. endpoints.py makes the endpoints.
+Does no I/O and has no health state. endpoints.py builds the endpoints.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from server.errors import LmchatError, Reason
 from server.routing.endpoints import EndpointBuilder
 from server.vendors.registry import PLAIN, VENDORS
 
-#: Resolved wildcard ids that are kept; callers choose them, so their number has a bound.
+#: Size of the cache of resolved wildcard ids; callers choose these ids, so the cache is bounded.
 MAX_CACHED_WILDCARDS = 1024
-#: What may replace a wildcard's star. It becomes part of URLs that are called with the gateway's credentials.
+#: What a wildcard's star matches. It becomes part of URLs that are called with the gateway's credentials.
 _STAR = re.compile(r"(?!.*\.\.)[A-Za-z0-9~][A-Za-z0-9._:@/+~-]{0,511}", re.ASCII)
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model callers can name; a wildcard is listed as such. Lengths in tokens, 0 where not configured."""
+    """A model id, alias target or wildcard of the catalogue. Lengths in tokens, 0 where not configured."""
 
     id: str
     endpoints: tuple[Endpoint, ...]
@@ -42,8 +42,8 @@ class Catalog:
     """Every model of one configuration.
 
     `environ` gives the settings that the file leaves out and `Vendor.required` names, such as the embedded
-    model's address. `dialects`, `vendors` and `plain` (each dialect's plain row) are what the configuration may
-    name. Raises ConfigError with every problem.
+    model's address. The configuration may name `dialects`, `vendors` and `plain` (each
+    dialect's plain row). Raises ConfigError with every problem.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class Catalog:
 
     @property
     def default_model(self) -> str:
-        """The first model that is no wildcard; empty where there is none."""
+        """The first model that is not a wildcard; empty where there is none."""
         return next(iter(self._exact), "")
 
     def models(self) -> tuple[Model, ...]:
-        """All models in the file's order, wildcards as such."""
+        """All models in the configured order, wildcards included."""
         return self._models
 
     def endpoint_names(self) -> frozenset[str]:
-        """The name of every endpoint of every model: what routing directives may name."""
+        """The names of all endpoints, which are those that routing directives may use."""
         return self._names
 
     def resolve(self, model: str) -> Model:
@@ -122,7 +122,7 @@ class Catalog:
         return LmchatError(Reason.MODEL_NOT_FOUND, f'There is no model "{shown}". {hint}', param="model")
 
     def _neighbours(self, model: str) -> set[str]:
-        """Ids worth comparing: comparing all would cost too much where there are thousands."""
+        """Ids to compare: the neighbours in sorted order, since comparing thousands would be slow."""
         tail = _tail(model)
         i = bisect.bisect(self._by_id, model)
         j = bisect.bisect(self._by_tail, (tail, ""))

@@ -1,8 +1,7 @@
-"""What the contract promises of a stream and providers do not, sans-I/O.
+"""Makes a provider's chunks conform to the contract's guarantees for streams. Sans-I/O.
 
-Every chunk gets the same id and time, and the public model; usage appears only
-where the caller wants it; the routing report is on the last chunk, which is
-therefore the one chunk held back, until the provider's end is known.
+Every chunk gets the same id and creation time, and the public model id; usage is included only on request; the
+routing report is on the last chunk, so a chunk that may be the last is held until the provider's stream ends.
 """
 
 from __future__ import annotations
@@ -13,27 +12,27 @@ from server.upstream.ports import Chunks
 
 
 class StreamFinisher:
-    """`id` and `created` stand in where the provider's first chunk gives none; `model` is the public id."""
+    """`id` and `created` are the defaults where the provider's first chunk has none; `model` is the public id."""
 
     def __init__(self, *, id: str, created: int, model: str, include_usage: bool) -> None:
         self._id = id
         self._created = created
-        #: The public id of the model, for the chunks from here on.
+        #: The public model id of the following chunks; a resumed stream changes it.
         self.model = model
-        #: The model by which the provider says it answers; of a resumed stream the first.
+        #: The model that the provider's first chunk names; in a resumed stream that of the first call.
         self.native_model = ""
         self._include_usage = include_usage
         self._begun = False
         self._seen: set[int] = set()
         self._finished: set[int] = set()
         self._last: pb.ChatCompletionChunk | None = None
-        #: Output tokens that the provider has counted so far; 0 where it counts none.
+        #: Output tokens that the provider has reported so far; 0 where it reports none.
         self.tokens = 0
         #: Chunks with text or tool calls so far, most of which are one token.
         self.pieces = 0
 
     def feed(self, chunks: Chunks) -> Chunks:
-        """The chunks, of those held and `chunks`, that may be sent now."""
+        """Those of the held chunk and `chunks` that can be sent now."""
         out: Chunks = []
         for chunk in chunks:
             if chunk.HasField("usage"):

@@ -1,17 +1,17 @@
-"""The circuit of one endpoint: pure functions over its record in shared statistics.
+"""The circuit breaker of one endpoint: pure functions over its record in SharedStats.
 
-States of a circuit and what moves it between them:
+States and transitions:
 
     state       holds while                      leaves when
-    closed      OPEN_UNTIL is 0                  too many calls of the window failed, or a provider
-                                                 asked to stay away: open
-    open        now < OPEN_UNTIL, no probe       OPEN_UNTIL has come: half-open
-    half-open   OPEN_UNTIL has come: the next    the probe succeeded: closed; it failed: open; its
-                call is the probe; or a probe    caller left: half-open; a cooldown has passed
-                is under way (PROBE is set)      without its end: the next call is the probe
+    closed      OPEN_UNTIL is 0                  too many calls of the window failed, or a failure
+                                                 had a `retry-after`: open
+    open        now < OPEN_UNTIL, no probe       OPEN_UNTIL has passed: half-open
+    half-open   OPEN_UNTIL has passed: the next  the probe succeeded: closed; it failed: open; its
+                call is the probe; or a probe    caller cancelled: half-open; it did not end within
+                is under way (PROBE is set)      a cooldown: the next call is the probe
 
-While a circuit is not closed nothing else counts: a late success of a call that
-began before closes nothing. Times are seconds of the statistics' clock; 0 is never.
+While a circuit is not closed only the probe changes its state: the success of a call that began before it opened
+does not close it. Times are seconds of the clock of SharedStats; 0 stands for never.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from server.errors import ProviderError, Reason
 from server.routing.shared_stats import FIRST_WORD, Record
 
 _BUCKETS = 10
-#: Seconds; a provider that asks to stay away for longer is probed all the same.
+#: Upper bound in seconds of the time a `retry-after` opens a circuit for.
 MAX_RETRY_AFTER = 60.0
 
-# Words of a record.
-#: When an open circuit half-opens, or the time of its probe is up; 0 while it is closed.
+# Indices of a record's floats.
+#: When an open circuit half-opens, or its probe times out; 0 while it is closed.
 OPEN_UNTIL = FIRST_WORD
 OPENED_AT = FIRST_WORD + 1
 #: When the probe under way began.
@@ -34,10 +34,10 @@ OPENINGS = FIRST_WORD + 3
 #: The sliding window: buckets of slot, successes and failures.
 _WINDOW = FIRST_WORD + 4
 _BUCKET_WORDS = range(_WINDOW, _WINDOW + 3 * _BUCKETS, 3)
-#: The first word that is not the circuit's.
+#: The first index after the circuit's.
 END = _WINDOW + 3 * _BUCKETS
 
-#: Errors that are the endpoint's; others are the caller's and tell nothing about it.
+#: Errors that count as failures of the endpoint; all others are errors of the caller's request.
 FAULTS = frozenset(
     {
         Reason.MODEL_NOT_FOUND,
@@ -63,20 +63,20 @@ def wants_probe(record: Record, now: float) -> bool:
 
 
 def begin_probe(record: Record, now: float, settings: Circuit) -> None:
-    """Note that a probe began; it has a cooldown's time."""
+    """Record that a probe began; it times out after a cooldown."""
     record[PROBE] = now
     record[OPEN_UNTIL] = now + settings.cooldown
 
 
 def abandon_probe(record: Record, begun: float, now: float) -> None:
-    """The caller of the probe that began at `begun` left: the next call is the probe."""
+    """The probe that began at `begun` was cancelled: the next call is the probe."""
     if record[PROBE] == begun:
         record[OPEN_UNTIL] = now
         record[PROBE] = 0.0
 
 
 def probed_by(record: Record, begun: float) -> bool:
-    """Whether a probe that began at `begun` probes the circuit as it is open now."""
+    """Whether a probe that began at `begun` belongs to the current opening of the circuit."""
     return bool(record[OPEN_UNTIL] and begun >= record[OPENED_AT])
 
 
@@ -99,15 +99,15 @@ def count(record: Record, now: float, settings: Circuit, *, failed: bool) -> Non
 
 
 def fail(record: Record, now: float, settings: Circuit, error: ProviderError, *, probe_failed: bool) -> None:
-    """A call failed: open the circuit if its probe did, the window has too many failures or the provider asks."""
+    """Count a failure; open the circuit after too many, a failed probe or a `retry-after`."""
     opens = probe_failed
     if not record[OPEN_UNTIL]:
         count(record, now, settings, failed=True)
         opens = _has_too_many_failures(record, now, settings)
-    stay_away_until = now + min(error.retry_after, MAX_RETRY_AFTER) if error.retry_after else 0.0
-    if opens or stay_away_until > record[OPEN_UNTIL]:
+    retry_at = now + min(error.retry_after, MAX_RETRY_AFTER) if error.retry_after else 0.0
+    if opens or retry_at > record[OPEN_UNTIL]:
         record[OPENINGS] += opens or not record[OPEN_UNTIL]
-        record[OPEN_UNTIL] = stay_away_until or now + settings.cooldown
+        record[OPEN_UNTIL] = retry_at or now + settings.cooldown
         record[OPENED_AT] = now
         record[PROBE] = 0.0
 

@@ -1,4 +1,4 @@
-"""Settings in, endpoints out: the configuration, the vendors' rows and the dialects put together."""
+"""Builds endpoints from the configuration, the vendor registry and the dialects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.errors import LmchatError, Reason
 from server.vendors.ambient import first_set
 from server.vendors.credentials.select import credentials_error
 
-#: A user and password in it would show in logs.
+#: Without userinfo: a password in the URL would appear in logs.
 _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 
 #: Ends of addresses that people copy from examples: the gateway adds the path of the call itself.
@@ -31,15 +31,15 @@ _FEATURE_FIELDS: Mapping[str, frozenset[str]] = {
 }
 #: Features that the gateway can add to any endpoint; see upstream/emulation.
 _EMULABLE = frozenset({"json_object", "json_schema", "n"})
-#: The fields of _FEATURE_FIELDS that are left out nonetheless when the request does not depend on them.
+#: The fields of _FEATURE_FIELDS that are dropped where the request does not depend on them.
 _DROPPED_FEATURE_FIELDS = frozenset({"modalities"})
 
 
 class EndpointBuilder:
-    """Makes the endpoints of one configuration.
+    """Builds the endpoints of one configuration.
 
-    Parameters as for Catalog. `problems` has every mistake in the providers' settings, and those in the models
-    that `listed` was called with; while there are any, endpoints are incomplete.
+    Parameters as for Catalog. `problems` has every error in the providers' settings, and those of the models
+    that `listed` was called with; while there are any, the endpoints are incomplete.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class EndpointBuilder:
                 )
 
     def listed(self, model: ModelSettings) -> tuple[Endpoint, ...]:
-        """A model's endpoints as they are listed: a wildcard with its stars in place."""
+        """A model's endpoints as ListModels shows them: those of a wildcard keep the star."""
         endpoints = []
         for index, settings in enumerate(model.endpoints):
             field = f"models.{model.id}.endpoints[{index}].dialect"
@@ -124,7 +124,7 @@ class EndpointBuilder:
     def _provider(
         self, vendor: Vendor, provider: ProviderSettings, environ: Mapping[str, str]
     ) -> tuple[Vendor, ProviderSettings, str]:
-        """The vendor's row, the settings with what the environment adds, and the base URL."""
+        """The vendor's row, the settings completed from the environment, and the base URL."""
         field = f"providers.{provider.key}"
         own_server = bool(provider.base_url)
         if provider.file:

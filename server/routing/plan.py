@@ -1,7 +1,7 @@
-"""Which endpoints may answer a request, and in which order they are tried.
+"""Plans a request: the candidate endpoints in the order in which they are tried.
 
-Pure: models, directive and statistics in, an ordered plan out,
-with the reason for every endpoint left out. The semantics are in ROUTING.md.
+Pure: models, directive and statistics in; the ordered candidates, and every skipped endpoint with the reason,
+out. ROUTING.md describes the semantics.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from server.errors import InvalidRequest, LmchatError, Reason, SkippedRecord
 from server.routing import capabilities
 from server.routing.catalog import Model
 
-#: The one topic of `lmchat.debug`.
+#: The only topic of `lmchat.debug`.
 DEBUG_ROUTING = "routing"
 _SORTS = frozenset(pb.RoutingSort.values())
 
 
 class Stats(Protocol):
-    """How endpoints are doing, by `Endpoint.id`; see `stats.EndpointStats`."""
+    """Circuit state and averages by `Endpoint.id`; see `stats.EndpointStats`."""
 
     def is_open(self, endpoint_id: str) -> bool:
         """Whether its circuit is open."""
         ...
 
     def latency(self, endpoint_id: str) -> float | None:
-        """Recent seconds to the first content; None when not known of late."""
+        """Average seconds to the first content; None without recent measurements."""
         ...
 
     def throughput(self, endpoint_id: str) -> float | None:
-        """Recent output tokens per second; None when not known of late."""
+        """Average output tokens per second; None without recent measurements."""
         ...
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
-    """An endpoint to try, and the parameters that it would not honour."""
+    """An endpoint to try, and the parameters that are dropped for it."""
 
     endpoint: Endpoint
     dropped: list[str]
 
 
 class Skipped(msgspec.Struct, frozen=True, gc=False):
-    """An endpoint left out, and why."""
+    """An endpoint that is not a candidate, and why."""
 
     endpoint: Endpoint
     reason: str
 
     def record(self) -> SkippedRecord:
-        """As errors and reports list it."""
+        """The form in which errors and reports list it."""
         return SkippedRecord(self.endpoint.name, self.endpoint.public_model, self.reason)
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False):
-    """Candidates in the order of trying, at least one, none twice; `max_tries` bounds the calls of them all."""
+    """At least one candidate, in order, without duplicates; `max_tries` bounds the provider calls in total."""
 
     candidates: list[Candidate]
     skipped: list[Skipped]
@@ -77,7 +77,7 @@ class Directive(NamedTuple):
     sort: pb.RoutingSort.ValueType = pb.ROUTING_SORT_UNSPECIFIED
     require_parameters: bool = False
     allow_fallbacks: bool = True
-    #: None: the configuration's.
+    #: None: the configured `retry.max_provider_tries`.
     max_tries: int | None = None
     debug: bool = False
 
@@ -105,12 +105,12 @@ _NO_DIRECTIVE = Directive()
 
 
 def covers(name: str, endpoint_name: str) -> bool:
-    """Whether a directive's name means this endpoint: it, or the base of a variant (`azure`, `azure-eastus`)."""
+    """Whether a directive's name matches this endpoint: its name or the base name (`azure` of `azure-eastus`)."""
     return endpoint_name == name or endpoint_name.startswith(f"{name}-")
 
 
 def check_names(routing: pb.Routing, known: Iterable[str]) -> None:
-    """Raise InvalidRequest for a name that no endpoint of the catalogue has."""
+    """Raise InvalidRequest for a name that matches no endpoint of the catalogue."""
     for field in ("prefer", "only", "ignore"):
         names = list(getattr(routing, field))
         for name in dict.fromkeys(names):
@@ -130,10 +130,10 @@ def plan(
     *,
     default_tries: int,
 ) -> Plan:
-    """The plan for `request` over `models`, the requested one first.
+    """The plan for `request` over `models`, the requested model first.
 
-    `random` gives numbers in [0, 1). Raises InvalidRequest when the directive,
-    or what the request needs, leaves no endpoint at all.
+    `random` gives numbers in [0, 1). Raises InvalidRequest where the directive or the features that the request
+    needs leave no candidate.
     """
     directive = _NO_DIRECTIVE if request.options is None else Directive.of(request.options)
     needed = request.needs
@@ -145,7 +145,9 @@ def plan(
         for endpoint in model.endpoints:
             dropped = capabilities.dropped(request, endpoint)
             reason = _unfit(endpoint, directive, needed, dropped)
-            if not reason and endpoint.id in seen:  # two models may share one; it is called as one
+            if (
+                not reason and endpoint.id in seen
+            ):  # several models may share an endpoint; the circuit is shared too
                 reason = "already a candidate"
             if reason:
                 skipped.append(Skipped(endpoint, reason))
@@ -154,7 +156,7 @@ def plan(
                 fit.append(Candidate(endpoint, dropped))
         candidates += fit if len(fit) < 2 else _ordered(fit, directive, stats, random)
     if not candidates:
-        raise _nothing_left(request.model, skipped, needed)
+        raise _no_candidates(request.model, skipped, needed)
     if len(candidates) > 1:
         candidates.sort(key=lambda c: stats.is_open(c.endpoint.id))  # stable: open circuits last
     if not directive.allow_fallbacks:
@@ -180,18 +182,18 @@ def _unfit(endpoint: Endpoint, directive: Directive, needed: frozenset[str], dro
 def _ordered(
     fit: list[Candidate], directive: Directive, stats: Stats, random: Callable[[], float]
 ) -> list[Candidate]:
-    """The preferred in their order, then the rest; the variants that one name covers are equals."""
+    """Preferred endpoints in the order of `prefer`, then the rest; variants of one base name form a group."""
     ordered: list[Candidate] = []
     rest = fit
     for name in dict.fromkeys(directive.prefer):
         covered = [c for c in rest if covers(name, c.endpoint.name)]
         if covered:
-            ordered += _equals(covered, directive.sort, stats, random)
+            ordered += _ordered_group(covered, directive.sort, stats, random)
             rest = [c for c in rest if not covers(name, c.endpoint.name)]
-    return ordered + _equals(rest, directive.sort, stats, random)
+    return ordered + _ordered_group(rest, directive.sort, stats, random)
 
 
-def _equals(
+def _ordered_group(
     group: list[Candidate], sort: pb.RoutingSort.ValueType, stats: Stats, random: Callable[[], float]
 ) -> list[Candidate]:
     """By `sort`, or in the catalogue's order and by weight."""
@@ -201,9 +203,9 @@ def _equals(
 
 
 def _score(endpoint: Endpoint, sort: pb.RoutingSort.ValueType, stats: Stats) -> float:
-    """Lower is better. What has no price comes last; what was not measured of late comes first, to be measured."""
+    """Lower is better. Endpoints without a price come last; those without recent measurements first."""
     if sort == pb.ROUTING_SORT_PRICE:
-        # Chat prompts are some three times as long as their answers.
+        # Chat prompts are about three times as long as completions.
         return (3 * endpoint.price.input + endpoint.price.output) / 4 if endpoint.price else math.inf
     if sort == pb.ROUTING_SORT_LATENCY:
         latency = stats.latency(endpoint.id)
@@ -213,11 +215,10 @@ def _score(endpoint: Endpoint, sort: pb.RoutingSort.ValueType, stats: Stats) -> 
 
 
 def _weighted(group: list[Candidate], random: Callable[[], float]) -> list[Candidate]:
-    """Neighbours that have a weight share the traffic; the others keep their places.
+    """Shuffle each run of consecutive weighted endpoints by weight; the others keep their positions.
 
-    Each of a run gets an exponentially distributed key of rate `weight`;
-    sorting by it picks every order with the probability of drawing by weight
-    without replacement (Efraimidis and Spirakis, 2006).
+    Each endpoint of a run gets an exponentially distributed key of rate `weight`; sorting by it gives each order
+    the probability of weighted sampling without replacement (Efraimidis and Spirakis, 2006).
     """
     out: list[Candidate] = []
     drawn: list[tuple[float, Candidate]] = []
@@ -236,8 +237,8 @@ def _drawn(drawn: list[tuple[float, Candidate]]) -> list[Candidate]:
     return [candidate for _, candidate in sorted(drawn, key=lambda pair: pair[0])]
 
 
-def _nothing_left(model: str, skipped: list[Skipped], needed: frozenset[str]) -> LmchatError:
-    """The error when every endpoint was left out, with each one's reason."""
+def _no_candidates(model: str, skipped: list[Skipped], needed: frozenset[str]) -> LmchatError:
+    """The error where every endpoint was skipped, with the reason of each."""
     reasons = "; ".join(f"{s.endpoint.name} {s.reason}" for s in skipped)
     if all(s.reason.startswith("cannot do") for s in skipped):
         missing = frozenset.intersection(*(needed - (s.endpoint.features or frozenset()) for s in skipped))
@@ -254,7 +255,7 @@ def _nothing_left(model: str, skipped: list[Skipped], needed: frozenset[str]) ->
     )
 
 
-#: The field that asks for a feature.
+#: Feature -> the request field that needs it.
 _PARAMS = {
     "tools": "tools",
     "other_tools": "tools",

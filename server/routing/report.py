@@ -1,4 +1,4 @@
-"""How an answer came to be, for its caller: the `lmchat` object of an answer."""
+"""The routing report: the `lmchat` object of a completion."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from server.routing.plan import Plan
 
 
 class Answer(Protocol):
-    """What a report needs of a completion, or of a stream that has begun."""
+    """What a report reads from a completion or an open stream."""
 
     @property
     def native_finish_reason(self) -> str:
-        """The provider's own word; empty until a stream has ended."""
+        """The provider's untranslated finish reason; empty until a stream has ended."""
         ...
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """Paths of parameters that the translation left out."""
+        """Paths of parameters that the translation dropped."""
         ...
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """Encoded it is what REST has; `to_proto` gives what gRPC has. The fields are described in chat.proto."""
+    """Encoded as JSON for REST; `to_proto` converts it for gRPC. chat.proto describes the fields."""
 
     provider: str
     tries: int
@@ -40,7 +40,7 @@ class Report(msgspec.Struct, omit_defaults=True):
 
     @classmethod
     def of(cls, plan: Plan, success: Success[Any], answer: Answer) -> Report:
-        """Of an answer, or of a stream that has begun. Attempts are listed after a fallback or for debugging."""
+        """The report of a completion or an open stream. Attempts are listed after a fallback or with `debug`."""
         candidate, attempts = success.candidate, success.attempts
         dropped = [*candidate.dropped, *answer.dropped]
         report = cls(candidate.endpoint.name, len(attempts), dropped, answer.native_finish_reason)
@@ -51,7 +51,7 @@ class Report(msgspec.Struct, omit_defaults=True):
         return report
 
     def resume(self, success: Success[Any]) -> None:
-        """Add the endpoint that continues the stream."""
+        """Update the report for the endpoint that continues the stream."""
         self.provider = success.candidate.endpoint.name
         self.tries = len(success.attempts)
         self.attempts = success.attempts

@@ -1,8 +1,7 @@
-"""Stream resume: when a stream dies in the middle of its text, a fallback goes on from where it stopped.
+"""Stream resume: when a stream breaks in the middle of its text, a fallback continues it.
 
-The fallback gets the conversation with what was said so far as the assistant's
-turn: as a prefill where the endpoint takes one, else followed by a user turn
-that asks to go on. `Splice` then makes one stream of the two. Only text is
+The fallback gets the conversation with the text so far as an assistant message: as a prefill where the endpoint
+supports it, else followed by a user message that asks to continue. `Splice` joins the two streams. Only text is
 resumed: never tool calls, several choices, structured output or reasoning.
 """
 
@@ -23,9 +22,9 @@ from server.routing.attempts import Attempts, Success
 from server.routing.plan import Candidate, Plan
 from server.upstream.ports import Chunks, Stream
 
-#: A streamed call that has given its first content.
+#: A stream and the chunks up to its first content.
 Opened = tuple[Stream, Chunks]
-#: Opens a stream for a candidate with this request, within so many seconds.
+#: Opens a stream: candidate, request, limit in seconds.
 Open = Callable[[Candidate, ChatRequest, float], Awaitable[Opened]]
 
 INSTRUCTION = (
@@ -33,37 +32,37 @@ INSTRUCTION = (
     "character (a space first if a new word begins). Do not repeat any of it, do not comment, do not apologise."
 )
 
-#: What makes an answer more than text that can be continued.
+#: Features whose output cannot be continued as plain text.
 _NOT_RESUMED = frozenset({"n", "json_object", "json_schema", "audio_output"})
 
-#: Characters that a fallback must repeat from the answer's beginning to be taken for repeating it.
-_ECHO = 16
+#: The fewest characters of text for which a fallback is checked for repeating the text from its beginning.
+_MIN_ECHO = 16
 
 
-def wanted(request: ChatRequest) -> bool:
+def may_resume(request: ChatRequest) -> bool:
     """Whether a stream for `request` may be resumed if it breaks in the middle of its text."""
     return (
         request.options is not None
         and request.options.routing.resume_streams
         and not request.needs & _NOT_RESUMED
-        and request.to_proto().messages[-1].role != pb.ROLE_ASSISTANT  # a prefill of the caller's own
+        and request.to_proto().messages[-1].role != pb.ROLE_ASSISTANT  # the caller's prefill
     )
 
 
-def continued(request: ChatRequest, endpoint: Endpoint, said: str, tokens: int) -> ChatRequest:
-    """`request` for going on after `said`, which were at least so many `tokens` of what it allows.
+def continuation(request: ChatRequest, endpoint: Endpoint, text: str, tokens: int) -> ChatRequest:
+    """The request that continues `request` after `text`; its token limits are reduced by `tokens`.
 
-    White space at the end of `said` is left out: some providers refuse it, and models go on worse after it.
+    Trailing white space of `text` is removed: some providers reject it, and models continue worse after it.
     """
     out = copy(request.to_proto())
-    out.messages.add(role=pb.ROLE_ASSISTANT).content.add(text=said.rstrip())
+    out.messages.add(role=pb.ROLE_ASSISTANT).content.add(text=text.rstrip())
     if not endpoint.prefills:
         out.messages.add(role=pb.ROLE_USER).content.add(text=INSTRUCTION)
     elif endpoint.vendor.prefill_body:
         body: dict[str, Any] = openai_json.decode_json(out.extra_body_json or "{}")
         for name, value in endpoint.vendor.prefill_body.items():
-            theirs = body.get(name)
-            body[name] = {**theirs, **value} if isinstance(theirs, dict) and isinstance(value, dict) else value
+            current = body.get(name)
+            body[name] = {**current, **value} if isinstance(current, dict) and isinstance(value, dict) else value
         out.extra_body_json = openai_json.encode_text(body)
     if out.HasField("max_tokens"):
         out.max_tokens = max(1, out.max_tokens - tokens)
@@ -75,49 +74,49 @@ def continued(request: ChatRequest, endpoint: Endpoint, said: str, tokens: int) 
 
 
 class Splice:
-    """Notes what the caller has been told, and fits what a fallback says to its end. Sans-I/O; choice 0 only."""
+    """Records the text sent to the caller and joins a fallback's chunks to its end. Sans-I/O; choice 0 only."""
 
     def __init__(self) -> None:
-        self.said = ""
-        #: Pieces of text so far: at least so many tokens.
+        self.text = ""
+        #: Text deltas so far: a lower bound of the tokens.
         self.pieces = 0
-        #: The usage that streams which died had reported; what the last one reports comes on top.
+        #: The usage that broken streams reported, which is added to that of the last one.
         self.carried = pb.Usage()
         self._usage = pb.Usage()
         self._text_only = True
         self._echo = self._held = self._space = ""
-        self._going_on = False
+        self._resumed = False
 
     @property
     def resumable(self) -> bool:
-        """Whether it was text that was being said, and not yet finished."""
-        return self._text_only and bool(self.said.strip())
+        """Whether the stream has text, nothing but text, and no finish reason."""
+        return self._text_only and bool(self.text.strip())
 
-    def go_on(self) -> None:
-        """What `feed` gets from now on continues what was said."""
-        stripped = self.said.rstrip()
-        self._going_on = True
-        self._echo = stripped if len(stripped) >= _ECHO else ""
-        self._space = self.said[len(stripped) :]
+    def resume(self) -> None:
+        """From now on `feed` gets chunks of a fallback, which continue the text."""
+        stripped = self.text.rstrip()
+        self._resumed = True
+        self._echo = stripped if len(stripped) >= _MIN_ECHO else ""
+        self._space = self.text[len(stripped) :]
         self._held = ""
         self.carried.CopyFrom(self._usage)
 
     def feed(self, chunks: Chunks) -> Chunks:
-        """`chunks` as the caller is to see them."""
-        out = [chunk for chunk in chunks if not self._going_on or self._fit(chunk)]
+        """The chunks for the caller."""
+        out = [chunk for chunk in chunks if not self._resumed or self._fit(chunk)]
         for chunk in out:
             if chunk.HasField("usage"):
                 self._usage.CopyFrom(chunk.usage)
             for choice in chunk.choices:
                 delta = choice.delta
-                self.said += delta.content
+                self.text += delta.content
                 self.pieces += bool(delta.content)
                 if delta.tool_calls or delta.refusal or delta.HasField("audio") or choice.finish_reason:
                     self._text_only = False
         return out
 
     def _fit(self, chunk: pb.ChatCompletionChunk) -> bool:
-        """Take from a fallback's chunk what the caller has; False if nothing is left of it."""
+        """Remove from a fallback's chunk what the caller already has; False if nothing is left."""
         if chunk.HasField("usage"):
             add_usage(chunk.usage, self.carried)
         left = chunk.HasField("usage")
@@ -133,13 +132,13 @@ class Splice:
         return left
 
     def _new(self, text: str, *, last: bool) -> str:
-        """What of `text` is new: neither the answer from its beginning, nor white space the caller has."""
+        """`text` without a repetition of the text from its beginning, and without white space already sent."""
         if self._echo:
             text = self._held + text
             self._held = ""
             if text.startswith(self._echo):
                 text = text[len(self._echo) :]
-            elif self._echo.startswith(text) and not last:  # it may be going to
+            elif self._echo.startswith(text) and not last:  # a possible repetition, incomplete
                 self._held = text
                 return ""
             self._echo = ""
@@ -151,7 +150,7 @@ class Splice:
 
 
 class Resumption:
-    """What it takes to go on with one request's stream. `deadline` is of the clock of `attempts`."""
+    """Resumes one request's stream. `deadline` is in seconds of the clock of `attempts`."""
 
     def __init__(
         self, request: ChatRequest, attempts: Attempts, open_: Open, deadline: float, max_tries: int
@@ -163,25 +162,26 @@ class Resumption:
         self._max_tries = max_tries
         self.splice = Splice()
 
-    async def run(self, died: Success[Opened], error: ProviderError) -> Success[Opened]:
-        """The stream that goes on where `died` broke with `error`, all attempts on its account.
+    async def run(self, broken: Success[Opened], error: ProviderError) -> Success[Opened]:
+        """The stream that continues `broken`, which ended with `error`; its attempts include all earlier ones.
 
-        Where none does, for whatever reason, `error` is what the caller gets, with
-        every attempt. Its `attempts` are those so far.
+        Raises `error` where there is none, with every attempt added to `error.attempts`.
         """
         tries = self._max_tries - len(error.attempts)
-        if not (self.splice.resumable and error.fall_over and died.others and tries > 0):
+        if not (self.splice.resumable and error.fall_over and broken.others and tries > 0):
             raise error
-        said, pieces = self.splice.said, self.splice.pieces
+        text, pieces = self.splice.text, self.splice.pieces
 
         async def call(candidate: Candidate, limit: float) -> Opened:
-            return await self._open(candidate, continued(self._request, candidate.endpoint, said, pieces), limit)
+            return await self._open(
+                candidate, continuation(self._request, candidate.endpoint, text, pieces), limit
+            )
 
-        plan = Plan(died.others, [], tries)
+        plan = Plan(broken.others, [], tries)
         try:
             success = await self._attempts.run(plan, self._deadline, call)
-        except LmchatError as failed:  # a refused prefill, say: none of it is the caller's doing
+        except LmchatError as failed:  # e.g. a rejected prefill; the caller gets the original error
             error.attempts += failed.attempts
             raise error from None
-        self.splice.go_on()
+        self.splice.resume()
         return msgspec.structs.replace(success, attempts=[*error.attempts, *success.attempts])

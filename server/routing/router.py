@@ -1,4 +1,4 @@
-"""From a request to an answer: plan, try, report."""
+"""Routes a request: plans it, runs the attempts, reports the routing."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from server.routing.stats import EndpointStats
 from server.routing.stream import RoutedStream
 from server.upstream.ports import Caller
 
-#: Models one request may name, those in `lmchat.routing.models` included.
+#: The most models one request may name in `lmchat.routing.models`.
 MAX_MODELS = 100
 _total_timeout = attrgetter("endpoint.timeouts.total")
 
 
 class Ids(NamedTuple):
-    """Where ids and times come from: `new` gives `chatcmpl-...`, `now` Unix seconds, `clock` monotonic seconds.
+    """Sources of ids, times and randomness.
 
-    `random` gives numbers in [0, 1).
+    `new` gives `chatcmpl-...`, `now` Unix seconds, `clock` monotonic seconds, `random` numbers in [0, 1).
     """
 
     new: Callable[[], str]
@@ -41,7 +41,7 @@ class Ids(NamedTuple):
 
 
 class Routed(msgspec.Struct, frozen=True, gc=False):
-    """A whole answer, how it came to be, and the seconds spent in provider calls."""
+    """A completion, its routing report, and the seconds spent in provider calls."""
 
     completion: Completion
     report: Report
@@ -49,7 +49,7 @@ class Routed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Router:
-    """Answers requests from the catalogue's endpoints."""
+    """Serves requests with the catalogue's endpoints."""
 
     def __init__(self, catalog: Catalog, upstream: Caller, stats: EndpointStats, ids: Ids, retry: Retry) -> None:
         self._catalog = catalog
@@ -60,7 +60,7 @@ class Router:
         self._attempts = Attempts(stats, clock=ids.clock, random=ids.random)
 
     async def complete(self, request: ChatRequest, timeout: float | None) -> Routed:
-        """The whole answer, within `timeout` seconds. Raises LmchatError."""
+        """The completion, within `timeout` seconds. Raises LmchatError."""
         routing_plan = self._plan(request)
 
         async def call(candidate: Candidate, limit: float) -> Completion:
@@ -80,7 +80,7 @@ class Router:
         return Routed(completion, report, success.upstream_seconds)
 
     async def stream(self, request: ChatRequest, timeout: float | None) -> RoutedStream:
-        """A stream whose first content has come. Raises LmchatError, after which nothing is left open."""
+        """A stream whose first content has arrived. Raises LmchatError, with every connection released."""
         routing_plan = self._plan(request)
         deadline = self._deadline(routing_plan, timeout)
 
@@ -89,7 +89,7 @@ class Router:
 
         success = await self._attempts.run(routing_plan, deadline, call)
         resumption = None
-        if resume.wanted(request):
+        if resume.may_resume(request):
             resumption = resume.Resumption(request, self._attempts, self._open, deadline, routing_plan.max_tries)
         finisher = StreamFinisher(
             id=self._ids.new(),
@@ -137,7 +137,7 @@ class Router:
             check_names(routing, self._catalog.endpoint_names())
 
     def _models(self, name: str, others: Sequence[str]) -> list[Model]:
-        """The model of that name, then the others that may answer in its place, none twice."""
+        """The requested model, then the fallback models, without duplicates."""
         first = self._catalog.resolve(name)
         models = {first.id: first}
         for index, other in enumerate(others):
@@ -152,7 +152,7 @@ class Router:
         return [*models.values()]
 
     def _deadline(self, routing_plan: Plan, timeout: float | None) -> float:
-        """The caller's, at most the longest total timeout of the candidates; each call has its own limits too."""
+        """The caller's deadline, at most the longest `total` timeout of the candidates; calls have limits too."""
         total: float = max(map(_total_timeout, routing_plan.candidates))
         return self._ids.clock() + (total if timeout is None else min(total, timeout))
 

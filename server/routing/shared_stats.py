@@ -7,8 +7,8 @@ models that callers name through a wildcard the other, so that ever new names
 neither grow it nor evict what is configured. Reading takes no lock, because a word
 is read whole; changing locks one set, and a process that dies releases its lock.
 
-The alternatives cost more: a database a transaction a call, messages between
-workers one a call and worker, and two workers may probe at once.
+The alternatives cost more: a database needs one transaction per call; messages between workers need one per call
+and worker, and let two workers probe at once.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
-#: Records of a set, words of a record, bytes of a word.
+#: Records per set, words per record, bytes per word.
 _WAYS, _WORDS, _WORD = 8, 64, 8
 #: Room for 8,192 configured and 8,192 other endpoints in 8 MiB, whose pages take memory once they are touched.
 _SETS = 1024
 _HALF = _SETS * _WAYS * _WORDS
 SIZE: Final = 2 * _HALF * _WORD
 
-#: A record begins with its key and the time it was last changed. Its user has the words from here,
+#: A record begins with its key and the time of its last change. Its values are the words from FIRST_WORD to
 FIRST_WORD: Final = 2
-#: to here. Then comes the id as text: a byte of length, and as much of it as there is room for.
+#: LAST_WORD. Then comes the endpoint id as text: one byte of length, then the id, truncated to fit.
 LAST_WORD: Final = 43
 _CHANGED_AT, _NAME = 1, LAST_WORD + 1
 _NAME_BYTES = (_WORDS - _NAME) * _WORD - 1
 
-#: Endpoints whose places are cached.
+#: Endpoints whose positions are cached.
 _MAX_CACHED = 4096
-#: Tries for a lock that another process holds, which it does for microseconds unless it was stopped.
+#: Tries for a lock that another process holds; it does so for microseconds unless it is suspended.
 _LOCK_TRIES = 200
 
 Record: TypeAlias = "memoryview[float]"
-"""The words of one endpoint, as floats; all 0 when new."""
+"""The words of one endpoint's record, as floats; all 0 when new."""
 
 
 class SharedStats:
-    """`memory` has SIZE bytes, zeros where nothing is known. `clock`: seconds, above 0, the same for all users.
+    """`memory` has SIZE bytes, initially zero. `clock`: seconds, above 0, the same clock in all processes.
 
-    `descriptor` is the file behind memory that is shared; its locks keep the processes apart.
+    `descriptor` is the file behind shared memory, on which processes lock; None where memory is private.
     """
 
     def __init__(
@@ -72,14 +72,15 @@ class SharedStats:
 
     @classmethod
     def open(cls, path: Path, clock: Callable[[], float]) -> SharedStats:
-        """The statistics in the file at `path`, made if need be, readable by its owner. Raises OSError.
+        """The statistics in the file at `path`, created if missing with mode 0600. Raises OSError.
 
-        It holds times of `clock`. What was written before the machine was booted is in the future, and is wiped.
+        It holds times of `clock`, which starts at 0 when the machine boots. A time in the future was written
+        before the last boot: the file is cleared.
         """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(descriptor, SIZE)
         memory = mmap.mmap(descriptor, SIZE)
-        # Not read from the mapping, of which every page touched takes memory.
+        # Read from the file, since every page of the mapping that is touched uses memory.
         before = memoryview(os.pread(descriptor, SIZE, 0)).cast("d")
         if max(before[_CHANGED_AT::_WORDS]) > clock():
             memory[:] = bytes(SIZE)
@@ -100,7 +101,7 @@ class SharedStats:
         return stats
 
     def find(self, endpoint_id: str) -> Record | None:
-        """The record of an endpoint, to be read only; None where there is none."""
+        """The record of an endpoint, for reading only; None where there is none."""
         cached = self._cache.get(endpoint_id)
         if cached is not None and self._keys[cached[0]] == cached[1]:
             return cached[2]
@@ -109,7 +110,7 @@ class SharedStats:
         return None if at is None else self._record(endpoint_id, at, key)
 
     def change(self, endpoint_id: str) -> Change:
-        """The record of an endpoint, for a `with` block in which no other process changes it."""
+        """A context manager that locks and gives the record of an endpoint, created if missing."""
         return Change(self, endpoint_id)
 
     def place(self, endpoint_id: str) -> tuple[int, range]:
@@ -147,7 +148,7 @@ class SharedStats:
 
     def _claim(self, at: int, key: int, endpoint_id: str) -> None:
         start = at * _WORD
-        self._keys[at] = 0  # no reader finds it while it is neither the old record nor the new one
+        self._keys[at] = 0  # readers must not find the record while it is replaced
         name = endpoint_id.encode()[:_NAME_BYTES]
         self._memory[start + _WORD : start + _WORDS * _WORD] = bytes((_WORDS - 1) * _WORD)
         self._memory[start + _NAME * _WORD : start + _NAME * _WORD + 1 + len(name)] = bytes((len(name),)) + name
@@ -155,7 +156,7 @@ class SharedStats:
 
 
 class Change:
-    """See `SharedStats.change`. A class, since contextlib's generators cost more than the change itself."""
+    """See `SharedStats.change`. A class, since contextlib's generators are slower than the change itself."""
 
     __slots__ = ("_endpoint_id", "_lock", "_stats")
 
@@ -179,7 +180,10 @@ class Change:
 
 
 def _lock(descriptor: int, at: int) -> int:
-    """The lock at that byte, or -1: a holder that was stopped is not waited for. These are statistics."""
+    """Lock the byte at `at`; returns it, or -1 without a lock where the holder seems suspended.
+
+    A lost update of statistics is harmless; a blocked event loop is not.
+    """
     for _ in range(_LOCK_TRIES):
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)

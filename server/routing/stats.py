@@ -1,4 +1,4 @@
-"""How endpoints are doing: their circuits, moving averages of speed, and counts.
+"""Statistics of endpoints: circuits, moving averages of latency and throughput, and counts.
 
 Kept in `SharedStats`, which the workers of a machine may share. Successful calls
 move averages and close a circuit only as its probe, so they are written together,
@@ -21,10 +21,10 @@ from server.routing.shared_stats import Record, SharedStats
 
 #: The weight of the newest observation in a moving average.
 _ALPHA = 0.2
-#: Seconds after which an average is forgotten, so that an endpoint that was slow once is measured again.
+#: Seconds after its last update for which an average is valid, so that a once slow endpoint is measured again.
 AVERAGE_LIFETIME = 300.0
 
-# Words of a record, after the circuit's: averages, each a value and when it was last added to; counts.
+# Indices of a record's floats, after the circuit's: averages, each a value and the time of its update; counts.
 _LATENCY, _FIRST_TOKEN, _THROUGHPUT = circuit.END, circuit.END + 2, circuit.END + 4
 _ANSWERS, _FAILURES = circuit.END + 6, circuit.END + 7
 
@@ -32,7 +32,7 @@ State = Literal["closed", "open", "half_open"]
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):
-    """A provider call under way; `begun` is of the clock. A half-open circuit closes when its `probe` succeeds."""
+    """A provider call in progress, since `begun`. A half-open circuit closes when its `probe` succeeds."""
 
     endpoint_id: str
     begun: float
@@ -40,7 +40,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Success(msgspec.Struct, frozen=True, gc=False):
-    """Content received at a time of the clock; `average` is the first of the two words it moves, or 0."""
+    """Content received at a time; `average` is the index of the average that it updates, or 0 for none."""
 
     attempt: Attempt
     received: float
@@ -57,7 +57,7 @@ def _flush_now(flush: Callable[[], None]) -> None:
 
 
 class Snapshot(NamedTuple):
-    """How an endpoint is doing.
+    """The statistics of an endpoint.
 
     Moving averages, None where nothing was measured of late: `latency` of seconds to whole answers that were
     not streamed, `first_token` of seconds to the first content of streams, `throughput` of output tokens per
@@ -76,7 +76,7 @@ class Snapshot(NamedTuple):
 
 
 class EndpointStats:
-    """By `Endpoint.id`. Times are seconds of the clock of `shared`.
+    """Statistics by `Endpoint.id`. Times are seconds of the clock of `shared`.
 
     Every attempt that `begin` gives ends in one of: `first_content` and then `stream_completed` or `failed`;
     `answered`; `failed`; `abandoned`. `schedule_flush` gets `flush` to call when successes are to be written:
@@ -97,16 +97,16 @@ class EndpointStats:
         self._shared = shared
         self._clock = shared.clock
         self._schedule_flush = schedule_flush
-        self._unwritten: list[_Success] = []
+        self._pending: list[_Success] = []
 
     def is_open(self, endpoint_id: str) -> bool:
-        """Whether it is to be avoided: its circuit is open, or half-open with the probe under way."""
+        """Whether the circuit is open, or half-open with its probe in progress."""
         record = self._shared.find(endpoint_id)
         return record is not None and circuit.is_open(record, self._clock())
 
     def latency(self, endpoint_id: str) -> float | None:
-        """Seconds a caller waits: to the first content, or to whole answers where nothing is streamed."""
-        record = self._written(endpoint_id)
+        """Average seconds to the first content of streams, or of unary calls where no stream was measured."""
+        record = self._record(endpoint_id)
         if record is None:
             return None
         now = self._clock()
@@ -115,12 +115,12 @@ class EndpointStats:
 
     def throughput(self, endpoint_id: str) -> float | None:
         """`Snapshot.throughput` of one endpoint."""
-        record = self._written(endpoint_id)
+        record = self._record(endpoint_id)
         return None if record is None else _average(record, _THROUGHPUT, self._clock())
 
     def snapshot(self, endpoint_id: str) -> Snapshot:
         """All about one endpoint."""
-        record = self._written(endpoint_id)
+        record = self._record(endpoint_id)
         configured = endpoint_id in self._shared.configured
         return Snapshot(configured=configured) if record is None else self._snapshot(record, configured)
 
@@ -131,7 +131,7 @@ class EndpointStats:
         return EndpointStats(self._settings, shared, configured=shared.configured)
 
     def snapshots(self) -> Iterator[tuple[str, Snapshot]]:
-        """Every endpoint about which anything is known."""
+        """The statistics of every endpoint that has any, by id."""
         self.flush()
         for endpoint_id, record, configured in self._shared.endpoints():
             yield endpoint_id, self._snapshot(record, configured)
@@ -143,25 +143,25 @@ class EndpointStats:
         if record is None or not circuit.wants_probe(record, now):
             return Attempt(endpoint_id, now, probe=False)
         with self._shared.change(endpoint_id) as record:
-            probe = circuit.wants_probe(record, now)  # unless another worker was faster
+            probe = circuit.wants_probe(record, now)  # another worker may have begun it meanwhile
             if probe:
                 circuit.begin_probe(record, now, self._settings)
         return Attempt(endpoint_id, now, probe)
 
     def answered(self, attempt: Attempt, tokens: int = 0) -> None:
-        """The whole answer came, of so many `tokens`."""
+        """A unary call completed, with `tokens` output tokens."""
         self._add(_Success(attempt, self._clock(), _LATENCY, True, tokens))
 
     def first_content(self, attempt: Attempt) -> None:
-        """The first content of a stream came."""
+        """The first content of a stream arrived."""
         self._add(_Success(attempt, self._clock(), _FIRST_TOKEN, False, 0))
 
     def stream_completed(self, attempt: Attempt, tokens: int = 0) -> None:
-        """A stream of so many `tokens` came to its end."""
+        """A stream of `tokens` output tokens completed."""
         self._add(_Success(attempt, self._clock(), 0, True, tokens))
 
     def failed(self, attempt: Attempt, error: ProviderError) -> None:
-        """The call failed. A mistake of the caller's is no failure of the endpoint."""
+        """The call failed. An error of the caller's request is not counted as a failure of the endpoint."""
         if error.reason not in circuit.FAULTS:
             self.abandoned(attempt)
             return
@@ -178,30 +178,30 @@ class EndpointStats:
                 circuit.abandon_probe(record, attempt.begun, self._clock())
 
     def flush(self) -> None:
-        """Write the successes so far."""
-        if self._unwritten:
-            successes, self._unwritten = self._unwritten, []
+        """Write the pending successes."""
+        if self._pending:
+            successes, self._pending = self._pending, []
             successes.sort(key=_endpoint_id)  # stable: those of one endpoint keep their order
             for endpoint_id, group in groupby(successes, _endpoint_id):
                 with self._shared.change(endpoint_id) as record:
                     for success in group:
                         self._write(record, success)
 
-    def _written(self, endpoint_id: str) -> Record | None:
-        """The record, with the successes so far."""
+    def _record(self, endpoint_id: str) -> Record | None:
+        """The record, with pending successes written."""
         self.flush()
         return self._shared.find(endpoint_id)
 
     def _add(self, success: _Success) -> None:
-        """Written at once if it may close a circuit."""
-        self._unwritten.append(success)
+        """Queue a success; that of a probe is written at once."""
+        self._pending.append(success)
         if success.attempt.probe:
             self.flush()
-        elif len(self._unwritten) == 1:
+        elif len(self._pending) == 1:
             self._schedule_flush(self.flush)
 
     def _write(self, record: Record, success: _Success) -> None:
-        """One success. The time to the first token counts in the rate of tokens."""
+        """Write one success. Throughput is measured from the start of the call."""
         attempt, now = success.attempt, success.received
         seconds = now - attempt.begun
         if success.average:
@@ -233,7 +233,7 @@ class EndpointStats:
 
 
 def _average(record: Record, at: int, now: float) -> float | None:
-    """A moving average; None when nothing was added to it for AVERAGE_LIFETIME."""
+    """A moving average; None if it was not updated within AVERAGE_LIFETIME."""
     value: float = record[at]
     return value if record[at + 1] and now - record[at + 1] <= AVERAGE_LIFETIME else None
 

@@ -1,4 +1,4 @@
-"""A stream as callers get it: from its first content to its end, resumed after a break where asked for."""
+"""The stream that the APIs read: from the first content to the end, resumed after a break if requested."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from server.upstream.ports import Chunks
 
 
 class RoutedStream:
-    """A stream committed to an endpoint: lists of chunks as they come, to be iterated once.
+    """A stream committed to an endpoint: an iterator over lists of chunks, for one iteration.
 
-    Its owner closes it, read or not: `async with aclosing(routed.batches())`. A break
-    raises ProviderError, with every attempt so far.
+    The caller must close it, read or not: `async with aclosing(routed.batches())`. A break raises ProviderError
+    with every attempt so far.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class RoutedStream:
         self._deadline = deadline
         self._resumption = resumption
         self._chunks = self._read()
-        #: Tokens and text pieces of the answer from the calls before this one.
+        #: Tokens and text deltas of the calls before this one.
         self._carried = (0, 0)
         self.report = report
         self.upstream_seconds = success.upstream_seconds
@@ -57,10 +57,10 @@ class RoutedStream:
         return anext(self._chunks)
 
     async def aclose(self) -> None:
-        """Release the connection to the provider; the socket closes if the stream was not at its end."""
+        """Release the connection to the provider; the socket is closed if the stream had not ended."""
         try:
             await self._chunks.aclose()
-        finally:  # a generator that never ran has no cleanup of its own
+        finally:  # the generator's cleanup does not run if it was never started
             await self._stream.aclose()
 
     async def _read(self) -> AsyncGenerator[Chunks, None]:
@@ -69,7 +69,7 @@ class RoutedStream:
                 first = self._feed(self._first)
                 if first:
                     yield first
-                until = asyncio.get_running_loop().time() + self._until() - self._clock()
+                until = asyncio.get_running_loop().time() + self._call_deadline() - self._clock()
                 try:
                     async with aclosing(self._stream.batches(until)) as batches:
                         async for batch in batches:
@@ -79,7 +79,7 @@ class RoutedStream:
                     break
                 except ProviderError as error:
                     await self._stream.aclose()
-                    self._broke(error)
+                    self._record_break(error)
                     await self._resume(error)
         finally:
             await self._stream.aclose()
@@ -91,12 +91,12 @@ class RoutedStream:
             yield last
 
     def _tokens(self) -> int:
-        """Tokens of the call that ended the stream; text pieces where the provider counts no tokens."""
+        """Output tokens of the last call; text deltas where the provider reports no tokens."""
         tokens, pieces = self._carried
         return max(0, self._finisher.tokens - tokens) or self._finisher.pieces - pieces
 
-    def _until(self) -> float:
-        """When the call under way must have ended, by the clock."""
+    def _call_deadline(self) -> float:
+        """The deadline of the current call, by the clock."""
         timeouts = self._success.candidate.endpoint.timeouts
         return min(self._deadline, self._success.attempt.begun + timeouts.total)
 
@@ -106,7 +106,7 @@ class RoutedStream:
         return self._finisher.feed(chunks)
 
     async def _resume(self, error: ProviderError) -> None:
-        """Continue with a fallback; raises `error` where there is none."""
+        """Continue with a fallback; raises `error` if none succeeds."""
         if self._resumption is None:
             raise error
         self._success = await self._resumption.run(self._success, error)
@@ -115,11 +115,11 @@ class RoutedStream:
         self._finisher.model = self._success.candidate.endpoint.public_model
         self.report.resume(self._success)
 
-    def _broke(self, error: ProviderError) -> None:
-        """Count the break as a failure of the endpoint, unless the time was up, and add it to the attempts."""
+    def _record_break(self, error: ProviderError) -> None:
+        """Count the break as a failure of the endpoint, unless its deadline passed, and add it to the attempts."""
         now = self._clock()
         attempt = self._success.attempt
-        if error.reason is not Reason.TIMEOUT or now < self._until() - CLOCK_TOLERANCE:
+        if error.reason is not Reason.TIMEOUT or now < self._call_deadline() - CLOCK_TOLERANCE:
             self._stats.failed(attempt, error)
         *before, last = self._success.attempts
         ms = round((now - attempt.begun) * 1000)

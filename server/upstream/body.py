@@ -1,4 +1,4 @@
-"""Bodies of provider responses read whole, and transport failures as ProviderErrors."""
+"""Reads complete response bodies; converts transport errors to ProviderErrors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from server.wire.exchange import MAX_BODY_BYTES, Body
 
 
 async def read_body(body: Body, limit: int | None = None) -> bytes:
-    """All of it, or at least its first `limit` bytes; the body is closed.
+    """The complete body, or at least its first `limit` bytes; closes it.
 
     Raises ProviderError, also for a body of more than MAX_BODY_BYTES, or of JSON beyond the limits of an answer.
     """

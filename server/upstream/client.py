@@ -1,6 +1,6 @@
-"""One provider call: translate, authenticate, send, decode. Knows nothing of routing.
+"""One provider call: translate, authenticate, send, decode. Independent of routing.
 
-Every failure comes out as a ProviderError that says what may be tried next.
+Every failure is raised as a ProviderError that says whether a retry or a fallback can help.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from server.upstream.stream import UpstreamStream
 from server.wire.deadlines import Deadlines
 from server.wire.exchange import Response
 
-#: Bytes of an error body that are read; the rest adds nothing to its meaning.
+#: Bytes of an error body that are read; the message is at its beginning.
 MAX_ERROR_BODY = 64 * 1024
 #: Content types of a 200 that is an error or a proxy's page where the request was for a stream.
 _NO_STREAM = ("application/json", "text/html")
 
 
 class Sender(Protocol):
-    """Makes HTTP requests."""
+    """Sends HTTP requests."""
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, connect: float
     ) -> Response:
-        """The response, its body unread, once its headers are there. Raises httpx.TransportError.
+        """The response, its body unread, once its headers have arrived. Raises httpx.TransportError.
 
         Connecting may take `connect` seconds.
         """
@@ -77,7 +77,7 @@ class Upstream:
         return completion
 
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> UpstreamStream:
-        """One streamed call, not yet opened. Raises InvalidRequest for what the dialect cannot say."""
+        """One streamed call, not yet opened. Raises InvalidRequest for what the dialect cannot express."""
         translator = self._translators[endpoint.dialect]
         call = _translate(translator, request, endpoint, stream=True)
 
@@ -110,13 +110,13 @@ class Upstream:
             return response
         try:
             body = await read_body(response.body, MAX_ERROR_BODY)
-        except ProviderError:  # the body broke off; the status says enough
+        except ProviderError:  # the body was truncated; the status suffices
             body = b""
         raise translator.error(response.status, response.texts(), body)
 
 
 def _translate(translator: Translator, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
-    """The provider's request. Raises InvalidRequest, also where it would lack what the caller requires."""
+    """The provider's request. Raises InvalidRequest, also for a dropped parameter under `require_parameters`."""
     call = translator.request(request, endpoint, stream=stream)
     if call.dropped and request.requires_parameters:
         raise InvalidRequest(

@@ -1,4 +1,4 @@
-"""What answers requests for endpoints: `client.Upstream`, and what wraps it to add what an endpoint lacks."""
+"""The protocols of a caller of endpoints: implemented by `client.Upstream` and the emulations that wrap it."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ Chunks = list[pb.ChatCompletionChunk]
 
 
 class Stream(Protocol):
-    """A streamed answer. `open` it, iterate it, and close it in any case."""
+    """A streamed completion: `open` it, iterate `batches`, and always close it."""
 
     @property
     def native_finish_reason(self) -> str:
-        """The provider's own word for why it ended; empty until then."""
+        """The provider's untranslated finish reason; empty until the end."""
         ...
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """Paths of parameters that were left out on the way to the provider; known once it is open."""
+        """Paths of parameters that the translation dropped; known once the stream is open."""
         ...
 
     async def open(self, limit: float) -> Chunks:
-        """All chunks up to and with the first content, within `limit` seconds. Raises ProviderError."""
+        """All chunks up to and including the first content, within `limit` seconds. Raises ProviderError."""
         ...
 
     def batches(self, deadline: float) -> AsyncGenerator[Chunks, None]:
-        """The remaining chunks, a list for each read, until the loop's time is `deadline`.
+        """The remaining chunks, a list for each read, until `deadline`, a time of the event loop's clock.
 
         Raises ProviderError.
         """
@@ -52,16 +52,16 @@ class Caller(Protocol):
     """One call of an endpoint, unary or streamed."""
 
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
-        """The whole answer, within `limit` seconds. Raises ProviderError, or InvalidRequest before any call."""
+        """The completion, within `limit` seconds. Raises ProviderError, or InvalidRequest before any call."""
         ...
 
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> Stream:
-        """A streamed answer, not yet opened; this or `open` raises InvalidRequest."""
+        """A stream, not yet opened. This or `open` raises InvalidRequest."""
         ...
 
 
 def has_content(chunk: pb.ChatCompletionChunk) -> bool:
-    """Whether a chunk has more than a role: what commits a stream to its endpoint."""
+    """Whether a chunk has more than a role. The first such chunk commits a stream to its endpoint."""
     return any(choice.finish_reason or choices.has_content(choice) for choice in chunk.choices)
 
 

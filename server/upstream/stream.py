@@ -1,7 +1,7 @@
 """One streamed provider call.
 
-It gives out nothing before its first content-bearing chunk, so that until then the
-router may turn to another endpoint without the caller seeing it.
+It holds all chunks until the first with content, so that until then the router can fall back to another endpoint
+unnoticed by the caller.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from server.upstream.ports import Chunks, has_content
 from server.wire.deadlines import Deadlines
 from server.wire.exchange import Body, Response
 
-#: Seconds to wait for what a provider may still send (usage, its end mark) after the last finish_reason.
+#: Seconds to wait for usage and the end mark after the last finish_reason.
 TAIL_TIMEOUT = 5.0
 #: The most chunks without content that are held until the first with content.
 MAX_HELD_CHUNKS = 1024
 
 
 class UpstreamStream:
-    """See `ports.Stream`. `send` makes the call."""
+    """See `ports.Stream`. `send` sends the request."""
 
     def __init__(
         self,
@@ -48,15 +48,18 @@ class UpstreamStream:
 
     @property
     def native_finish_reason(self) -> str:
-        """The provider's own word for why it ended; empty until then."""
+        """The provider's untranslated finish reason; empty until the end."""
         return self._decoder.native_finish_reason
 
     async def open(self, limit: float) -> Chunks:
-        """All chunks up to and with the first content, within `limit` seconds and the endpoint's `first_token`.
+        """All chunks up to and including the first content, within `limit` and `first_token` seconds.
 
-        Response headers are no content. Raises ProviderError.
+        Response headers do not count as content. Raises ProviderError.
         """
-        send, self._send = self._send, None  # it holds the request, which may be large and streams are long
+        send, self._send = (
+            self._send,
+            None,
+        )  # frees the request, which may be large, for the duration of the stream
         if send is None:
             raise RuntimeError("opened twice")
         held: Chunks = []
@@ -76,9 +79,9 @@ class UpstreamStream:
             raise timeout_error("sent no content in time") from None
 
     async def batches(self, deadline: float) -> AsyncGenerator[Chunks, None]:
-        """The remaining chunks, a list for each read, until the loop's time is `deadline`.
+        """The remaining chunks, a list for each read, until `deadline`, a time of the event loop's clock.
 
-        Raises ProviderError; a break is a StreamTruncated.
+        Raises ProviderError; StreamTruncated where the stream broke.
         """
         idle = self._timeouts.idle
         now = asyncio.get_running_loop().time
@@ -88,7 +91,7 @@ class UpstreamStream:
                 with self._deadlines.until(min(now() + (min(idle, TAIL_TIMEOUT) if complete else idle), deadline)):
                     chunks = await self._read()
             except (TimeoutError, ProviderError) as error:
-                if complete:  # the answer is whole; how the connection ends adds nothing
+                if complete:  # every finish reason has arrived: how the connection ends is irrelevant
                     chunks = self._close()
                 elif isinstance(error, TimeoutError):
                     raise timeout_error("did not finish its answer in time") from None
@@ -102,7 +105,7 @@ class UpstreamStream:
                 yield chunks
 
     async def aclose(self) -> None:
-        """Release the connection; closes the socket unless the answer was read to its end."""
+        """Release the connection; closes the socket unless the response was read to its end."""
         body, self._body = self._body, None
         if body is not None:
             await body.aclose()

@@ -1,4 +1,4 @@
-"""The composition root of a worker: the only place that constructs concretes; start, ready, drain, stop."""
+"""The composition root of a worker: constructs all its parts; starts, drains and stops the server."""
 
 from __future__ import annotations
 
@@ -52,14 +52,16 @@ from server.worker.scheduling import batch_when_busy
 
 log = logging.getLogger("lmchat.app")
 
-#: Bytes of one request; Envoy refuses larger bodies with a 413 before.
+#: Bytes of one request; Envoy rejects larger bodies with a 413.
 MAX_REQUEST = 64 * 1024 * 1024
+#: Bytes of a call's metadata, as gRPC counts them: 32 more for each entry. Envoy refuses 16 KB with a 431 before.
+MAX_METADATA = 32 * 1024
 #: Seconds between NOT_SERVING and the end of accepting calls: longer than Envoy's
 #: health interval times its threshold, or calls fail in a rolling restart.
 DRAIN_NOTICE = 3.0
-#: Seconds after which successful calls are written to the shared statistics, together.
+#: Seconds for which successes are collected before they are written to the shared statistics.
 STATS_FLUSH_DELAY = 0.05
-#: Seconds that calls under way are given when a worker stops.
+#: Seconds that active calls may take when a worker drains.
 DRAIN_GRACE = 30.0
 
 SERVICES = (
@@ -71,10 +73,10 @@ SERVICES = (
 
 
 class Worker:
-    """One gRPC server with everything it serves. `start`, then `drain` and `stop`.
+    """One gRPC server with all its services. `start` it, then `drain` or `stop` it.
 
     `transport` connects to providers. `shared_stats` is shared with the other workers of the machine; by
-    default statistics are the worker's own. `dialects` are those that `catalog` was built with.
+    default the worker has private statistics. `dialects` must be those that `catalog` was built with.
     """
 
     def __init__(
@@ -114,6 +116,8 @@ class Worker:
             options=(
                 ("grpc.max_receive_message_length", MAX_REQUEST),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", MAX_METADATA),
+                ("grpc.absolute_max_metadata_size", MAX_METADATA),
                 ("grpc.so_reuseport", 0),
             )
         )
@@ -131,7 +135,7 @@ class Worker:
         )
 
     async def start(self, address: str) -> str:
-        """Serve on `host:port` or `unix:path`; the address with the port that was bound. Raises OSError."""
+        """Serve on `host:port` or `unix:path`; returns the address with the bound port. Raises OSError."""
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -142,13 +146,13 @@ class Worker:
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     async def drain(self, notice: float = DRAIN_NOTICE) -> None:
-        """Say NOT_SERVING, give the balancer `notice` seconds to see it, then let calls under way end."""
+        """Report NOT_SERVING, wait `notice` seconds for Envoy, then stop when active calls have ended."""
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(notice)
         await self.stop(self._grace)
 
     async def stop(self, grace: float | None = None) -> None:
-        """Stop now, or when all calls ended or `grace` seconds passed; then close what is open to providers."""
+        """Stop now, or when all calls have ended, at most `grace` seconds later; closes provider connections."""
         await self._server.stop(grace)
         self._stats.flush()
         await self._transport.aclose()
@@ -161,9 +165,9 @@ def _schedule_flush(flush: Callable[[], None]) -> None:
 async def serve(
     config: Config, catalog: Catalog, address: str, proxies: Mapping[str, str], shared_stats: Path | None
 ) -> None:
-    """Run a worker until SIGTERM or SIGINT; a second signal ends it at once. Raises OSError if it cannot.
+    """Run a worker until SIGTERM or SIGINT; a second signal stops it at once. Raises OSError if it cannot listen.
 
-    `shared_stats` is the file through which it shares circuits and statistics with other workers.
+    `shared_stats` is the file of the statistics that it shares with other workers.
     """
     stats = SharedStats.open(shared_stats, time.monotonic) if shared_stats else None
     worker = Worker(config, catalog, Transport(proxies), shared_stats=stats)
@@ -172,7 +176,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
     bound = await worker.start(address)
-    # What exists now lives as long as the process; a full collection of it would stop every stream for 16 ms.
+    # These objects live as long as the process; a full collection of them would pause every stream for 16 ms.
     gc.collect()
     gc.freeze()
     log.info("serving on %s", bound)

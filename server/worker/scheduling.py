@@ -1,12 +1,10 @@
-"""The scheduling policy of a worker's threads (Linux; elsewhere nothing happens).
+"""The scheduling policy of a worker's threads (Linux; a no-op elsewhere).
 
-gRPC passes each step of a call to another of its threads, and the kernel mostly
-runs a thread that wakes at once, in the place of the running one: a busy worker is
-preempted four times a call, and resumes with cold caches. Under SCHED_BATCH threads
-that wake wait their turn, which sched(7) recommends for workloads that do not want
-extra preemptions between their own tasks: 10 to 17 % more calls, with a fifth less
-CPU. Where other programs leave no core idle, each wait takes some
-milliseconds, so the policy is applied only while the worker itself is busy.
+gRPC hands each step of a call to another thread, and the kernel usually lets a thread that wakes preempt the
+running one: a busy worker is preempted four times per call and resumes with cold caches. Under SCHED_BATCH waking
+threads do not preempt, which sched(7) recommends for workloads without a need for extra preemptions between tasks:
+10 to 17 % more calls with a fifth less CPU. On a machine without an idle core each wait takes some milliseconds,
+so the policy is applied only while the worker itself is busy.
 """
 
 from __future__ import annotations
@@ -20,12 +18,12 @@ from contextlib import suppress
 
 #: Seconds between two samples of the CPU time.
 SAMPLE_INTERVAL = 0.1
-#: CPU seconds a second from which a worker is busy, and below which it is idle again.
+#: CPU seconds per second: a worker above BUSY_LOAD is busy, until it falls below IDLE_LOAD.
 BUSY_LOAD, IDLE_LOAD = 0.4, 0.2
 
 
 class BatchPolicy:
-    """Decides when `apply` is called: with True for SCHED_BATCH, with False for the default policy.
+    """Calls `apply` with True to set SCHED_BATCH and with False to set the default policy.
 
     `clock` gives seconds; `cpu_time` gives the CPU seconds of all threads.
     """
@@ -40,17 +38,17 @@ class BatchPolicy:
         self._batch = False
 
     def update(self) -> None:
-        """Sample the CPU time; the load since the last sample decides."""
-        (then, used_then), self._sample = self._sample, (self._clock(), self._cpu_time())
+        """Sample the CPU time and apply the policy for the load since the last sample."""
+        (before, used_before), self._sample = self._sample, (self._clock(), self._cpu_time())
         now, used = self._sample
-        busy = used - used_then > (now - then) * (IDLE_LOAD if self._batch else BUSY_LOAD)
+        busy = used - used_before > (now - before) * (IDLE_LOAD if self._batch else BUSY_LOAD)
         if busy != self._batch:
             self._batch = busy
             self._apply(busy)
 
 
 async def batch_when_busy() -> None:
-    """Update the policy until cancelled. A policy that an operator set is left alone."""
+    """Update the policy until cancelled. A policy set by an operator is kept."""
     with suppress(OSError):  # a sandbox may forbid these calls, or have no /proc
         if sys.platform != "linux" or os.sched_getscheduler(0) != os.SCHED_OTHER:
             return

@@ -109,7 +109,7 @@ async def many(gate: Gateway, up: FaultServer) -> None:
     await asyncio.gather(*(mixed(gate, up) for _ in range(10)))
 
 
-async def test_calls_leave_nothing_behind(gate: Gateway, up: FaultServer) -> None:
+async def test_calls_release_all_resources(gate: Gateway, up: FaultServer) -> None:
     before = held()
     await many(gate, up)
     assert await settled(before) == before

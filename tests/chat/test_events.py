@@ -1,4 +1,4 @@
-"""Chunks as events: the shortcut writes what the long way writes."""
+"""Chunks as events: the optimised encoding equals the general one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def text_chunk(text: str, **more: Any) -> pb.ChatCompletionChunk:
 
 
 @given(st.lists(CHUNKS | st.builds(text_chunk, st.text(max_size=8)), max_size=12), st.booleans(), st.booleans())
-def test_the_shortcut_writes_what_the_long_way_writes(
+def test_templated_events_equal_encoded_events(
     stream: list[pb.ChatCompletionChunk], include_usage: bool, legacy: bool
 ) -> None:
     written = EventWriter(include_usage=include_usage, legacy=legacy).events(stream)
@@ -40,7 +40,7 @@ def test_text_that_json_writes_otherwise() -> None:
     assert [event["choices"][0]["delta"]["content"] for event in events] == texts
 
 
-def test_a_stream_of_which_no_two_are_alike() -> None:
+def test_a_stream_without_similar_chunks() -> None:
     stream = [text_chunk("a", system_fingerprint=str(number)) for number in range(20)]
     written = EventWriter(include_usage=False, legacy=False).events(stream)
     events = [json.loads(event.removeprefix("data: ")) for event in written.decode().split("\n\n")[:-1]]

@@ -124,7 +124,7 @@ MESSAGE = "choices.0.message"
         (f"{MESSAGE}.reasoning_details", []),
     ],
 )
-def test_what_stays_json(path: str, value: Any) -> None:
+def test_json_fast_path(path: str, value: Any) -> None:
     body = json.dumps(replaced(WHOLE, path, value)).encode()
     completion = stays_json(body)
     assert completion is not None
@@ -178,7 +178,7 @@ def test_what_stays_json(path: str, value: Any) -> None:
         (f"{MESSAGE}.tool_calls", [{**CALL, "function": {"name": "f", "arguments": {"x": 1}}}]),
     ],
 )
-def test_what_is_parsed_to_protobuf(path: str, value: Any) -> None:
+def test_protobuf_fallback(path: str, value: Any) -> None:
     assert stays_json(json.dumps(replaced(WHOLE, path, value)).encode()) is None
 
 
@@ -210,7 +210,7 @@ MORE = (
 
 @settings(max_examples=1000)
 @given(st.lists(st.tuples(st.sampled_from([*every_path(FULL), *MORE]), st.sampled_from(ODD)), max_size=3))
-def test_both_ways_agree(changes: list[tuple[str, Any]]) -> None:
+def test_both_representations_agree(changes: list[tuple[str, Any]]) -> None:
     obj = FULL
     for path, value in changes:
         try:

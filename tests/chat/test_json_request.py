@@ -196,7 +196,7 @@ def with_field(path: str, value: Any) -> dict[str, Any]:
         ("tools", [{"type": "function", "function": {"name": "f", "odd": [1]}, "odd": 2}]),
     ],
 )
-def test_what_stays_json(path: str, value: Any) -> None:
+def test_json_fast_path(path: str, value: Any) -> None:
     assert agree(body(with_field(path, value)))
 
 
@@ -262,7 +262,7 @@ def test_what_stays_json(path: str, value: Any) -> None:
         ("messages", [{"role": "assistant", "content": "", "function_call": None}]),
     ],
 )
-def test_what_is_parsed_to_protobuf(path: str, value: Any) -> None:
+def test_protobuf_fallback(path: str, value: Any) -> None:
     assert request_fields.read(body(with_field(path, value))) is None
 
 
@@ -287,7 +287,7 @@ def test_a_byte_order_mark_is_skipped() -> None:
         ({"debug": "routing"}, "lmchat.debug"),
     ],
 )
-def test_directives_that_mean_nothing(value: Any, param: str) -> None:
+def test_empty_directives(value: Any, param: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         read(body(with_field("lmchat", value)))
     assert raised.value.param == param
@@ -336,7 +336,7 @@ PATHS = [
 
 @settings(max_examples=1000)
 @given(st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from(ODD), st.integers(0, 6)), max_size=3))
-def test_both_ways_agree(changes: list[tuple[str, Any, int]]) -> None:
+def test_both_representations_agree(changes: list[tuple[str, Any, int]]) -> None:
     obj: dict[str, Any] = json.loads(json.dumps(WHOLE))
     for path, value, index in changes:
         name, _, inner = path.partition(".")

@@ -33,19 +33,19 @@ def test_a_tool_call_is_a_function_call() -> None:
     assert "tool_calls" not in choice["message"]
 
 
-def test_of_several_calls_the_first_is_told() -> None:
+def test_the_first_of_several_calls_is_returned() -> None:
     second = pb.ToolCall(id="call_2", function=pb.FunctionCall(name="g", arguments="{}"))
     choice = old(completion(tool_calls=[pb.ToolCall(id="call_1", function=CALL), second]))
     assert choice["message"]["function_call"] == OLD
 
 
-def test_a_custom_call_is_none_of_theirs() -> None:
+def test_custom_calls_are_not_converted() -> None:
     choice = old(completion(tool_calls=[pb.ToolCall(id="1", custom=pb.CustomToolCall(name="c", input="in"))]))
     assert "function_call" not in choice["message"]
     assert "tool_calls" not in choice["message"]
 
 
-def test_an_answer_in_words_stays() -> None:
+def test_a_text_completion_is_unchanged() -> None:
     answer = completion(content=[pb.ContentPart(text="Hi")])
     assert rewrite_legacy(dump_completion(answer)) == dump_completion(answer)
 

@@ -776,7 +776,7 @@ def test_function_call_modes(mode: str) -> None:
         ),
     ],
 )
-def test_dump_of_the_unsaid(request_: pb.ChatCompletionRequest, field: str, expected: Any) -> None:
+def test_dump_of_unset_fields(request_: pb.ChatCompletionRequest, field: str, expected: Any) -> None:
     assert dump(request_)[field] == expected
 
 
@@ -821,7 +821,7 @@ def test_parse_of_dump_is_the_request(request: pb.ChatCompletionRequest) -> None
         },
     ],
 )
-def test_words_of_vendors_travel(fields: dict[str, Any]) -> None:
+def test_vendors_enum_values_are_kept(fields: dict[str, Any]) -> None:
     dumped = dump(read(**fields))
     assert {name: dumped[name] for name in fields} == fields
 

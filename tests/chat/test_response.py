@@ -295,7 +295,7 @@ FORGIVEN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("obj", "fields"), [row[1:] for row in FORGIVEN], ids=[row[0] for row in FORGIVEN])
-def test_forgiven(obj: dict[str, Any], fields: dict[str, Any]) -> None:
+def test_accepted_deviations(obj: dict[str, Any], fields: dict[str, Any]) -> None:
     assert parse_completion(obj) == pb.ChatCompletion(**fields)
     if "choices" not in obj:
         assert parse_chunk(obj) == pb.ChatCompletionChunk(**fields)
@@ -347,7 +347,7 @@ NONSENSE: list[tuple[Any, str | None, str]] = [
 
 
 @pytest.mark.parametrize(("obj", "param", "said"), NONSENSE, ids=[encode_text(row[0])[:60] for row in NONSENSE])
-def test_nonsense(obj: Any, param: str | None, said: str) -> None:
+def test_invalid_values(obj: Any, param: str | None, said: str) -> None:
     for parse in (parse_completion, parse_chunk):
         with pytest.raises(InvalidRequest) as caught:
             parse(obj)
@@ -395,7 +395,7 @@ def test_parse_of_dump_is_the_chunk(chunk: pb.ChatCompletionChunk, asked: bool) 
 
 @given(COMPLETIONS, CHUNKS)
 @settings(PATIENT, max_examples=30)
-def test_what_must_be_there_is_there(completion: pb.ChatCompletion, chunk: pb.ChatCompletionChunk) -> None:
+def test_required_keys_are_always_present(completion: pb.ChatCompletion, chunk: pb.ChatCompletionChunk) -> None:
     for choice in dump_completion(completion)["choices"]:
         assert choice.keys() >= {"index", "message", "logprobs", "finish_reason"}
         assert choice["message"].keys() >= {"role", "content", "refusal"}

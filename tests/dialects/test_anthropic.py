@@ -411,7 +411,7 @@ def test_tool_choice(choice: Any, expected: dict[str, Any] | None, parallel: boo
     assert body.get("tool_choice") == expected
 
 
-def test_refusals_in_history_are_said() -> None:
+def test_refusals_in_history_are_sent() -> None:
     turn = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}], "refusal": "Never."}
     body = sent({"messages": [{"role": "user", "content": "Hi"}, turn, {"role": "user", "content": "Why?"}]})
     assert [block["text"] for block in body["messages"][1]["content"]] == ["No.", "Never."]
@@ -462,7 +462,7 @@ def test_choices_without_tools_say_nothing() -> None:
         ),
     ],
 )
-def test_what_cannot_be_said(openai: dict[str, Any], model: str, param: str) -> None:
+def test_inexpressible_requests(openai: dict[str, Any], model: str, param: str) -> None:
     error = refused(openai, endpoint(model))
     assert (error.reason, error.param) == (Reason.UNSUPPORTED_FEATURE, param)
 
@@ -534,7 +534,7 @@ def test_stop_sequences_are_as_many_as_the_vendor_takes() -> None:
         TRANSLATOR.request(request, endpoint(), stream=False)
 
 
-def test_extra_body_is_what_is_said_of_it() -> None:
+def test_extra_body_matches_its_documentation() -> None:
     values = {
         "cache_control": {"type": "ephemeral"},
         "container": "c",
@@ -634,7 +634,7 @@ def test_a_broken_stream_is_never_an_end() -> None:
                     decode(sse(part) + b'event: content_block_start\ndata: {"type": "con')
 
 
-def test_a_torn_end_after_all_was_said() -> None:
+def test_a_truncated_end_after_the_last_finish_reason() -> None:
     stream = ANSWERS[0]["stream"]
     torn = sse(stream[:-1]) + b'event: message_stop\ndata: {"type'
     assert fold_messages(decode(torn)) == fold_messages(decode(sse(stream)))
@@ -795,7 +795,7 @@ def test_errors_of_other_forms(status: int, body: bytes, reason: str) -> None:
         b"\xff",
     ],
 )
-def test_nonsense(body: bytes) -> None:
+def test_invalid_values(body: bytes) -> None:
     with pytest.raises(ProviderError) as caught:
         TRANSLATOR.completion(body, NONE)
     assert caught.value.reason is Reason.UPSTREAM_INVALID_RESPONSE

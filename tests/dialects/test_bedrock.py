@@ -309,7 +309,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "param"), UNSUPPORTED, ids=[param for _, param in UNSUPPORTED])
-def test_what_cannot_be_said(fields: dict[str, Any], param: str) -> None:
+def test_inexpressible_requests(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as error:
         body(ask(**fields))
     assert (error.value.param, error.value.reason) == (param, Reason.UNSUPPORTED_FEATURE)
@@ -462,7 +462,7 @@ def budget(tokens: int) -> dict[str, Any]:
         ("us.meta.llama3-3-70b-instruct-v1:0", {"top_k": 2, "reasoning_effort": "high"}, None, {}),
     ],
 )
-def test_what_a_family_is_told(
+def test_parameters_by_model_family(
     model_id: str, fields: dict[str, Any], extra: Any, rest: dict[str, Any], model: ServiceModel
 ) -> None:
     sent = body(ask(**fields), model_id)
@@ -502,7 +502,7 @@ OPAQUE = {"reasoningContent": {"redactedContent": "AAE="}}
         ("arn:aws:bedrock:us-east-1:123456789012:provisioned-model/ab12cd34ef56", [SIGNED, CLAUDES, OPAQUE]),
     ],
 )
-def test_reasoning_goes_back_only_to_its_own(model_id: str, replayed: list[Any]) -> None:
+def test_reasoning_is_returned_only_to_its_dialect(model_id: str, replayed: list[Any]) -> None:
     question = {"role": "user", "content": "q"}
     whole = {"role": "assistant", "content": "a", "reasoning_content": "t", "reasoning_details": DETAILS}
     sent = body(ask(messages=[question, whole, question]), model_id)
@@ -582,7 +582,7 @@ def test_golden_turns(turn: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("turn", TURNS, ids=about)
-def test_a_stream_folds_to_the_whole(turn: dict[str, Any]) -> None:
+def test_a_stream_folds_to_the_completion(turn: dict[str, Any]) -> None:
     whole = json.dumps(turn["answer"], ensure_ascii=False, separators=(",", ":")).encode()
     chunks, native = stream([streamed(turn)], request_for(turn))
     assert (fold_messages(chunks), native) == TRANSLATOR.completion(whole, request_for(turn))
@@ -693,7 +693,7 @@ def test_a_malformed_answer_is_none(reason: str) -> None:
         b'{"output":{"message":{"content":[{"text":"\xff"}],"stopReason":"end_turn"}',
     ],
 )
-def test_nonsense(whole: bytes) -> None:
+def test_invalid_values(whole: bytes) -> None:
     with pytest.raises(ProviderError) as error:
         TRANSLATOR.completion(whole, ask())
     assert error.value.reason is Reason.UPSTREAM_INVALID_RESPONSE
@@ -870,7 +870,7 @@ def test_what_goes_wrong_after_the_end_takes_nothing_away(after: bytes) -> None:
     assert stream([data, after]) == stream([data + after]) == stream([data])
 
 
-def test_ids_are_made_where_there_are_none() -> None:
+def test_missing_ids_are_generated() -> None:
     use = {"toolUseId": "", "name": "f"}
     whole = {"output": {"message": {"content": [{"toolUse": use}, {"toolUse": use}]}}, "stopReason": "tool_use"}
     completion, _ = TRANSLATOR.completion(json.dumps(whole).encode(), ask())

@@ -523,7 +523,7 @@ def test_failures_in_a_200(answer: Any, reason: Reason, message: str | None) -> 
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>", b"{", b"\xff", b"{}", b"[]", b'{"candidates": []}'])
-def test_nonsense(data: bytes) -> None:
+def test_invalid_values(data: bytes) -> None:
     with pytest.raises(ProviderError) as caught:
         TRANSLATOR.completion(data, pb.ChatCompletionRequest())
     assert caught.value.reason is Reason.UPSTREAM_INVALID_RESPONSE

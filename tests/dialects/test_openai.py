@@ -87,7 +87,7 @@ def test_headers(stream: bool, accept: str) -> None:
     assert call.method == "POST"
 
 
-def test_azure_takes_its_key_in_a_header_of_its_own() -> None:
+def test_azures_api_key_header() -> None:
     assert AZURE.auth == "api-key"
 
 
@@ -211,7 +211,7 @@ def test_too_many_stops() -> None:
     assert caught.value.param == "stop"
 
 
-def test_what_is_the_gateways_never_leaves_by_the_back_door() -> None:
+def test_gateway_options_are_never_sent_to_a_provider() -> None:
     request = ask(extra_body_json='{"stream":true,"lmchat":{},"model":"other","x":1}')
     body = json.loads(TRANSLATOR.request(request, endpoint(), stream=False).body)
     assert body == {"model": "up-model", "messages": [{"role": "user", "content": "Hi"}], "x": 1}
@@ -409,7 +409,7 @@ def test_ids(given_: str | None, id_: str) -> None:
 
 
 @pytest.mark.parametrize("lmchat", [{"provider": "x", "tries": 2}, {"tries": 10**12}, {"new": 1}, "x"])
-def test_the_report_of_a_gateway_upstream_is_not_ours(lmchat: Any) -> None:
+def test_an_upstream_gateways_report_is_replaced(lmchat: Any) -> None:
     assert not complete(answer(lmchat=lmchat))[0].HasField("lmchat")
     assert not any(c.HasField("lmchat") for c in decode([sse(chunk(delta("stop", content="a"), lmchat=lmchat))]))
 
@@ -439,7 +439,7 @@ def test_the_report_of_a_gateway_upstream_is_not_ours(lmchat: Any) -> None:
         pytest.param(b'{"choices": [{"message": {}}], "usage": 5}', id="usage as a number"),
     ],
 )
-def test_nonsense(body: bytes) -> None:
+def test_invalid_values(body: bytes) -> None:
     with pytest.raises(ProviderError) as caught:
         complete(body)
     assert caught.value.reason is R.UPSTREAM_INVALID_RESPONSE
@@ -1327,6 +1327,8 @@ BROKEN: list[tuple[str, list[Any], int, int, Reason]] = [
     ("a choice as text", [chunk("Hi")], 1, 0, R.UPSTREAM_INVALID_RESPONSE),
     ("an index as text", [chunk(delta(index="0", content="Hi"))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),  # type: ignore[arg-type]
     ("an index as a list", [chunk(delta(index=[], content="Hi"))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),  # type: ignore[arg-type]
+    ("an index below zero", [chunk(delta(index=-1, content="Hi"))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),
+    ("an index past all tokens", [chunk(delta(index=2**18, content="Hi"))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),
     ("content as a number", [chunk(delta(content=5))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),
     ("calls as a number", [chunk(delta(tool_calls=5))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),
     ("a call as text", [chunk(delta(tool_calls=["f"]))], 1, 0, R.UPSTREAM_INVALID_RESPONSE),

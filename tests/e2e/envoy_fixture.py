@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +73,13 @@ class Worker:
         self.stream = _chunks
         self.health = health.aio.HealthServicer()
         # As a real worker: room for what Envoy lets through.
-        self.server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
+        self.server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", 64 << 20),
+                ("grpc.max_metadata_size", 32 << 10),
+                ("grpc.absolute_max_metadata_size", 32 << 10),
+            ]
+        )
         rest_grpc.add_RestServicer_to_server(_Rest(self), self.server)
         model_service_pb2_grpc.add_ModelsServicer_to_server(_Models(self), self.server)
         chat_service_pb2_grpc.add_ChatCompletionsServicer_to_server(_Chat(self), self.server)
@@ -223,8 +229,13 @@ def binary() -> str:
 
 
 @contextmanager
-def running(change: Callable[[str], str] = lambda text: text) -> Iterator[Envoy]:
-    """An Envoy with the repository's configuration, in which `change` may alter what a test cannot wait for."""
+def running(
+    change: Callable[[str], str] = lambda text: text, keys: Sequence[str] | None = None
+) -> Iterator[Envoy]:
+    """An Envoy with the repository's configuration, in which `change` may alter what a test cannot wait for.
+
+    It knows the API keys `keys`; None: every body is passed on.
+    """
     envoy = binary()
     # Not pytest's own: the paths of unix sockets must be short.
     with runtime_directory() as directory:
@@ -240,7 +251,9 @@ def running(change: Callable[[str], str] = lambda text: text) -> Iterator[Envoy]
             admin=admin,
             descriptor=directory / "lmchat.pb",
             endpoints=endpoints,
+            request_filter=directory / "request_filter.yaml",
         )
+        places.write(directory / "request_filter.yaml", places.request_filter(template, keys))
         places.write(config, text)
         command = [
             envoy,

@@ -182,7 +182,7 @@ async def test_model_ids_arrive_decoded(edge: Edge, path: str, model: str) -> No
     "status", [400, 401, 402, 403, 404, 405, 413, 415, 422, 429, 499, 500, 502, 503, 504, 529]
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_rest_door_says_status_and_body_exactly(edge: Edge, status: int, *, stream: bool) -> None:
+async def test_rest_errors_have_exact_status_and_body(edge: Edge, status: int, *, stream: bool) -> None:
     sent = b'{"error": {"message": "m", "type": "t", "param": null, "code": "c", "lmchat": {"reason": "r"}}}'
 
     async def rest(request: HttpBody, context: Context) -> AsyncGenerator[HttpBody, None]:
@@ -222,9 +222,9 @@ _REASONED = [
 
 
 @pytest.mark.parametrize(("code", "reason", "status", "kind"), _REASONED)
-@pytest.mark.parametrize("door", ["typed", "typed after metadata", "rest"])
+@pytest.mark.parametrize("api", ["typed", "typed after metadata", "rest"])
 async def test_a_status_with_a_reason_becomes_that_error(
-    edge: Edge, door: str, code: str, reason: str, status: int, kind: str
+    edge: Edge, api: str, code: str, reason: str, status: int, kind: str
 ) -> None:
     told = status_pb2.Status(code=grpc.StatusCode[code].value[0], message='Say "\\why"\n\u00e4.')
     told.details.add().Pack(
@@ -237,7 +237,7 @@ async def test_a_status_with_a_reason_becomes_that_error(
     )
 
     async def get_model(model: str, context: Context) -> model_pb2.Model:
-        if door == "typed after metadata":
+        if api == "typed after metadata":
             await context.send_initial_metadata((("x-lmchat-tries", "0"),))
         await context.abort_with_status(rpc_status.to_status(told))
         raise AssertionError
@@ -247,7 +247,7 @@ async def test_a_status_with_a_reason_becomes_that_error(
         yield HttpBody()  # type: ignore[unreachable]
 
     edge.worker.get_model, edge.worker.rest = get_model, rest
-    if door == "rest":
+    if api == "rest":
         response = await edge.client.post(CHAT, json={})
     else:
         response = await edge.client.get("/api/v1/models/m")
@@ -315,7 +315,7 @@ _INVALID = "invalid_request_error"
     [
         ("GET", "/", {}, (404, _INVALID, "not_found"), None),
         ("GET", "/nowhere", {}, (404, _INVALID, "not_found"), None),
-        ("POST", "/v1/chat/completions", JSON, (404, _INVALID, "not_found"), None),
+        ("POST", "/v2/chat/completions", JSON, (404, _INVALID, "not_found"), None),
         ("POST", "/api/v1", JSON, (404, _INVALID, "not_found"), None),
         ("POST", "/lmchat.v1.Rest/CreateChatCompletion", JSON, (404, _INVALID, "not_found"), None),
         ("GET", CHAT, {}, (405, _INVALID, "method_not_allowed"), "POST"),
@@ -862,7 +862,7 @@ async def test_a_killed_worker_cuts_its_streams_and_is_a_503(edge: Edge) -> None
     assert (await edge.client.post(CHAT, json={})).status_code == 200
 
 
-async def test_a_dead_worker_beside_a_live_one_fails_nobody(edge: Edge) -> None:
+async def test_a_dead_worker_beside_a_live_one_fails_no_call(edge: Edge) -> None:
     def named(name: bytes) -> Any:
         async def rest(request: HttpBody, context: Context) -> AsyncGenerator[HttpBody, None]:
             yield HttpBody(content_type="application/json", data=name)
@@ -929,7 +929,7 @@ async def test_workers_change_without_a_dropped_call(edge: Edge) -> None:
         assert [line async for line in lines] == []
 
 
-async def test_a_worker_that_says_not_serving_gets_no_new_calls_and_ends_its_own(edge: Edge) -> None:
+async def test_a_worker_that_is_not_serving_gets_no_new_calls_and_finishes_active_ones(edge: Edge) -> None:
     end = asyncio.Event()
 
     async def rest(request: HttpBody, context: Context) -> AsyncGenerator[HttpBody, None]:

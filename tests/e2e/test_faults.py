@@ -14,7 +14,7 @@ import pytest
 from lmchat.v1 import chat_service_pb2_grpc
 
 from tests.e2e.conftest import READY, start, stop
-from tests.support.fault_rows import FAULTS, WAYS, Got, get, most_in_three_seconds
+from tests.support.fault_rows import CALL_MODES, FAULTS, Outcome, get, most_in_three_seconds
 from tests.support.faults import Behaviour, FaultServer, answer, fault_server, headers_only, silence, stall
 from tests.support.gateway import AUTH, KEY, RestReply
 
@@ -34,7 +34,7 @@ LONGER = 5.0
 
 
 class Edge:
-    """Both doors, from outside."""
+    """The REST and gRPC APIs through Envoy."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession, channel: grpc.aio.Channel) -> None:
         self._url = url
@@ -71,7 +71,7 @@ async def test_one_provider_misbehaves(edge: Edge, provider: FaultServer) -> Non
     """Each row has endpoints of its own, so that no circuit that one opens is in the way of another."""
     turn = asyncio.Semaphore(AT_ONCE)
     wrong = await asyncio.gather(
-        *(_ask(edge, provider, turn, row, way) for row in range(len(FAULTS)) for way in WAYS)
+        *(_ask(edge, provider, turn, row, way) for row in range(len(FAULTS)) for way in CALL_MODES)
     )
     assert not [line for line in wrong if line]
 
@@ -79,9 +79,9 @@ async def test_one_provider_misbehaves(edge: Edge, provider: FaultServer) -> Non
 @pytest.mark.parametrize("behaviour", [silence, headers_only, stall("one")], ids=["silence", "headers", "stall"])
 async def test_callers_who_leave(edge: Edge, provider: FaultServer, behaviour: Behaviour) -> None:
     """Their provider is left at once, and no other is called."""
-    for number, (door, stream) in enumerate(WAYS):
+    for number, (api, stream) in enumerate(CALL_MODES):
         provider.script(f"a{number}", behaviour)
-        asking = asyncio.ensure_future(get(edge, door, stream, f"{number}"))
+        asking = asyncio.ensure_future(get(edge, api, stream, f"{number}"))
         called = await provider.arrived(number + 1)
         asking.cancel()
         await asyncio.wait([asking])
@@ -91,20 +91,20 @@ async def test_callers_who_leave(edge: Edge, provider: FaultServer, behaviour: B
 
 async def _ask(edge: Edge, provider: FaultServer, turn: asyncio.Semaphore, row: int, way: tuple[str, bool]) -> str:
     """What is wrong with what came of one row; empty where nothing is."""
-    door, stream = way
+    api, stream = way
     script, whole, streamed, within = FAULTS[row].values
-    model = f"{row}-{door}-{'stream' if stream else 'whole'}"
+    model = f"{row}-{api}-{'stream' if stream else 'whole'}"
     a, b = f"a{model}", f"b{model}"
     provider.script(a, *script)
     provider.script(b, answer("from", " b"))
-    expected: Got = streamed if stream else whole
+    expected: Outcome = streamed if stream else whole
     async with turn:
         began = asyncio.get_running_loop().time()
-        got = await get(edge, door, stream, model)
+        outcome = await get(edge, api, stream, model)
         took = asyncio.get_running_loop().time() - began
     calls = Counter("a" * len(provider.of(a)) + "b" * len(provider.of(b)))
     most = max(most_in_three_seconds(provider.of(name)) for name in (a, b))
-    fine = got == expected and calls == Counter(line[0] for line in expected.attempts) and most <= 4
+    fine = outcome == expected and calls == Counter(line[0] for line in expected.attempts) and most <= 4
     if fine and took < within + LONGER:
         return ""
-    return f"{FAULTS[row].id}, {model}: {got}, not {expected}; {dict(calls)} calls, {took:.1f} s"
+    return f"{FAULTS[row].id}, {model}: {outcome}, not {expected}; {dict(calls)} calls, {took:.1f} s"

@@ -127,12 +127,57 @@ async def test_a_rolling_restart_loses_none(provider: FaultServer, remote: Up) -
     await load.until(50)
     before = set(remote.workers())
     remote.process.send_signal(signal.SIGHUP)
-    await load.until_true(lambda: any("rolling restart done" in line for line in remote.output))
+    await load.until_true(lambda: any("reload done" in line for line in remote.output))
     await load.until(50)
     load.over.set()
     await running
     assert before.isdisjoint(remote.workers())
     assert load.failed == []
+
+
+async def keys_accepted(up: Up, *keys: str) -> list[int]:
+    """The statuses of 16 calls with these keys in turn, enough to reach each worker."""
+    async with aiohttp.ClientSession() as session:
+        statuses = []
+        for number in range(16):
+            headers = {"authorization": f"Bearer {keys[number % len(keys)]}"}
+            async with session.get(f"{up.url}/api/v1/models", headers=headers) as reply:
+                statuses.append(reply.status)
+        return statuses
+
+
+async def test_a_changed_file_counts_from_the_reload_on(provider: FaultServer, remote: Up, tmp_path: Path) -> None:
+    """A worker that is started again has the configuration of the others, whatever the file says by then."""
+    provider.script("m", answer("Hi"))
+    file = tmp_path / "lmchat.yaml"
+    text = file.read_text()
+    load = Load(remote)
+    running = asyncio.create_task(load.run(4))
+    for restarts, broken in enumerate((text.replace("sk-test", "sk-new"), "no: [configuration"), 1):
+        file.write_text(broken)
+        os.kill(remote.workers()[0], signal.SIGKILL)
+        while sum("serving on" in line for line in remote.output) < 2 + restarts:
+            await load.until(1)
+        await load.until(50)  # until Envoy knows it, too
+        assert await keys_accepted(remote, "sk-test") == [200] * 16
+    before = remote.workers()
+    remote.process.send_signal(signal.SIGHUP)
+    await load.until_true(lambda: any("reload given up" in line for line in remote.output))
+    assert any(f"{file}:2: not YAML" in line for line in remote.output)
+    assert remote.workers() == before
+    load.over.set()
+    await running
+    assert len(load.failed) <= 8, load.failed  # those of the workers that were killed
+
+    file.write_text(text.replace("sk-test", "sk-new"))
+    remote.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(READY):
+        while not any("reload done" in line for line in remote.output):
+            # Never some workers with the old key and some with the new one.
+            statuses = await keys_accepted(remote, "sk-test", "sk-new")
+            changes = sum(a != b for a, b in zip(statuses[::2], statuses[2::2], strict=False))
+            assert changes <= 1, statuses
+    assert await keys_accepted(remote, "sk-test", "sk-new") == [401, 200] * 8
 
 
 async def test_workers_share_what_they_know_of_endpoints(provider: FaultServer, remote: Up) -> None:
@@ -143,7 +188,7 @@ async def test_workers_share_what_they_know_of_endpoints(provider: FaultServer, 
             assert (await post(session, remote, ask()))[0] == 502
         # A rolling restart forgets nothing.
         remote.process.send_signal(signal.SIGHUP)
-        while not any("rolling restart done" in line for line in remote.output):
+        while not any("reload done" in line for line in remote.output):
             assert (await session.get(f"{remote.url}/api/v1/models/m")).status == 200
         provider.script("m", answer("Hi"))
         failures = len(provider.calls)

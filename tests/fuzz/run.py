@@ -32,7 +32,7 @@ class Finding(NamedTuple):
     def __str__(self) -> str:
         trace = "".join(traceback.format_exception(self.error)[-6:])
         return (
-            f"{self.target}: {self.place}\n{trace}input: {self.input!r:.{MAX_SHOWN}}\n"
+            f"{self.target}: {self.place}\n{trace}input: {repr(self.input)[:MAX_SHOWN]}\n"
             f"again: uv run python -m tests.fuzz --target {self.target} --seed {self.seed} --first {self.number}"
             " --inputs 1\n"
         )
@@ -54,15 +54,16 @@ def run(target: Target, seed: int, numbers: range) -> Outcome:
     """Check the inputs with these numbers; one finding for each place that raises."""
     found: dict[str, Finding] = {}
     slowest = (0.0, numbers.start)
-    for number in numbers:
-        value = input_of(target, seed, number)
-        begun = time.perf_counter()
-        try:
-            target.check(value)
-        except Exception as error:
-            finding = Finding(target.name, seed, number, value, error)
-            found.setdefault(finding.place, finding)
-        slowest = max(slowest, (time.perf_counter() - begun, number))
+    with target.checker() as check:
+        for number in numbers:
+            value = input_of(target, seed, number)
+            begun = time.perf_counter()
+            try:
+                check(value)
+            except Exception as error:
+                finding = Finding(target.name, seed, number, value, error)
+                found.setdefault(finding.place, finding)
+            slowest = max(slowest, (time.perf_counter() - begun, number))
     return Outcome([*found.values()], slowest)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from random import Random
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from server.errors import LmchatError, ProviderError, Reason
 from server.routing.catalog import Model
 from server.routing.plan import plan
 from tests.conformance.test_requests import TARGETS as ENDPOINTS
-from tests.fuzz import mutate, seeds
+from tests.fuzz import grpc_bytes, mutate, seeds
 from tests.support.dialects import endpoint_for
 from tests.support.streams import WRITERS, written
 
@@ -47,12 +48,18 @@ _STATUSES = (400, 401, 402, 403, 404, 408, 413, 422, 424, 429, 500, 502, 503, 50
 _HEADERS = ("retry-after", "retry-after-ms", "date", "content-type", "x-amzn-errortype", "x-request-id")
 
 
+#: What gRPC leaves as it is in `grpc-message`: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+_UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+Check = Callable[[Any], None]
+
+
 class Target(NamedTuple):
-    """`generate` makes an input, `check` raises if the rule does not hold for it."""
+    """`generate` makes an input; what `checker` opens raises if the rule does not hold for one."""
 
     name: str
     generate: Callable[[Random], Any]
-    check: Callable[[Any], None]
+    checker: Callable[[], AbstractContextManager[Check]]
 
 
 class Answer(NamedTuple):
@@ -79,7 +86,8 @@ def check_error(error: LmchatError) -> None:
     assert body["error"]["message"]
     assert 400 <= public.http < 600
     status = base64.b64encode(public.status().SerializeToString())
-    assert len(status) + len(quote(public.status_message())) <= MAX_STATUS, "a status fits into headers"
+    message = quote(public.status_message(), _UNQUOTED)
+    assert len(status) + len(message) <= MAX_STATUS, "a status fits into headers"
 
 
 # Requests
@@ -160,7 +168,7 @@ def check_request(request: ChatRequest) -> None:
 
 
 def _round_trip(request: ChatRequest) -> dict[str, Any]:
-    return openai_json.dump(request.to_proto())
+    return ProtoRequest(request.to_proto()).to_openai()
 
 
 @cache
@@ -385,15 +393,25 @@ def check_failure(translator: Translator, failure: Failure) -> None:
     check_error(error)
 
 
+def _pure(check: Check) -> Callable[[], AbstractContextManager[Check]]:
+    """The checker of a target that needs nothing opened."""
+    return lambda: nullcontext(check)
+
+
 def _of_dialect(name: str, translator: Translator) -> Iterator[Target]:
-    yield Target(f"completion-{name}", partial(_completion_input, name), partial(check_completion, translator))
-    yield Target(f"stream-{name}", partial(_stream_input, name), partial(check_stream, translator))
-    yield Target(f"error-{name}", partial(_failure_input, name), partial(check_failure, translator))
+    yield Target(
+        f"completion-{name}",
+        partial(_completion_input, name),
+        _pure(partial(check_completion, translator)),
+    )
+    yield Target(f"stream-{name}", partial(_stream_input, name), _pure(partial(check_stream, translator)))
+    yield Target(f"error-{name}", partial(_failure_input, name), _pure(partial(check_failure, translator)))
 
 
 def _targets() -> Iterator[Target]:
-    yield Target("rest", _rest_input, check_rest)
-    yield Target("typed", _typed_input, check_typed)
+    yield Target("rest", _rest_input, _pure(check_rest))
+    yield Target("typed", _typed_input, _pure(check_typed))
+    yield Target("grpc", grpc_bytes.generate, grpc_bytes.checker)
     for name, dialect in DIALECTS.items():
         yield from _of_dialect(name, dialect.translator)
 

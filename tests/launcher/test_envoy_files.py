@@ -45,6 +45,32 @@ def test_bootstrap_of_a_bootstrap_is_the_same() -> None:
     assert envoy.bootstrap(once, **PLACES) == once
 
 
+def test_the_filter_with_the_keys_is_a_file_of_its_own() -> None:
+    path = Path("/state/filters/requests.yaml")
+    text = envoy.bootstrap(TEMPLATE, **PLACES, request_filter=path)
+    assert envoy.bootstrap(text, **PLACES, request_filter=path) == text
+    (found,) = [f for f in _filters(yaml.safe_load(text)) if f["name"] == envoy.REQUEST_FILTER]
+    (inline,) = [f for f in _filters(yaml.safe_load(TEMPLATE)) if f["name"] == envoy.REQUEST_FILTER]
+    assert found["config_discovery"]["config_source"]["path_config_source"] == {
+        "path": str(path), "watched_directory": {"path": "/state/filters"},
+    }  # fmt: skip
+    (resource,) = yaml.safe_load(envoy.request_filter(TEMPLATE, None))["resources"]
+    assert (resource["name"], resource["typed_config"]) == (inline["name"], inline["typed_config"])
+
+
+@pytest.mark.parametrize(("keys", "table"), [([], "{}"), (["a1", '"'], r'{["\097\049"] = true, ["\034"] = true}')])
+def test_the_keys_in_the_filter(keys: list[str], table: str) -> None:
+    (resource,) = yaml.safe_load(envoy.request_filter(TEMPLATE, keys))["resources"]
+    script = resource["typed_config"]["default_source_code"]["inline_string"]
+    assert f"local KEYS = {table}\n" in script
+    assert "KEYS = nil" not in script
+
+
+def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    envoy.write(tmp_path / "new" / "file", "secret")
+    assert (tmp_path / "new" / "file").stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize(
     ("host", "written"), [("localhost", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::", "::"), ("0:0::1", "::1")]
 )
@@ -126,7 +152,7 @@ def test_endpoints_refuses_what_is_no_address(worker: str) -> None:
         envoy.endpoints([worker])
 
 
-def test_write_replaces_the_file_whole(tmp_path: Path) -> None:
+def test_write_replaces_the_file_atomically(tmp_path: Path) -> None:
     path = tmp_path / "made" / "workers.yaml"
     envoy.write(path, "one")
     first = path.stat().st_ino
@@ -150,10 +176,15 @@ def _members(text: str) -> list[Any]:
 
 
 def _transcoder(config: Any) -> dict[str, Any]:
+    (found,) = [f for f in _filters(config) if f["name"] == "envoy.filters.http.grpc_json_transcoder"]
+    transcoder: dict[str, Any] = found["typed_config"]
+    return transcoder
+
+
+def _filters(config: Any) -> list[dict[str, Any]]:
     manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    by_name = {each["name"]: each["typed_config"] for each in manager["http_filters"]}
-    found: dict[str, Any] = by_name["envoy.filters.http.grpc_json_transcoder"]
-    return found
+    filters: list[dict[str, Any]] = manager["http_filters"]
+    return filters
 
 
 def _without(tree: Any, key: str) -> Any:

@@ -94,4 +94,4 @@ def test_envoys_own_errors_are_those_of_the_table(status: int, row: tuple[str, s
     type_, reason = row
     assert STATUS[Reason(reason)].type == type_
     # The rest are statuses of HTTP itself, which no worker sends.
-    assert STATUS[Reason(reason)].http == status or status in (408, 426, 431)
+    assert STATUS[Reason(reason)].http == status or status in (408, 426, 431, 501)

@@ -12,14 +12,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.launcher import resources
-from server.launcher.supervisor import Backoff, Child, ChildFailed, Launch, Log, Process
-from server.launcher.up import UpOptions, up
+from server.launcher.supervisor import Backoff, Child, ChildFailed, Launch, Log, Process, replace
+from server.launcher.up import Configuration, UpOptions, up
 
 DEADLINE = 20.0
 
@@ -96,6 +97,11 @@ def child(code: str | Callable[[int], Launch], log: Lines, **options: Any) -> Ch
         return launch(code, lambda: log.until("child: up", number), f"{number}")
 
     return Child("child", plan, log, **{"grace": DEADLINE, "start_timeout": DEADLINE, **options})
+
+
+async def replace_one(child: Child, seen: Callable[[Launch], Awaitable[None]]) -> None:
+    """Replace the process of one child, by the plan it has."""
+    await replace({child: child._plan}, seen)
 
 
 async def until(condition: Callable[[], bool], change: asyncio.Event) -> None:
@@ -302,11 +308,13 @@ async def test_replace_starts_the_new_before_it_stops_the_old() -> None:
     await rolling.start()
 
     async def seen(new: Launch) -> None:
-        assert [serving.address for serving in rolling.serving] == ["1", "2"]
-        assert new is rolling.serving[1]
+        assert [serving.address for serving in rolling.serving] == ["1"]
+        assert rolling.standby == [new]
         assert log.lines == ["child: up", "child: up"]
 
-    await rolling.replace(seen)
+    await replace_one(rolling, seen)
+    assert [serving.address for serving in rolling.serving] == ["2"]
+    assert rolling.standby == []
     await log.until("child: drained")
     await rolling.stop()
     assert log.lines == ["child: up", "child: up", "child: drained", "child: drained"]
@@ -320,9 +328,9 @@ async def test_replace_keeps_the_old_when_the_new_does_not_come_up() -> None:
     )  # fmt: skip
     await rolling.start()
     with pytest.raises(ChildFailed):
-        await rolling.replace(lambda _: at_once())
+        await replace_one(rolling, lambda _: at_once())
     assert [serving.address for serving in rolling.serving] == ["1"]
-    await rolling.replace(lambda _: at_once())
+    await replace_one(rolling, lambda _: at_once())
     await rolling.stop()
     assert clock.slept == []
 
@@ -335,12 +343,55 @@ async def test_replace_keeps_the_old_when_the_new_dies_unseen() -> None:
     )  # fmt: skip
     await rolling.start()
     with pytest.raises(ChildFailed, match="exited with code 0 before it was seen"):
-        await rolling.replace(lambda _: never())
+        await replace_one(rolling, lambda _: never())
     await until(lambda: [serving.address for serving in rolling.serving] == ["1"], changed)
     # The old one is still the one that is kept running.
     rolling.kill()
     await until(lambda: [serving.address for serving in rolling.serving] == ["3"], changed)
     await rolling.stop()
+
+
+async def test_children_are_replaced_together() -> None:
+    """Their callers see all of the old processes or all of the new ones; a later restart has the new plan."""
+    log, changed = Lines(), asyncio.Event()
+    lists: list[list[str]] = []
+
+    def announce() -> None:
+        lists.append([launch.address for child in children for launch in child.serving])
+        changed.set()
+
+    def plan(version: str, number: int) -> Launch:
+        return launch(SLEEP, address=f"{version}{number}")
+
+    children = [
+        Child(name, partial(plan, "old"), log, grace=DEADLINE, changed=announce, backoff=Backoff(0.0))
+        for name in ("a", "b")
+    ]
+    for child in children:
+        await child.start()
+    lists.clear()
+    await replace(dict.fromkeys(children, partial(plan, "new")), lambda _: at_once())
+    assert lists[0] == ["old1", "old1"]
+    assert lists[-1] == ["new2", "new2"]
+    assert all(addresses in (["old1", "old1"], ["new2", "new2"]) for addresses in lists)
+    children[0].kill()
+    await until(lambda: bool(lists) and lists[-1] == ["new3", "new2"], changed)
+    await asyncio.gather(*(child.stop() for child in children))
+
+
+async def test_none_is_replaced_when_one_of_the_new_fails() -> None:
+    log = Lines()
+    children = [Child(name, lambda n: launch(SLEEP, address=f"{n}"), log, grace=DEADLINE) for name in ("a", "b")]
+    for child in children:
+        await child.start()
+    good, bad = children
+    plans = {good: good._plan, bad: lambda _: launch("raise SystemExit('no key')", never)}
+    with pytest.raises(ChildFailed, match=r"^b exited with code 1 before it was ready$"):
+        await replace(plans, lambda _: at_once())
+    assert [[launch.address for launch in child.serving] for child in children] == [["1"], ["1"]]
+    assert [child.standby for child in children] == [[], []]
+    assert [len(child._processes) for child in children] == [1, 1]
+    await asyncio.gather(*(child.stop() for child in children))
 
 
 async def test_a_child_has_a_session_of_its_own() -> None:
@@ -355,7 +406,7 @@ async def test_a_child_has_a_session_of_its_own() -> None:
 def test_children_die_with_a_parent_that_is_killed() -> None:
     program = f"""
 import asyncio, os, sys
-from server.launcher.supervisor import Launch, Log, Process
+from server.launcher.supervisor import Launch, Log, Process, replace
 
 async def main():
     launch = Launch([sys.executable, "-c", {PID!r}], dict(os.environ), None)
@@ -392,7 +443,7 @@ class Stuck(io.StringIO):
         return len(text)
 
 
-def test_a_log_that_nobody_reads_drops_lines_and_says_so() -> None:
+def test_an_unread_log_drops_lines_and_counts_them() -> None:
     stream = Stuck()
     log = Log(stream, capacity=2)
     log.line("child", "0")
@@ -429,13 +480,17 @@ async def never() -> None:
 # What `up` refuses, before it starts anything.
 
 
+CONFIGURATION = Configuration(text=None, keys=(), model="m", uses_local_model=False)
+
+
 def options(tmp_path: Path, **changes: Any) -> UpOptions:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     defaults: dict[str, Any] = {
-        "config": None, "host": "127.0.0.1", "port": port, "workers": 1, "local_model": False, "local_file": None,
-        "model": "m", "state_dir": tmp_path / "state", "keys_configured": False, "environ": dict(os.environ),
+        "configuration": CONFIGURATION, "reload": lambda: CONFIGURATION,
+        "host": "127.0.0.1", "port": port, "workers": 1, "local_model": False,
+        "state_dir": tmp_path / "state", "environ": dict(os.environ),
     }  # fmt: skip
     return UpOptions(**(defaults | changes))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_a_key_is_new_once(tmp_path: Path) -> None:
 
     first, second = key(), key()
     assert first is not None
-    assert second == first._replace(is_new=False)
+    assert second == replace(first, is_new=False)
     assert first.is_new
     assert first.file == tmp_path / "api-key"
     assert first.file.read_text().strip() == first.key

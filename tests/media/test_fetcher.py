@@ -535,7 +535,7 @@ def test_metadata_is_opened_by_its_own_address_only(address: str) -> None:
         (b"PK\3\4\0\0\0\0\xff", "application/zip", ""),
     ],
 )
-def test_media_types_are_told_by_the_bytes(data: bytes, header: str, type_: str) -> None:
+def test_media_types_are_detected_from_bytes(data: bytes, header: str, type_: str) -> None:
     assert media_type(data, header) == type_
 
 

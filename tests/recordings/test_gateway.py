@@ -1,4 +1,4 @@
-"""Every recorded chat answer, sent through a running worker to both doors, against a second reading of it.
+"""Every recorded chat answer, served by a worker over REST and gRPC, compared with an independent decoding.
 
 The recordings are replayed by ../shared/recordings/replay.py, which tears their
 bytes at random; a recording is asked for by its id as the model.
@@ -160,7 +160,7 @@ models: {{"*": {{endpoints: [{{provider: up, model: "*"}}]}}}}
 """
 
 
-# The doors
+# The APIs
 
 
 class Failed(NamedTuple):
@@ -315,17 +315,17 @@ def check_error(recording: Recording, outcome: Said | Failed) -> None:
     assert outcome.message == answer.get("error", answer)["message"], name
 
 
-@pytest.mark.parametrize("door", [rest, typed], ids=["rest", "typed"])
+@pytest.mark.parametrize("api", [rest, typed], ids=["rest", "typed"])
 @pytest.mark.parametrize("vendor", PROVIDERS)
 async def test_replayed(
-    vendor: str, door: Callable[[Gateway, Recording], Awaitable[Said | Failed]], origin: str, tmp_path: Path
+    vendor: str, api: Callable[[Gateway, Recording], Awaitable[Said | Failed]], origin: str, tmp_path: Path
 ) -> None:
     counts: Counter[str] = Counter()
     several = asyncio.Semaphore(24)
 
     async def replay(gate: Gateway, recording: Recording) -> None:
         async with several:
-            outcome = await door(gate, recording)
+            outcome = await api(gate, recording)
         if recording.status != 200:
             check_error(recording, outcome)
             counts["errors"] += 1

@@ -1,6 +1,6 @@
 """A tool conversation begun on one dialect and finished on another, each way, by a client of OpenAI's.
 
-The client sends back what the REST door gave it: whole, or reduced to role,
+The client sends back the message of the REST API: whole, or reduced to role,
 content and tool calls. What then reaches the provider is checked against the
 provider's published schema, and for whose signatures it holds.
 """
@@ -309,7 +309,7 @@ def signers(body: Any) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("client", [whole, reduced])
 @pytest.mark.parametrize("last", PARTIES)
 @pytest.mark.parametrize("first", PARTIES)
-async def test_begun_here_and_finished_there(
+async def test_conversations_continue_at_another_vendor(
     gate: Gateway, up: FaultServer, first: str, last: str, client: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
     needs.specs()

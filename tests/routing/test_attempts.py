@@ -177,7 +177,7 @@ def test_summary(errors: list[ProviderError], status: int, reason: Reason, retry
     assert errors[-1].message in error.message
 
 
-def test_a_mix_keeps_what_the_log_wants() -> None:
+def test_a_mixed_summary_keeps_raw_errors() -> None:
     error = summary([refused(), answered(429, message="slow down, org-1")], RECORDS)
     assert isinstance(error, ProviderError)
     assert error.raw == "ConnectError; slow down, org-1"
@@ -313,7 +313,7 @@ async def test_errors(scripts: dict[str, list[Outcome]], tries: int, calls: str,
     assert len(e.value.attempts) == sum(scripts[name] != [CANNOT] for name in calls)
 
 
-async def test_the_account() -> None:
+async def test_attempts_are_recorded() -> None:
     bench = Bench({"a": [Outcome(answered(503), 0.2)], "b": [CANNOT], "c": [SILENCE], "d": [Outcome(None, 1.5)]})
     success = await bench.run(tries=5, deadline=30.0)
     assert success.attempts == [
@@ -338,7 +338,9 @@ async def test_the_account() -> None:
         row("abcd", 100, [15.0] * 4, id="tries in plenty"),
     ],
 )
-async def test_silence_leaves_room(endpoints: str, tries: int, limits: list[float]) -> None:
+async def test_an_unresponsive_endpoint_leaves_time_for_others(
+    endpoints: str, tries: int, limits: list[float]
+) -> None:
     bench = Bench({name: [SILENCE] for name in endpoints})
     with pytest.raises(LmchatError) as e:
         await bench.run(tries=tries, deadline=60.0)
@@ -347,7 +349,7 @@ async def test_silence_leaves_room(endpoints: str, tries: int, limits: list[floa
     assert bench.clock.now == pytest.approx(60.0)
 
 
-async def test_what_a_quick_failure_leaves_goes_to_the_others() -> None:
+async def test_time_saved_by_a_fast_failure_goes_to_the_others() -> None:
     bench = Bench({"a": [fails(429)], "b": [SILENCE], "c": [OK]})
     await bench.run(deadline=60.0)
     assert [limit for _, _, limit in bench.calls] == pytest.approx([20.0, 29.995, 29.995])
@@ -363,7 +365,7 @@ async def test_no_call_without_time(deadline: float) -> None:
 
 @pytest.mark.parametrize("scripts", [{"a": [fails(500)]}, {"a": [REFUSED], "b": [fails(529)]}, {"a": [SILENCE]}])
 @pytest.mark.parametrize("deadline", [0.1, 1.0, 100.0])
-async def test_no_hammering_and_no_overrun(scripts: dict[str, list[Outcome]], deadline: float) -> None:
+async def test_calls_and_time_are_bounded(scripts: dict[str, list[Outcome]], deadline: float) -> None:
     bench = Bench(scripts)
     with pytest.raises(LmchatError):
         await bench.run(tries=100, deadline=deadline)
@@ -385,13 +387,13 @@ async def test_an_open_circuit_sends_the_retry_elsewhere() -> None:
     assert success.candidate.endpoint.name == "b"
 
 
-async def test_and_comes_back_when_all_is_lost() -> None:
+async def test_an_open_endpoint_is_retried_when_all_others_failed() -> None:
     bench = Bench({"a": [fails(500), OK], "b": [fails(500)]}, ONE)
     assert (await bench.run()).result == "from a"
     assert bench.names() == "aba"
 
 
-async def test_the_last_word_is_the_latest() -> None:
+async def test_the_last_error_is_the_most_recent() -> None:
     bench = Bench({"a": [fails(500), fails(401)], "b": [fails(500)]}, ONE)
     with pytest.raises(LmchatError) as e:
         await bench.run()
@@ -399,20 +401,20 @@ async def test_the_last_word_is_the_latest() -> None:
     assert e.value.reason is Reason.UPSTREAM_AUTHENTICATION
 
 
-async def test_no_hammering_whatever_the_circuits_do() -> None:
+async def test_calls_are_bounded_in_every_circuit_state() -> None:
     bench = Bench({name: [fails(500)] for name in "abc"}, ONE)
     with pytest.raises(LmchatError):
         await bench.run(tries=100)
     assert sorted(bench.names()) == sorted("aabbcc")
 
 
-async def test_a_plan_made_before_a_circuit_opened() -> None:
+async def test_a_circuit_opens_after_planning() -> None:
     bench = Bench({"a": [OK], "b": [OK]}, ONE)
     bench.health.failed(bench.health.begin("a/a/up"), answered(500))
     assert (await bench.run()).result == "from b"
 
 
-async def test_a_flapping_endpoint_is_back_after_a_cooldown() -> None:
+async def test_a_flapping_endpoint_recovers_after_a_cooldown() -> None:
     bench = Bench({"a": [fails(401), OK], "b": [OK]}, ONE)
     for _ in range(3):
         assert (await bench.run()).result == "from b"
@@ -422,7 +424,7 @@ async def test_a_flapping_endpoint_is_back_after_a_cooldown() -> None:
     assert not bench.is_open("a")
 
 
-async def test_a_short_wait_is_over_when_the_retry_comes() -> None:
+async def test_the_circuit_half_opens_before_a_delayed_retry() -> None:
     bench = Bench({"a": [fails(429, retry_after=1.0), OK]})
     await bench.run()
     assert not bench.is_open("a")
@@ -462,7 +464,7 @@ async def test_what_counts_against_an_endpoint(outcome: Outcome, deadline: float
         row(Outcome(asyncio.CancelledError()), id="the caller left"),
     ],
 )
-async def test_a_probe_that_tells_nothing_leaves_the_next_call_to_probe(outcome: Outcome) -> None:
+async def test_after_an_abandoned_probe_the_next_call_probes(outcome: Outcome) -> None:
     bench = Bench({"a": [outcome, OK], "b": [OK]}, ONE)
     bench.health.failed(bench.health.begin("a/a/up"), answered(500))
     bench.clock.now += 10
@@ -483,7 +485,7 @@ async def test_streams_close_a_circuit_but_are_no_success_yet() -> None:
 # Cancellation
 
 
-async def test_nothing_starts_after_the_caller_left() -> None:
+async def test_no_call_after_cancellation() -> None:
     begun: list[str] = []
     started = asyncio.Event()
 
@@ -503,7 +505,7 @@ async def test_nothing_starts_after_the_caller_left() -> None:
     assert begun == ["a"]
 
 
-async def test_nor_after_the_back_off() -> None:
+async def test_no_retry_after_cancellation_in_the_delay() -> None:
     slept = asyncio.Event()
 
     async def sleep(seconds: float) -> None:

@@ -154,7 +154,7 @@ def test_a_long_id_is_cut_in_the_message() -> None:
     assert len(message) < 200
 
 
-def test_a_star_alone_takes_everything() -> None:
+def test_a_lone_star_matches_everything() -> None:
     catalog = Catalog(config({"*": [settings("*")], "a/*": [settings("special-*")]}), {})
     assert catalog.resolve("gpt-5").endpoints[0].model == "gpt-5"
     assert catalog.resolve("a/b").endpoints[0].model == "special-b"
@@ -206,7 +206,7 @@ def test_ten_thousand_models() -> None:
 # Endpoints
 
 
-def test_an_endpoint_has_what_was_configured() -> None:
+def test_endpoints_have_the_configured_settings() -> None:
     provider = ProviderSettings(key="p", type="groq", api_key=KEY)
     endpoint = EndpointSettings(
         name="e",
@@ -402,7 +402,7 @@ def test_features(type_: str, has: set[str], lacks: set[str]) -> None:
 
 
 @pytest.mark.parametrize("type_", sorted(VENDORS))
-def test_what_an_answer_depends_on_is_never_left_out_silently(type_: str) -> None:
+def test_needed_features_are_never_dropped(type_: str) -> None:
     provider = ProviderSettings(
         key="p", type=type_, api_key=KEY, base_url="https://h", region="r", project="p", location="l"
     )
@@ -410,7 +410,7 @@ def test_what_an_answer_depends_on_is_never_left_out_silently(type_: str) -> Non
     assert not endpoint.drops & {"tools", "n", "response_format"}
 
 
-def test_drops_of_an_endpoint_take_features_away() -> None:
+def test_drops_remove_features() -> None:
     endpoint = EndpointSettings(
         name="e", provider="openai", model="m", drops=frozenset({"tools", "response_format", "seed"})
     )

@@ -70,7 +70,7 @@ def test_order(batches: list[str], include_usage: bool, expected: list[str]) -> 
     assert [*out, shown(finish.end(REPORT))] == expected
 
 
-def test_the_report_is_a_copy_of_what_it_is_at_the_end() -> None:
+def test_the_last_chunk_has_a_copy_of_the_report() -> None:
     finish = finisher()
     finish.feed(chunks("0:a 0."))
     report = pb.RoutingReport(provider="a", native_finish_reason="end_turn")
@@ -114,7 +114,7 @@ def test_tokens(batch: str, include_usage: bool, tokens: int) -> None:
     assert (finish.tokens, finish.pieces) == (tokens, 2)
 
 
-def test_nothing_is_held_but_the_last() -> None:
+def test_only_the_last_chunk_is_held() -> None:
     """A slow stream leaves chunk by chunk."""
     finish = finisher()
     for number in range(100):

@@ -192,7 +192,7 @@ def test_settings(settings: Circuit, script: str, expected: str) -> None:
         (Reason.UNSUPPORTED_FEATURE, False),
     ],
 )
-def test_whose_fault(reason: Reason, *, counts: bool) -> None:
+def test_which_errors_count_as_failures(reason: Reason, *, counts: bool) -> None:
     health = EndpointStats(Circuit(min_requests=1), SharedStats.private(Clock()))
     error = StreamTruncated() if reason is Reason.STREAM_TRUNCATED else ProviderError(reason, "It failed.")
     health.failed(health.begin("e"), error)
@@ -256,7 +256,7 @@ def test_throughput(tokens: int, seconds: float, rate: float | None) -> None:
     assert health.throughput("e") == pytest.approx(100.0 if rate is None else 60.0)
 
 
-def test_figures_are_forgotten_when_nothing_refreshes_them() -> None:
+def test_averages_expire() -> None:
     clock = Clock()
     health = EndpointStats(SETTINGS, SharedStats.private(clock))
     took(health, clock, 2.0, whole=True, tokens=20)
@@ -269,7 +269,7 @@ def test_figures_are_forgotten_when_nothing_refreshes_them() -> None:
     assert health.throughput("e") == pytest.approx(20.0)
 
 
-def test_failures_and_mistakes_leave_no_figure() -> None:
+def test_failures_do_not_change_averages() -> None:
     clock = Clock()
     health = EndpointStats(SETTINGS, SharedStats.private(clock))
     for error in (FAILED, ProviderError(Reason.INVALID_REQUEST, "What?")):
@@ -279,7 +279,7 @@ def test_failures_and_mistakes_leave_no_figure() -> None:
     assert health.latency("e") is None
 
 
-def test_what_callers_name_does_not_fill_the_memory() -> None:
+def test_endpoint_ids_do_not_grow_the_memory() -> None:
     clock = Clock()
     health = EndpointStats(Circuit(min_requests=1, cooldown=1e6), SharedStats.private(clock))
     health.failed(health.begin("in use"), FAILED)
@@ -294,7 +294,7 @@ def test_what_callers_name_does_not_fill_the_memory() -> None:
     assert not health.is_open("wild/1")
 
 
-def test_asking_remembers_nothing() -> None:
+def test_reads_create_no_record() -> None:
     health = EndpointStats(SETTINGS, SharedStats.private(Clock()))
     for number in range(100):
         call = health.begin(f"wild/{number}")
@@ -324,7 +324,7 @@ def test_snapshot() -> None:
     assert dict(health.snapshots()) == {"e": health.snapshot("e")}
 
 
-def test_whole_answers_and_first_tokens_are_told_apart() -> None:
+def test_latency_and_first_token_are_separate() -> None:
     clock = Clock()
     health = EndpointStats(SETTINGS, SharedStats.private(clock))
     took(health, clock, 0.5, whole=False)
@@ -332,7 +332,7 @@ def test_whole_answers_and_first_tokens_are_told_apart() -> None:
     assert health.snapshot("e")[1:3] == (3.0, 0.5)
 
 
-def test_answers_are_written_down_together() -> None:
+def test_successes_are_written_in_batches() -> None:
     clock = Clock()
     due: list[Callable[[], None]] = []
     shared = SharedStats.private(clock)
@@ -363,7 +363,7 @@ def test_answers_are_written_down_together() -> None:
         lambda health: dict(health.snapshots())["e"].answers,
     ],
 )
-def test_whoever_asks_learns_of_all_answers(ask: Callable[[EndpointStats], object]) -> None:
+def test_reads_include_pending_successes(ask: Callable[[EndpointStats], object]) -> None:
     clock = Clock()
     health = EndpointStats(SETTINGS, SharedStats.private(clock), lambda _: None)
     took(health, clock, 2.0, whole=True, tokens=20)

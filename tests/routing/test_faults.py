@@ -1,7 +1,7 @@
-"""The whole worker in front of providers that misbehave: what callers get, what providers see, and in how long.
+"""A worker in front of failing providers: outcomes, the calls that providers receive, and times.
 
-Every row of tests/support/fault_rows.py is asked four times, whole and streamed,
-through both doors; what follows them shows what takes more than one row.
+Every row of tests/support/fault_rows.py is called unary and streamed through REST and gRPC; further tests cover
+sequences of calls.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lmchat.v1 import model_service_pb2
 
 from server.chat import openai_json
 from tests.support.fault_rows import (
+    CALL_MODES,
     FAULTS,
     FINE,
     OK_A,
@@ -30,10 +31,9 @@ from tests.support.fault_rows import (
     PAGE,
     POLICY,
     TOO_LONG,
-    WAYS,
     A,
     B,
-    Got,
+    Outcome,
     get,
     most_in_three_seconds,
 )
@@ -71,7 +71,7 @@ def configuration(up: FaultServer, *, min_requests: int, silence: str = "300ms",
 
 
 ways = pytest.mark.parametrize(
-    ("door", "stream"), WAYS, ids=[f"{d}-{'stream' if s else 'whole'}" for d, s in WAYS]
+    ("api", "stream"), CALL_MODES, ids=[f"{d}-{'stream' if s else 'whole'}" for d, s in CALL_MODES]
 )
 
 
@@ -98,18 +98,18 @@ async def gate_fixture(up: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway
 async def test_one_provider_misbehaves(
     gate: Gateway,
     up: FaultServer,
-    door: str,
+    api: str,
     stream: bool,
     script: list[Behaviour],
-    whole: Got,
-    streamed: Got,
+    whole: Outcome,
+    streamed: Outcome,
     within: float,
 ) -> None:
     up.script("a", *script)
     expected = streamed if stream else whole
     began = now()
-    got = await get(gate, door, stream)
-    assert got == expected
+    outcome = await get(gate, api, stream)
+    assert outcome == expected
     assert now() - began < within
     assert Counter(call.body["model"] for call in up.calls) == Counter(a[0] for a in expected.attempts)
     assert most_in_three_seconds(up.of("a")) <= 4
@@ -136,7 +136,7 @@ DOWN = [
 async def test_everything_is_down(
     gate: Gateway,
     up: FaultServer,
-    door: str,
+    api: str,
     stream: bool,
     a: list[Behaviour],
     b: list[Behaviour],
@@ -146,29 +146,29 @@ async def test_everything_is_down(
     up.script("a", *a)
     up.script("b", *b)
     began = now()
-    got = await get(gate, door, stream)
+    outcome = await get(gate, api, stream)
     assert now() - began < 2.5
-    assert (got.text, got.reason) == ("", reason)
+    assert (outcome.text, outcome.reason) == ("", reason)
     assert "".join(call.body["model"] for call in up.calls) == called
-    assert [attempt[0] for attempt in got.attempts] == list(called)
+    assert [attempt[0] for attempt in outcome.attempts] == list(called)
 
 
 @ways
 @pytest.mark.parametrize("behaviour", [failure(500), failure(503), reset, failure(429, retry_after="0.1"), cut()])
 @pytest.mark.parametrize("model", ["alone", "m"])
 async def test_no_hammering(
-    gate: Gateway, up: FaultServer, door: str, stream: bool, behaviour: Behaviour, model: str
+    gate: Gateway, up: FaultServer, api: str, stream: bool, behaviour: Behaviour, model: str
 ) -> None:
     up.script("a", behaviour)
     up.script("b", behaviour)
-    got = await get(gate, door, stream, model, max_provider_tries=100, models=["alone", "m"])
-    assert got.reason != "ok"
+    outcome = await get(gate, api, stream, model, max_provider_tries=100, models=["alone", "m"])
+    assert outcome.reason != "ok"
     assert most_in_three_seconds(up.of("a")) in (1, 2)
     assert most_in_three_seconds(up.of("b")) <= 2
-    assert len(got.attempts) == len(up.calls) <= 4
+    assert len(outcome.attempts) == len(up.calls) <= 4
 
 
-@pytest.mark.parametrize("door", ["rest", "typed"])
+@pytest.mark.parametrize("api", ["rest", "typed"])
 @pytest.mark.parametrize(
     ("b", "text", "reason", "last"),
     [
@@ -177,14 +177,14 @@ async def test_no_hammering(
         pytest.param(silence, "one", "stream_truncated", "b 0 timeout", id="is silent"),
     ],
 )
-async def test_a_stream_that_died_is_resumed(
-    gate: Gateway, up: FaultServer, door: str, b: Behaviour, text: str, reason: str, last: str
+async def test_a_broken_stream_is_resumed(
+    gate: Gateway, up: FaultServer, api: str, b: Behaviour, text: str, reason: str, last: str
 ) -> None:
     up.script("a", cut("one"))
     up.script("b", b)
     began = now()
-    got = await get(gate, door, stream=True, resume_streams=True)
-    assert got == Got(text, reason, ["a 200 stream_truncated", last])
+    outcome = await get(gate, api, stream=True, resume_streams=True)
+    assert outcome == Outcome(text, reason, ["a 200 stream_truncated", last])
     assert now() - began < 2.5
     assert [call.body["model"] for call in up.calls] == ["a", "b"]
     assert up.calls[1].body["messages"][1] == {"role": "assistant", "content": "one"}
@@ -217,20 +217,20 @@ async def test_circuits_are_shown(up: FaultServer, tmp_path: Path) -> None:
 @pytest.mark.parametrize("headers", [(), (("x-lmchat-debug", "routing"),)], ids=["silent", "debug"])
 @pytest.mark.parametrize("behaviour", [FINE, POLICY], ids=["answered", "refused"])
 async def test_the_debug_header(
-    gate: Gateway, up: FaultServer, door: str, stream: bool, behaviour: Behaviour, headers: tuple[Any, ...]
+    gate: Gateway, up: FaultServer, api: str, stream: bool, behaviour: Behaviour, headers: tuple[Any, ...]
 ) -> None:
     """Answers and errors say which endpoints were left out, and why, to callers who ask."""
     up.script("a", behaviour)
     body = ask(stream=stream, lmchat={"routing": {"ignore": ["b"]}})
-    report = await (rest_report if door == "rest" else typed_report)(gate, body, (*AUTH, *headers))
+    report = await (rest_report if api == "rest" else typed_report)(gate, body, (*AUTH, *headers))
     left_out = [{"provider": "b", "model": "m", "reason": "in `ignore`"}]
     assert report.get("skipped", []) == (left_out if headers else [])
 
 
 async def rest_report(gate: Gateway, body: dict[str, Any], metadata: Any) -> Any:
     reply = await gate.post(body, metadata=metadata)
-    said = reply.events()[-2] if body["stream"] and reply.status == 200 else reply.json()
-    return said.get("error", said)["lmchat"]
+    parsed = reply.events()[-2] if body["stream"] and reply.status == 200 else reply.json()
+    return parsed.get("error", parsed)["lmchat"]
 
 
 async def typed_report(gate: Gateway, body: dict[str, Any], metadata: Any) -> Any:
@@ -247,7 +247,7 @@ async def typed_report(gate: Gateway, body: dict[str, Any], metadata: Any) -> An
     return {"skipped": [{"provider": s.provider, "model": s.model, "reason": s.reason} for s in report.skipped]}
 
 
-async def test_a_topic_there_is_not(gate: Gateway) -> None:
+async def test_an_unknown_debug_topic(gate: Gateway) -> None:
     reply = await gate.post(ask(lmchat={"debug": ["routing", "rooting"]}))
     error = reply.json()["error"]
     assert (reply.status, error["param"]) == (400, "lmchat.debug[1]")
@@ -255,38 +255,38 @@ async def test_a_topic_there_is_not(gate: Gateway) -> None:
 
 
 @ways
-async def test_one_try_is_one_call(gate: Gateway, up: FaultServer, door: str, stream: bool) -> None:
+async def test_one_try_is_one_call(gate: Gateway, up: FaultServer, api: str, stream: bool) -> None:
     up.script("a", failure(500))
-    got = await get(gate, door, stream, max_provider_tries=1)
-    assert got == Got("", "upstream_error", ["a 500 upstream_error"])
+    outcome = await get(gate, api, stream, max_provider_tries=1)
+    assert outcome == Outcome("", "upstream_error", ["a 500 upstream_error"])
     assert len(up.calls) == 1
 
 
 @ways
-async def test_no_fallbacks_is_one_endpoint(gate: Gateway, up: FaultServer, door: str, stream: bool) -> None:
+async def test_no_fallbacks_is_one_endpoint(gate: Gateway, up: FaultServer, api: str, stream: bool) -> None:
     up.script("a", failure(401))
-    got = await get(gate, door, stream, allow_fallbacks=False)
-    assert got == Got("", "upstream_authentication", ["a 401 upstream_authentication"])
+    outcome = await get(gate, api, stream, allow_fallbacks=False)
+    assert outcome == Outcome("", "upstream_authentication", ["a 401 upstream_authentication"])
     assert up.of("b") == []
 
 
 @ways
-async def test_a_flapping_primary(up: FaultServer, tmp_path: Path, door: str, stream: bool) -> None:
+async def test_a_flapping_primary(up: FaultServer, tmp_path: Path, api: str, stream: bool) -> None:
     """Down: the fallback serves, and the primary is left alone. Up: it is back within a cooldown."""
     up.script("a", failure(503))
     async with gateway(tmp_path, configuration(up, min_requests=2)) as gate:
-        assert (await get(gate, door, stream)).attempts == ["a 503 overloaded", "a 503 overloaded", OK_B]
+        assert (await get(gate, api, stream)).attempts == ["a 503 overloaded", "a 503 overloaded", OK_B]
         down = len(up.of("a"))
         opened = now()
         while now() - opened < 0.2:  # half of the cooldown
-            assert await get(gate, door, stream) == Got(B, "ok", [OK_B])
+            assert await get(gate, api, stream) == Outcome(B, "ok", [OK_B])
         assert len(up.of("a")) == down
         up.script("a", FINE)
         async with asyncio.timeout(5):
-            while (got := await get(gate, door, stream)).text != A:
-                assert got == Got(B, "ok", [OK_B])
+            while (outcome := await get(gate, api, stream)).text != A:
+                assert outcome == Outcome(B, "ok", [OK_B])
         assert now() - opened < 2
-        assert await get(gate, door, stream) == Got(A, "ok", [OK_A])
+        assert await get(gate, api, stream) == Outcome(A, "ok", [OK_A])
         assert len(up.of("a")) == down + 2
 
 
@@ -299,7 +299,7 @@ async def test_a_flapping_primary(up: FaultServer, tmp_path: Path, door: str, st
         pytest.param("alone", failure(429, retry_after="1"), id="while waiting to try again"),
     ],
 )
-async def test_a_caller_who_leaves_ends_it(
+async def test_cancellation_ends_the_attempts(
     gate: Gateway, up: FaultServer, model: str, behaviour: Behaviour, stream: bool
 ) -> None:
     up.script("a", behaviour)
@@ -324,9 +324,9 @@ async def test_a_thousand_requests_over_a_provider_that_fails_half_of_the_time(
     answered: Counter[str] = Counter()
 
     async def good(call: Call) -> None:
-        said = call.body["messages"][0]["content"]
-        await answer("re: ", said)(call)
-        answered[said] += 1
+        question = call.body["messages"][0]["content"]
+        await answer("re: ", question)(call)
+        answered[question] += 1
 
     async def moody(call: Call) -> None:
         bad = [failure(500), failure(503), failure(429), reset, cut(), headers_only, silence]
@@ -339,14 +339,14 @@ async def test_a_thousand_requests_over_a_provider_that_fails_half_of_the_time(
     async with gateway(tmp_path, patient) as gate:
         turn = asyncio.Semaphore(50)
 
-        async def one(number: int) -> Got:
-            door, stream = WAYS[number % len(WAYS)]
+        async def one(number: int) -> Outcome:
+            api, stream = CALL_MODES[number % len(CALL_MODES)]
             async with turn:
-                return await get(gate, door, stream, text=f"question {number}")
+                return await get(gate, api, stream, text=f"question {number}")
 
         began = now()
-        got = await asyncio.gather(*(one(number) for number in range(1000)))
-    assert [(text, reason) for text, reason, _ in got] == [(f"re: question {n}", "ok") for n in range(1000)]
+        outcomes = await asyncio.gather(*(one(number) for number in range(1000)))
+    assert [(text, reason) for text, reason, _ in outcomes] == [(f"re: question {n}", "ok") for n in range(1000)]
     assert sum(answered.values()) == len(answered) == 1000
-    assert len(up.calls) == sum(len(attempts) for _, _, attempts in got)
+    assert len(up.calls) == sum(len(attempts) for _, _, attempts in outcomes)
     assert now() - began < 60

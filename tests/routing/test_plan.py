@@ -205,7 +205,7 @@ def test_weights_of_any_size(weights: tuple[float, float], share: float) -> None
     assert first["a"] / 2000 == pytest.approx(share, abs=0.03)
 
 
-def test_weights_are_among_neighbours() -> None:
+def test_weights_apply_to_consecutive_endpoints() -> None:
     made = model(
         endpoint("first"), endpoint("a", weight=1.0), endpoint("b", weight=1.0), endpoint("last"),
         endpoint("c", weight=1.0),
@@ -226,7 +226,7 @@ def test_weights_among_the_variants_of_a_preferred_name(dice: tuple[float, float
     assert order(made) == expected.split()
 
 
-def test_weights_do_not_matter_where_an_order_is_asked() -> None:
+def test_weights_are_ignored_with_a_sort() -> None:
     weighted = model(
         endpoint("a", weight=9.0, price=(2.0, 2.0)), endpoint("b", weight=1.0, price=(1.0, 1.0)), endpoint("c")
     )
@@ -338,7 +338,7 @@ def test_models(routing: dict[str, Any], unwell: tuple[str, ...], expected: str)
     assert order(made) == expected.split()
 
 
-def test_the_second_model_helps_where_the_first_cannot() -> None:
+def test_a_fallback_model_has_the_missing_feature() -> None:
     made = planned(request(tools=[TOOL]), model(endpoint("a", features=())), second(endpoint("b")))
     assert order(made) == ["b"]
     assert left_out(made) == {"a": "cannot do: tools"}
@@ -359,14 +359,14 @@ def test_an_endpoint_that_two_models_share_is_tried_once() -> None:
         row({"only": ["direct"], "ignore": ["direct"]}, "direct in `ignore`", id="only what is ignored"),
     ],
 )
-def test_nothing_left(routing: dict[str, Any], words: str) -> None:
+def test_no_candidates(routing: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidRequest, match="The routing directive leaves no endpoint of 'm'") as e:
         planned(request(routing), FOUR)
     assert words in e.value.message
     assert (e.value.reason, e.value.param) == (Reason.INVALID_ROUTING, "lmchat.routing")
 
 
-def test_a_sort_that_does_not_exist() -> None:
+def test_an_unknown_sort() -> None:
     with pytest.raises(InvalidRequest) as e:
         planned(request({"sort": 17}), FOUR)
     assert (e.value.reason, e.value.param) == (Reason.INVALID_ROUTING, "lmchat.routing.sort")

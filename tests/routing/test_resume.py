@@ -68,7 +68,7 @@ DEATHS = [
 
 
 @pytest.mark.parametrize(("death", "reason"), DEATHS)
-def test_a_fallback_goes_on(death: list[Any], reason: str) -> None:
+def test_a_fallback_continues_the_stream(death: list[Any], reason: str) -> None:
     async def main() -> None:
         # A beat between what was read and how it ends: both in one read is another matter.
         rig = Rig({"a": [sends(*HALF, 0.1, *death)], "b": [sends(*REST)]}, timeouts=Timeouts(idle=5.0))
@@ -91,7 +91,7 @@ def test_a_fallback_goes_on(death: list[Any], reason: str) -> None:
     run(main())
 
 
-def test_usage_is_that_of_what_answered_last() -> None:
+def test_usage_is_that_of_the_last_call() -> None:
     async def main() -> None:
         rig = Rig({"a": [sends(*HALF, RESET)], "b": [sends(*REST)]})
         chunks = await rig.stream(asked(stream_options=pb.StreamOptions(include_usage=True)))
@@ -100,7 +100,7 @@ def test_usage_is_that_of_what_answered_last() -> None:
     run(main())
 
 
-def test_the_rate_is_of_what_the_fallback_gave() -> None:
+def test_throughput_counts_only_the_fallbacks_tokens() -> None:
     async def main() -> None:
         slow = sends(ROLE, chunk(content=" jumps"), chunk(content=" over"), 2.0, chunk(content=" it."), STOP, DONE)
         rig = Rig({"a": [sends(*HALF, RESET)], "b": [slow]})
@@ -110,7 +110,7 @@ def test_the_rate_is_of_what_the_fallback_gave() -> None:
     run(main())
 
 
-def test_it_may_die_again() -> None:
+def test_a_resumed_stream_can_break_again() -> None:
     async def main() -> None:
         more: list[Any] = [ROLE, chunk(content=" jumps"), RESET]
         last = [ROLE, chunk(content=" over."), STOP, DONE]
@@ -182,9 +182,9 @@ def test_the_caller_gets_the_error(
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, False),
     ],
 )
-def test_wanted(fields: dict[str, Any], expected: bool) -> None:
+def test_may_resume(fields: dict[str, Any], expected: bool) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "lmchat": {"routing": RESUME}, **fields}
-    assert resume.wanted(read(openai_json.encode_text(body).encode())) is expected
+    assert resume.may_resume(read(openai_json.encode_text(body).encode())) is expected
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_prefills(where: Endpoint, expected: bool) -> None:
 
 def test_a_prefill_comes_last() -> None:
     request = ProtoRequest(asked(extra_body_json='{"top_k":3}'))
-    sent = resume.continued(request, endpoint("vllm"), "Hello \n", 1).to_proto()
+    sent = resume.continuation(request, endpoint("vllm"), "Hello \n", 1).to_proto()
     assert [(m.role, m.content[0].text) for m in sent.messages][1:] == [(pb.ROLE_ASSISTANT, "Hello")]
     assert openai_json.decode_json(sent.extra_body_json) == {
         "top_k": 3,
@@ -220,9 +220,10 @@ def test_a_prefill_comes_last() -> None:
     }
 
 
-def test_a_prefills_fields_go_over_the_callers() -> None:
+def test_prefill_fields_override_the_callers() -> None:
     mine = '{"chat_template_kwargs":{"enable_thinking":true,"x":1}}'
-    sent = resume.continued(ProtoRequest(asked(extra_body_json=mine)), endpoint("llamacpp"), "Hello", 1).to_proto()
+    request = ProtoRequest(asked(extra_body_json=mine))
+    sent = resume.continuation(request, endpoint("llamacpp"), "Hello", 1).to_proto()
     assert openai_json.decode_json(sent.extra_body_json) == {
         "chat_template_kwargs": {"enable_thinking": False, "x": 1}
     }
@@ -230,10 +231,10 @@ def test_a_prefills_fields_go_over_the_callers() -> None:
 
 @pytest.mark.parametrize(("limit", "spent", "left"), [(100, 40, 60), (10, 10, 1), (10, 40, 1)])
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-def test_what_was_said_counts(name: str, limit: int, spent: int, left: int) -> None:
+def test_token_limits_are_reduced(name: str, limit: int, spent: int, left: int) -> None:
     limits: dict[str, Any] = {name: limit}
     original = asked(**limits)
-    sent = resume.continued(ProtoRequest(original), endpoint(), SAID, spent).to_proto()
+    sent = resume.continuation(ProtoRequest(original), endpoint(), SAID, spent).to_proto()
     assert getattr(sent, name) == left
     assert (getattr(original, name), len(original.messages)) == (limit, 1)
 
@@ -264,13 +265,13 @@ def delta(text: str = "", finish: bool = False, **more: Any) -> pb.ChatCompletio
 def test_splices(before: str, after: list[str | None], new: str) -> None:
     splice = resume.Splice()
     splice.feed([delta(before, role=pb.ROLE_ASSISTANT)])
-    splice.go_on()
+    splice.resume()
     chunks = [delta(role=pb.ROLE_ASSISTANT)]
     chunks += [delta(finish=True) if text is None else delta(text) for text in after]
     out = splice.feed(chunks)
     assert "".join(chunk.choices[0].delta.content for chunk in out) == new
     assert not any(chunk.choices[0].delta.role for chunk in out)
-    assert splice.said == before + new
+    assert splice.text == before + new
 
 
 def test_usage_of_both_is_added() -> None:
@@ -279,10 +280,10 @@ def test_usage_of_both_is_added() -> None:
 
     splice = resume.Splice()
     splice.feed([delta(SAID), used(4)])
-    splice.go_on()
+    splice.resume()
     [chunk] = splice.feed([used(6)])
     assert (chunk.usage.prompt_tokens, chunk.usage.completion_tokens) == (20, 10)
-    splice.go_on()
+    splice.resume()
     [chunk] = splice.feed([used(1)])
     assert (chunk.usage.prompt_tokens, chunk.usage.completion_tokens) == (30, 11)
 
@@ -290,7 +291,7 @@ def test_usage_of_both_is_added() -> None:
 def test_no_reasoning_once_there_is_text() -> None:
     splice = resume.Splice()
     splice.feed([delta(SAID)])
-    splice.go_on()
+    splice.resume()
     assert splice.feed([delta(reasoning_content="hm")]) == []
 
 

@@ -67,7 +67,7 @@ BEFORE_CONTENT = [
 
 
 @pytest.mark.parametrize(("script", "calls", "failed"), BEFORE_CONTENT)
-def test_whole_answers_fall_over(
+def test_unary_calls_fall_back(
     script: list[Behaviour], calls: str, failed: list[tuple[str, int, str]] | None
 ) -> None:
     async def main() -> None:
@@ -97,7 +97,7 @@ STREAMS_ONLY = [
 
 
 @pytest.mark.parametrize(("script", "calls", "failed"), [*BEFORE_CONTENT, *STREAMS_ONLY])
-def test_streams_fall_over_before_content(
+def test_streams_fall_back_before_content(
     script: list[Behaviour], calls: str, failed: list[tuple[str, int, str]] | None
 ) -> None:
     async def main() -> None:
@@ -130,7 +130,7 @@ SAID = (ROLE, chunk(content="hello"))
         row([*SAID, event({"error": {"message": "no", "code": 429}})], Reason.RATE_LIMITED, id="a limit"),
     ],
 )
-def test_streams_never_fall_over_after_content(script: list[bytes | float | Exception], reason: Reason) -> None:
+def test_streams_never_fall_back_after_content(script: list[bytes | float | Exception], reason: Reason) -> None:
     async def main() -> None:
         rig = Rig({"a": [status(500), sends(*script)], "b": [OTHER]}, circuit=Circuit(min_requests=2))
         routed = await rig.open(request(), None)
@@ -160,7 +160,7 @@ def test_streams_never_fall_over_after_content(script: list[bytes | float | Exce
         row([FOR_EVER], id="silence after the finish reason"),
     ],
 )
-def test_a_finish_reason_is_an_end(tail: list[bytes | float | Exception]) -> None:
+def test_a_finish_reason_completes_a_stream(tail: list[bytes | float | Exception]) -> None:
     async def main() -> None:
         rig = Rig({"a": [sends(*SAID, STOP, *tail)]}, circuit=Circuit(min_requests=1))
         chunks = await rig.stream()
@@ -327,7 +327,7 @@ def test_no_list_of_attempts_for_the_first_answer(*, streamed: bool) -> None:
     run(main())
 
 
-def test_a_model_said_twice_is_no_endpoint_left_out() -> None:
+def test_a_duplicate_fallback_model_skips_nothing() -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO]})
         asked = request({"models": ["m", "alias"]}, debug=["routing"])
@@ -337,7 +337,7 @@ def test_a_model_said_twice_is_no_endpoint_left_out() -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-def test_what_one_cannot_be_told_another_is(*, streamed: bool) -> None:
+def test_an_inexpressible_request_falls_back(*, streamed: bool) -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO], "b": [HELLO]}, own={"a": {"dialect": "gemini"}})
         asked = request(debug=["routing"])
@@ -349,7 +349,7 @@ def test_what_one_cannot_be_told_another_is(*, streamed: bool) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-def test_what_nobody_can_be_told(*, streamed: bool) -> None:
+def test_a_request_that_no_dialect_can_express(*, streamed: bool) -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO]})
         asked = request(stop=list("abcdefghijklmnopq"))
@@ -405,7 +405,7 @@ def test_an_answer_in_json_and_its_message_are_stamped_alike(fields: dict[str, A
 
 
 @pytest.mark.parametrize("include_usage", [False, True])
-def test_usage_only_where_asked(*, include_usage: bool) -> None:
+def test_usage_only_on_request(*, include_usage: bool) -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO]})
         asked = request(stream_options=pb.StreamOptions(include_usage=include_usage))
@@ -441,7 +441,7 @@ def test_figures(*, streamed: bool) -> None:
     run(main())
 
 
-def test_the_rate_of_a_stream_whose_tokens_nobody_counts() -> None:
+def test_throughput_without_reported_usage() -> None:
     """Else it would never be measured, and what is not measured comes first by `sort: throughput`."""
 
     async def main() -> None:
@@ -465,7 +465,9 @@ def test_the_rate_of_a_stream_whose_tokens_nobody_counts() -> None:
         row(9.0, Timeouts(first_token=5.0), True, [0.0, 3.0, 6.0], id="streamed: the caller's, shared"),
     ],
 )
-def test_silence_everywhere(timeout: float | None, timeouts: Timeouts, streamed: bool, begun: list[float]) -> None:
+def test_all_endpoints_unresponsive(
+    timeout: float | None, timeouts: Timeouts, streamed: bool, begun: list[float]
+) -> None:
     async def main() -> None:
         rig = Rig({"a": [silent], "b": [silent], "c": [silent]}, timeouts=timeouts)
         with pytest.raises(LmchatError) as e:
@@ -477,7 +479,7 @@ def test_silence_everywhere(timeout: float | None, timeouts: Timeouts, streamed:
     run(main())
 
 
-def test_an_impatient_first_endpoint_does_not_hurry_the_others() -> None:
+def test_a_short_timeout_of_the_first_endpoint_does_not_limit_others() -> None:
     async def main() -> None:
         own = {"a": {"timeouts": Timeouts(total=10.0)}, "b": {"timeouts": Timeouts(total=300.0)}}
         rig = Rig({"a": [silent], "b": [answer("at last", 200.0)]}, own=own)
@@ -495,7 +497,9 @@ def test_an_impatient_first_endpoint_does_not_hurry_the_others() -> None:
         row(None, Timeouts(idle=0.5, total=30.0), 0.5, True, id="but silence in its middle is"),
     ],
 )
-def test_time_runs_out_in_mid_stream(timeout: float | None, timeouts: Timeouts, ends: float, counts: bool) -> None:
+def test_the_deadline_passes_in_a_stream(
+    timeout: float | None, timeouts: Timeouts, ends: float, counts: bool
+) -> None:
     async def main() -> None:
         trickle: list[bytes | float] = [
             ROLE,
@@ -513,7 +517,7 @@ def test_time_runs_out_in_mid_stream(timeout: float | None, timeouts: Timeouts, 
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0])
-def test_no_time_no_call(timeout: float) -> None:
+def test_no_call_after_the_deadline(timeout: float) -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO]})
         with pytest.raises(LmchatError) as e:
@@ -604,7 +608,7 @@ def test_streams_that_break_open_the_circuit() -> None:
     run(main())
 
 
-def test_a_flapping_endpoint_is_back_within_a_cooldown() -> None:
+def test_a_flapping_endpoint_recovers_within_a_cooldown() -> None:
     async def main() -> None:
         rig = Rig({"a": [refuses] * 6 + [HELLO], "b": [OTHER]})
         served = ""

@@ -90,13 +90,13 @@ def test_the_longest_unused_makes_room_and_leaves_nothing() -> None:
     assert sum(number >= 29_000 for number in left.values()) == 1000
 
 
-def test_the_file_is_its_owners(tmp_path: Path) -> None:
+def test_the_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     SharedStats.open(tmp_path / "stats", Clock())
     status = (tmp_path / "stats").stat()
     assert (stat.S_IMODE(status.st_mode), status.st_size) == (0o600, SIZE)
 
 
-def test_what_another_boot_left_is_wiped(tmp_path: Path) -> None:
+def test_statistics_of_an_earlier_boot_are_cleared(tmp_path: Path) -> None:
     clock = Clock(1000.0)
     before = EndpointStats(Circuit(min_requests=1, cooldown=1e6), SharedStats.open(tmp_path / "stats", clock))
     before.failed(before.begin("e"), FAILED)
@@ -107,7 +107,7 @@ def test_what_another_boot_left_is_wiped(tmp_path: Path) -> None:
     assert rebooted.snapshot("e") == Snapshot()
 
 
-def test_a_file_that_cannot_be_is_an_oserror(tmp_path: Path) -> None:
+def test_an_unusable_file_is_an_oserror(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="none"):
         SharedStats.open(tmp_path / "none" / "stats", Clock())
 
@@ -163,7 +163,7 @@ def _workers(number: int, path: Path) -> Iterator[list[Connection]]:
                 end.close()
 
 
-def test_many_workers_lose_no_count_and_probe_once(tmp_path: Path) -> None:
+def test_concurrent_workers_lose_no_count_and_probe_once(tmp_path: Path) -> None:
     path = tmp_path / "stats"
     early = Clock(1.0)  # long past, by the workers' clock, is the end of a cooldown that begins here
     stale = EndpointStats(Circuit(min_requests=1, cooldown=0.1), SharedStats.open(path, early))
@@ -185,7 +185,7 @@ def _hold(path: Path, pipe: Connection) -> None:
         pipe.recv()
 
 
-def test_a_worker_stopped_in_the_act_stops_no_other(tmp_path: Path) -> None:
+def test_a_worker_suspended_with_the_lock_blocks_no_other(tmp_path: Path) -> None:
     ours, theirs = multiprocessing.Pipe()
     other = PROCESSES.Process(target=_hold, args=(tmp_path / "stats", theirs))
     other.start()

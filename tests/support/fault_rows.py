@@ -1,6 +1,6 @@
-"""What providers do wrong, one row each, and what callers get for it: the table of the fault tests.
+"""Provider faults, one row each, and the expected outcomes for callers: the table of the fault tests.
 
-Two endpoints, `a` and `b`, in this order. The rows hold for a worker by itself and for the gateway as a whole.
+Two endpoints, `a` and `b`, in this order. The rows apply to a single worker and to the whole gateway.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from tests.support.faults import (
 )
 from tests.support.gateway import AUTH, RestReply, ask
 
-#: Who asks, and how.
-WAYS = [(door, stream) for door in ("rest", "typed") for stream in (False, True)]
+#: API and whether to stream.
+CALL_MODES = [(api, stream) for api in ("rest", "typed") for stream in (False, True)]
 
 
-class Doors(Protocol):
-    """Both ways into a gateway."""
+class Apis(Protocol):
+    """A client of the REST and the gRPC API of a gateway."""
 
     @property
     def chat(self) -> Any:
-        """The typed door's stub."""
+        """The gRPC stub."""
         ...
 
     async def post(self, body: Any) -> RestReply:
@@ -51,8 +51,8 @@ class Doors(Protocol):
         ...
 
 
-class Got(NamedTuple):
-    """What a caller got: all text, `ok` or the error's reason, and the attempts as `a 429 rate_limited`."""
+class Outcome(NamedTuple):
+    """The outcome of a call: all text, `ok` or the error's reason, and the attempts as `a 429 rate_limited`."""
 
     text: str
     reason: str
@@ -63,18 +63,18 @@ def listed(attempts: Sequence[dict[str, Any]]) -> list[str]:
     return [f"{a['provider']} {a.get('status', 0)} {a['reason']}" for a in attempts]
 
 
-async def by_rest(gate: Doors, body: dict[str, Any]) -> Got:
+async def by_rest(gate: Apis, body: dict[str, Any]) -> Outcome:
     answered = await gate.post(body)
     if not (body["stream"] and answered.status == 200):
-        said = answered.json()
+        parsed = answered.json()
         if answered.status == 200:
-            return Got(said["choices"][0]["message"]["content"], "ok", listed(said["lmchat"]["attempts"]))
-        reason = said["error"]["lmchat"]["reason"]
+            return Outcome(parsed["choices"][0]["message"]["content"], "ok", listed(parsed["lmchat"]["attempts"]))
+        reason = parsed["error"]["lmchat"]["reason"]
         assert STATUS[Reason(reason)].http == answered.status
         assert (answered.status in (429, 503)) == ("retry-after" in answered.headers)
-        attempts = said["error"]["lmchat"].get("attempts", [])
+        attempts = parsed["error"]["lmchat"].get("attempts", [])
         assert answered.headers.get("x-lmchat-tries", "0") == str(len(attempts))
-        return Got("", reason, listed(attempts))
+        return Outcome("", reason, listed(attempts))
     *chunks, last = answered.events()
     done = last == "[DONE]"
     if not done:
@@ -86,47 +86,49 @@ async def by_rest(gate: Doors, body: dict[str, Any]) -> Got:
     finishes = [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
     if done:
         assert finishes == ["stop"]
-        return Got(text, "ok", listed(chunks[-1]["lmchat"]["attempts"]))
+        return Outcome(text, "ok", listed(chunks[-1]["lmchat"]["attempts"]))
     assert finishes == ["error"]
     error = chunks[-1]["error"]["lmchat"]
-    return Got(text, error["reason"], listed(error["attempts"]))
+    return Outcome(text, error["reason"], listed(error["attempts"]))
 
 
-async def by_type(gate: Doors, body: dict[str, Any]) -> Got:
+async def by_grpc(gate: Apis, body: dict[str, Any]) -> Outcome:
     request = openai_json.parse(json.dumps(body).encode()).request
     text = ""
     try:
         if not body["stream"]:
             whole = await gate.chat.CreateChatCompletion(request, metadata=AUTH)
-            return Got(whole.choices[0].message.content[0].text, "ok", reported(whole.lmchat))
+            return Outcome(whole.choices[0].message.content[0].text, "ok", reported(whole.lmchat))
         finishes = []
         async for chunk in gate.chat.StreamChatCompletion(request, metadata=AUTH):
             text += "".join(choice.delta.content for choice in chunk.choices)
             finishes += [choice.finish_reason for choice in chunk.choices if choice.finish_reason]
         assert finishes == [pb.FINISH_REASON_STOP]
-        return Got(text, "ok", reported(chunk.lmchat))
+        return Outcome(text, "ok", reported(chunk.lmchat))
     except grpc.aio.AioRpcError as error:
-        return told(error, text)
+        return failed_outcome(error, text)
 
 
-def told(error: grpc.aio.AioRpcError, text: str) -> Got:
+def failed_outcome(error: grpc.aio.AioRpcError, text: str) -> Outcome:
     status = rpc_status.from_call(error)  # type: ignore[arg-type]
     info = error_details_pb2.ErrorInfo()
     status.details[0].Unpack(info)
     reason = info.reason.lower()
     assert STATUS[Reason(reason)].grpc is error.code()
-    return Got(text, reason, listed(json.loads(info.metadata["attempts"])))
+    return Outcome(text, reason, listed(json.loads(info.metadata["attempts"])))
 
 
 def reported(report: pb.RoutingReport) -> list[str]:
     return [f"{a.provider} {a.status} {a.reason}" for a in report.attempts]
 
 
-async def get(gate: Doors, door: str, stream: bool, model: str = "m", text: str = "hello", **routing: Any) -> Got:
-    """Ask once; the report always lists the attempts."""
+async def get(
+    gate: Apis, api: str, stream: bool, model: str = "m", text: str = "hello", **routing: Any
+) -> Outcome:
+    """Make one call whose report lists the attempts."""
     body = ask(model, stream=stream, lmchat={"routing": routing, "debug": ["routing"]})
     body["messages"][0]["content"] = text
-    return await (by_rest if door == "rest" else by_type)(gate, body)
+    return await (by_rest if api == "rest" else by_grpc)(gate, body)
 
 
 def most_in_three_seconds(calls: Sequence[Call]) -> int:
@@ -142,36 +144,41 @@ PAGE = b"<html><h1>Bad gateway</h1></html>"
 
 
 def row(
-    script: Behaviour | list[Behaviour], whole: Got, stream: Got | None = None, *, within: float = 1.5, id: str
+    script: Behaviour | list[Behaviour],
+    whole: Outcome,
+    stream: Outcome | None = None,
+    *,
+    within: float = 1.5,
+    id: str,
 ) -> Any:
     """`script` is what `a` does; `stream` is what a streaming caller gets, where that differs."""
     return pytest.param(script if isinstance(script, list) else [script], whole, stream or whole, within, id=id)
 
 
-def falls(*attempts: str) -> Got:
+def falls(*attempts: str) -> Outcome:
     """`b` answers in the end."""
-    return Got(B, "ok", [*attempts, OK_B])
+    return Outcome(B, "ok", [*attempts, OK_B])
 
 
-def breaks(text: str, reason: str) -> Got:
+def breaks(text: str, reason: str) -> Outcome:
     """A stream of `a` that broke in its middle."""
-    return Got(text, reason, [f"a 200 {reason}"])
+    return Outcome(text, reason, [f"a 200 {reason}"])
 
 
 FAULTS = [
-    row(FINE, Got(A, "ok", [OK_A]), id="none"),
+    row(FINE, Outcome(A, "ok", [OK_A]), id="none"),
     row([failure(429), FINE], falls("a 429 rate_limited"), id="429 once"),
     row(failure(429), falls("a 429 rate_limited"), id="429 for ever"),
     row([failure(429, retry_after="1"), FINE], falls("a 429 rate_limited"), id="429 with retry-after, once"),
     row(failure(429, retry_after="30"), falls("a 429 rate_limited"), id="429 with retry-after, for ever"),
-    row([failure(500), FINE], Got(A, "ok", ["a 500 upstream_error", OK_A]), id="500 once"),
+    row([failure(500), FINE], Outcome(A, "ok", ["a 500 upstream_error", OK_A]), id="500 once"),
     row(failure(500), falls("a 500 upstream_error", "a 500 upstream_error"), id="500 for ever"),
     row(failure(503), falls("a 503 overloaded", "a 503 overloaded"), id="503 for ever"),
-    row([reset, FINE], Got(A, "ok", ["a 0 upstream_error", OK_A]), id="reset before headers, once"),
+    row([reset, FINE], Outcome(A, "ok", ["a 0 upstream_error", OK_A]), id="reset before headers, once"),
     row(reset, falls("a 0 upstream_error", "a 0 upstream_error"), id="reset before headers, for ever"),
     row(silence, falls("a 0 timeout"), id="accepted and never answered"),
     row(headers_only, falls("a 0 timeout"), id="headers, then silence"),
-    row(late(0.1, FINE), Got(A, "ok", [OK_A]), id="slow first token"),
+    row(late(0.1, FINE), Outcome(A, "ok", [OK_A]), id="slow first token"),
     row(late(10, FINE), falls("a 0 timeout"), id="first token too late"),
     row(
         cut("one"),
@@ -200,10 +207,10 @@ FAULTS = [
         breaks("one", "stream_truncated"),
         id="ends in the middle as if complete",
     ),
-    row(answer("from", " a", done=False), Got(A, "ok", [OK_A]), id="no [DONE]"),
+    row(answer("from", " a", done=False), Outcome(A, "ok", [OK_A]), id="no [DONE]"),
     row(TOO_LONG, falls("a 400 context_length_exceeded"), id="context too long"),
-    row(POLICY, Got("", "content_policy_violation", ["a 400 content_policy_violation"]), id="content policy"),
-    row(failure(400), Got("", "invalid_request", ["a 400 invalid_request"]), id="the caller's mistake"),
+    row(POLICY, Outcome("", "content_policy_violation", ["a 400 content_policy_violation"]), id="content policy"),
+    row(failure(400), Outcome("", "invalid_request", ["a 400 invalid_request"]), id="the caller's mistake"),
     row(failure(401), falls("a 401 upstream_authentication"), id="401"),
     row(failure(403), falls("a 403 upstream_authentication"), id="403"),
     row(failure(404), falls("a 404 model_not_found"), id="404"),

@@ -28,12 +28,12 @@ AUTH = (("authorization", f"Bearer {KEY}"),)
 
 @dataclass
 class RestReply:
-    """What the REST door said: `status` as Envoy would make it, header-like metadata, and the body."""
+    """A REST response: `status` as Envoy would set it, headers from the metadata, and the body."""
 
     status: int
     headers: dict[str, str]
     body: bytes
-    #: What only gRPC shows.
+    #: The gRPC status code, which REST callers do not see.
     code: grpc.StatusCode | None = None
     messages: int = 0
 

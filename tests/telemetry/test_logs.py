@@ -1,4 +1,4 @@
-"""Lines of the log: one for each record, without secrets, whoever wrote the text."""
+"""Lines of the log: one for each record, without secrets, whatever the origin of the text."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def test_only_what_the_endpoint_wants_as_bytes_is_fetched(where: Endpoint, fetch
         (CAT, True),
     ],
 )
-def test_what_only_the_provider_can_fetch_is_left_to_it(url: str, fetched: bool) -> None:
+def test_provider_urls_are_not_downloaded(url: str, fetched: bool) -> None:
     class Told:
         """An upstream that keeps what it is sent."""
 
@@ -191,7 +191,7 @@ def test_what_only_the_provider_can_fetch_is_left_to_it(url: str, fetched: bool)
     assert told.request.messages[0].content[1].image_url.url.startswith("data:") is fetched
 
 
-def test_fetches_are_made_at_once_but_not_too_many() -> None:
+def test_downloads_run_in_parallel_up_to_a_limit() -> None:
     web = Web()
     provider = answering(web)
 
@@ -270,7 +270,7 @@ def test_one_failure_ends_the_other_fetches() -> None:
     assert web.at_once == 0
 
 
-def test_all_that_is_fetched_has_a_bound() -> None:
+def test_the_total_download_size_is_limited() -> None:
     web = Web()
     parts = [image(f"https://pets.test/{number}") for number in range(4)]
     web.pages |= {f"https://pets.test/{number}": ("image/png", bytes(20 << 20)) for number in range(4)}
@@ -279,7 +279,7 @@ def test_all_that_is_fetched_has_a_bound() -> None:
     assert raised.value.reason is Reason.REQUEST_TOO_LARGE
 
 
-def test_fetching_takes_of_the_calls_time() -> None:
+def test_downloads_count_against_the_deadline() -> None:
     provider = answering(Web())
 
     async def main() -> float:

@@ -72,7 +72,7 @@ def test_choices_are_joined_and_usage_summed() -> None:
     assert all(call["temperature"] == 1 for call in provider.calls)
 
 
-def test_the_calls_are_made_at_once() -> None:
+def test_calls_run_in_parallel() -> None:
     provider = Provider(lambda asked, index: whole(completion("x"), wait=6.0))
 
     async def main() -> float:
@@ -100,13 +100,13 @@ def test_a_lower_native_maximum_is_used() -> None:
 
 
 @pytest.mark.parametrize(("seed", "seeds"), [(7, [7, 8, 9]), (2**31 - 1, [2**31 - 1, 2**31 - 2, 2**31 - 3])])
-def test_every_call_has_a_seed_of_its_own(seed: int, seeds: list[int]) -> None:
+def test_every_call_has_a_different_seed(seed: int, seeds: list[int]) -> None:
     provider = Provider(lambda asked, index: whole(completion("x")))
     run(provider.emulation.complete(N, request(n=3, seed=seed), 100.0))
     assert [call["seed"] for call in provider.calls] == seeds
 
 
-def test_one_failure_is_the_failure_of_all() -> None:
+def test_one_failure_fails_all() -> None:
     def script(asked: dict[str, Any], index: int) -> Response:
         return whole({"error": {}}, status=429, wait=1.0) if index == 1 else Response(FOR_EVER)
 
@@ -135,7 +135,7 @@ def test_a_cancelled_call_cancels_all() -> None:
 # Streams
 
 
-def test_streams_are_interleaved_as_they_come() -> None:
+def test_streams_are_interleaved() -> None:
     provider = by_call(words("a", "b", "c", every=2.0), words("x", "y", start=0.5))
     batches = run(read(provider.emulation.stream(N, request(n=2))))
     order = [
@@ -154,7 +154,7 @@ def test_streams_are_interleaved_as_they_come() -> None:
     provider.check_closed()
 
 
-def test_what_comes_together_leaves_together() -> None:
+def test_simultaneous_chunks_are_batched() -> None:
     provider = Provider(lambda asked, index: words("a", "b"))
     batches = run(read(provider.emulation.stream(N, request(n=5))))
     assert texts(batches) == dict.fromkeys(range(5), "ab")
@@ -192,7 +192,7 @@ BREAKS: list[tuple[Response, Reason]] = [
 
 
 @pytest.mark.parametrize(("bad", "reason"), BREAKS)
-def test_a_failure_before_content_is_the_failure_of_all(bad: Response, reason: Reason) -> None:
+def test_a_failure_before_content_fails_all(bad: Response, reason: Reason) -> None:
     provider = by_call(words("late", start=9.5), bad, words("late", start=9.5))
     stream = provider.emulation.stream(N, request(n=3))
     with pytest.raises(ProviderError) as raised:
@@ -201,7 +201,7 @@ def test_a_failure_before_content_is_the_failure_of_all(bad: Response, reason: R
     provider.check_closed()
 
 
-def test_a_failure_at_the_time_of_the_first_content_is_before_it() -> None:
+def test_a_failure_together_with_the_first_content_fails_opening() -> None:
     provider = by_call(words("a", every=0.0), whole({"error": {}}, status=500))
     with pytest.raises(ProviderError) as raised:
         run(provider.emulation.stream(N, request(n=2)).open(100.0))
@@ -281,13 +281,13 @@ def _never_opened(provider: Provider) -> Any:
 @pytest.mark.parametrize(
     "leave", [_closes_unread, _stops_reading, _cancelled(0.0), _cancelled(0.5), _cancelled(3.5), _never_opened]
 )
-def test_whoever_leaves_closes_everything(leave: Callable[[Provider], Any]) -> None:
+def test_closing_releases_every_stream(leave: Callable[[Provider], Any]) -> None:
     provider = Provider(lambda asked, index: words(*"abcdefgh", start=index))
     run(leave(provider))
     provider.check_closed()
 
 
-def test_a_slow_reader_is_waited_for() -> None:
+def test_backpressure_of_a_slow_reader() -> None:
     """Nothing is read ahead but a few chunks of each stream."""
     words: list[bytes | float] = [chunk(content="a"), 0.0] * 1000
     endless = Response(ROLE, *words, STOP, DONE)
@@ -327,7 +327,7 @@ def test_the_deadline_holds_for_all() -> None:
 # With JSON mode
 
 
-def test_each_choice_is_repaired_for_itself() -> None:
+def test_each_choice_is_repaired_separately() -> None:
     where = endpoint("n", "json_object")
 
     def script(asked: dict[str, Any], index: int) -> Response:
@@ -348,7 +348,7 @@ def test_each_choice_is_repaired_for_itself() -> None:
         assert not any("n" in call or "response_format" in call for call in provider.calls)
 
 
-def test_one_answer_that_cannot_be_repaired_is_the_failure_of_all() -> None:
+def test_one_failed_repair_fails_all() -> None:
     where = endpoint("n", "json_object")
     provider = Provider(lambda asked, index: whole(completion("no")))
     with pytest.raises(ProviderError) as raised:

@@ -87,7 +87,7 @@ def test_answers_are_unwrapped_and_repaired_once(form: Any, answers: list[str], 
         provider.check_closed()
 
 
-def test_what_the_model_is_told() -> None:
+def test_instructions() -> None:
     provider = says('{"a": "one"}', '{"a": 1}')
     ask(provider, tools=[{"type": "function", "function": {"name": "f"}}], n=1, temperature=0.5)
     first, second = provider.calls
@@ -104,7 +104,7 @@ def test_what_the_model_is_told() -> None:
     assert "- $.a: 'one' is not of type 'integer'\n" in second["messages"][3]["content"]
 
 
-def test_what_the_model_is_told_of_a_plain_object() -> None:
+def test_instructions_for_json_object() -> None:
     provider = says("{}")
     ask(provider, response_format=JSON_OBJECT)
     assert provider.calls[0]["messages"][0]["content"] == (
@@ -165,7 +165,7 @@ def test_the_callers_request_is_not_touched() -> None:
         completion('```json\n{"a":', "length"),
     ],
 )
-def test_what_is_no_whole_answer_is_passed_on_as_it_is(answer: dict[str, Any]) -> None:
+def test_incomplete_answers_are_passed_on_unchanged(answer: dict[str, Any]) -> None:
     provider = says(answer)
     got = ask(provider)
     want = openai_json.parse_completion(answer)
@@ -179,7 +179,7 @@ def test_what_is_no_whole_answer_is_passed_on_as_it_is(answer: dict[str, Any]) -
     assert len(provider.calls) == 1
 
 
-def test_a_whole_answer_at_the_limit_is_unwrapped() -> None:
+def test_valid_json_at_the_token_limit_is_unwrapped() -> None:
     got = ask(says(completion('```json\n{"a": 1}\n```', "length")))
     assert content(got) == ['{"a": 1}']
     assert got.choices[0].finish_reason == pb.FINISH_REASON_LENGTH
@@ -192,7 +192,7 @@ def test_a_repair_that_is_cut_off_is_passed_on() -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_what_cannot_be_repaired_is_a_422(streamed: bool) -> None:
+def test_a_failed_repair_is_a_422(streamed: bool) -> None:
     provider = says("no", '{"a": "still not"}')
     made = request(response_format=JSON_SCHEMA)
     emulation = provider.emulation
@@ -246,7 +246,7 @@ def test_native_choices_are_repaired_each() -> None:
         ),
     ],
 )
-def test_what_cannot_be_asked_for_is_refused_before_any_call(form: Any, reason: Reason, param: str) -> None:
+def test_unsupported_formats_are_rejected_before_any_call(form: Any, reason: Reason, param: str) -> None:
     provider = says("{}")
     with pytest.raises(InvalidRequest) as raised:
         ask(provider, response_format=form)
@@ -318,7 +318,7 @@ def test_streams_are_role_and_content_then_the_end_then_usage() -> None:
     assert {chunk.id for chunk in chunks} == {"chatcmpl-up"}
 
 
-def test_large_answers_are_checked_beside_the_event_loop() -> None:
+def test_large_answers_are_validated_in_a_thread() -> None:
     values = json.dumps({"a": 1, "b": ["x"] * 200_000})
     got = asyncio.run(says(values).emulation.complete(ENDPOINT, request(response_format=JSON_SCHEMA), 100.0))
     assert content(got.completion) == [values]

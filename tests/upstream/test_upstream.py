@@ -222,7 +222,7 @@ def test_without_credentials_there_is_no_call(stream: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_the_dialect_cannot_say_is_the_callers_mistake(stream: bool) -> None:
+def test_an_inexpressible_request_is_an_invalid_request(stream: bool) -> None:
     provider = Provider()
     with pytest.raises(InvalidRequest):
         run(provider.stream(stop=["x"] * 5) if stream else provider.complete(stop=["x"] * 5))
@@ -470,9 +470,7 @@ def test_the_deadline_of_a_stream() -> None:
         pytest.param([HI, STOP, *again(3, b": ping\n\n", Pause(4))], [["+Hi"], ["."]], 12, id="pings come"),
     ],
 )
-def test_after_the_last_finish_reason_little_is_waited_for(
-    steps: list[Step], batches: list[Any], end: float
-) -> None:
+def test_the_tail_timeout_after_the_last_finish_reason(steps: list[Step], batches: list[Any], end: float) -> None:
     provider = Provider(*steps)
     found, times, error = run(provider.stream(endpoint(timeouts=SHORT)))
     assert error is None
@@ -583,5 +581,5 @@ def test_has_content(piece: pb.Delta, content: bool) -> None:
     assert has_content(pb.ChatCompletionChunk(choices=[pb.ChunkChoice(), ended]))
 
 
-def test_usage_is_no_content() -> None:
+def test_usage_does_not_count_as_content() -> None:
     assert not has_content(pb.ChatCompletionChunk(usage=pb.Usage(total_tokens=1)))

@@ -114,7 +114,7 @@ def test_errors_of_settings(settings: ProviderSettings, message: str) -> None:
     assert str(raised.value) == f"providers.my-{settings.type}.credentials: {message}"
 
 
-def test_every_kind_can_be_said_in_the_file(tmp_path: Path) -> None:
+def test_every_kind_can_be_configured(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("""\
 providers:

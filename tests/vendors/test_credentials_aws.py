@@ -402,7 +402,7 @@ async def renewed(auth: Authenticator) -> None:
         await asyncio.wait((leased._renewal,))
 
 
-async def test_renewed_ahead_of_the_end_and_kept_until_it(instance: AWS, clock: Clock) -> None:
+async def test_tokens_are_renewed_before_they_expire(instance: AWS, clock: Clock) -> None:
     auth = make(provider("bedrock"), clock=clock)
     await used(auth)
     clock.now = START + 3600 - RENEWAL_MARGIN

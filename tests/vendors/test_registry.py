@@ -83,7 +83,7 @@ def test_what_a_vendor_takes_by_model(type_: str, model: str, drops: set[str], t
 
 
 @pytest.mark.parametrize("vendor", ROWS)
-def test_a_base_url_is_there_or_asked_for(vendor: Vendor) -> None:
+def test_a_base_url_is_set_or_required(vendor: Vendor) -> None:
     if not vendor.base_url:
         assert "base_url" in vendor.required
         return
@@ -167,7 +167,7 @@ def test_recordings_went_to_the_base_url(folder: str) -> None:
 @pytest.mark.parametrize(
     "folder", ["openai", "azure", "deepseek", "mistral", "openrouter", "perplexity", "ollama"]
 )
-def test_recordings_have_nothing_that_is_said_to_be_refused(folder: str) -> None:
+def test_recordings_do_not_contradict_drops(folder: str) -> None:
     vendor = VENDORS[folder]
     for _, body in accepted(folder):
         assert not vendor.drops & body.keys() - {"tool_choice"}  # Ollama takes and ignores it

@@ -80,7 +80,7 @@ async def test_what_went_wrong_meanwhile_is_raised(deadlines: Deadlines) -> None
         raise ZeroDivisionError
 
 
-async def test_the_inner_of_two_is_told_from_the_outer(deadlines: Deadlines) -> None:
+async def test_nested_deadlines_are_distinguished(deadlines: Deadlines) -> None:
     with deadlines.after(60.0):
         with pytest.raises(TimeoutError), deadlines.after(0.01):
             await asyncio.Event().wait()

@@ -112,7 +112,7 @@ def test_what_comes_before_corruption_is_good() -> None:
         pytest.param(frame(b"", raw_headers=b"\x01a\x04\x00"), id="header value too short"),
     ],
 )
-def test_nonsense(data: bytes) -> None:
+def test_invalid_values(data: bytes) -> None:
     with pytest.raises(CorruptStream):
         list(EventStreamDecoder().feed(data))
 

@@ -178,13 +178,13 @@ async def test_the_answer_to_head_has_no_body() -> None:
 
 
 @pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\n\r\n", b"?", LENGTH])
-async def test_more_than_was_asked_for(more: bytes) -> None:
+async def test_surplus_bytes(more: bytes) -> None:
     """The answer holds; the connection serves no other call, whose answer this would be taken for."""
     call, (_, _, body) = await answer(LENGTH + more)
     assert (body, call.lent.fate) == (b"hello", "closed")
 
 
-async def test_more_than_was_asked_for_later() -> None:
+async def test_surplus_bytes_later() -> None:
     call, _ = await answer(LENGTH)
     assert call.lent.fate == "pooled"
     call.connection.data_received(LENGTH)
@@ -283,7 +283,7 @@ async def test_what_inflates_past_the_limit_fails(monkeypatch: pytest.MonkeyPatc
     assert "larger than 1048576 bytes" in str(error)
 
 
-async def test_a_body_that_ends_too_soon() -> None:
+async def test_a_truncated_body() -> None:
     call, error = await answer(LENGTH[:-1], end=True)
     assert isinstance(error, httpx.ReadError)
     assert call.lent.fate == "closed"

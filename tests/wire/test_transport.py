@@ -333,7 +333,7 @@ async def test_idle_connections_are_closed_after_a_while(monkeypatch: pytest.Mon
         assert transport._sweeper is None
 
 
-async def test_many_urls_are_not_kept_for_ever() -> None:
+async def test_cached_urls_are_bounded() -> None:
     async with serving(replying(*[OK] * 30)) as (transport, server):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("server.wire.transport.MAX_TARGETS", 10)

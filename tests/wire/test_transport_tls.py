@@ -113,7 +113,7 @@ async def test_closing_before_the_end_closes_the_connection(certificate: Path, t
         await left.wait()
 
 
-async def test_a_certificate_that_nobody_vouches_for(certificate: Path) -> None:
+async def test_an_untrusted_certificate(certificate: Path) -> None:
     server = Server(replying(OK))
     async with serving(server, certificate) as port, Transport() as transport:
         with pytest.raises(httpx.ConnectError, match="certificate verify failed"):

@@ -41,7 +41,7 @@ def test_by_load(loads: list[float], expected: list[bool]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such policy")
-def test_every_thread_is_told() -> None:
+def test_the_policy_is_set_for_every_thread() -> None:
     if sys.platform == "linux":
         end = threading.Event()
         other = threading.Thread(target=end.wait)
@@ -82,9 +82,7 @@ async def test_an_operators_own_policy_stays(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such policy")
 @pytest.mark.parametrize("call", ["sched_getscheduler", "sched_setscheduler", "listdir"])
-async def test_where_a_sandbox_forbids_it_a_worker_goes_without(
-    call: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_forbidden_policy_is_ignored(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbid(*_: object) -> None:
         raise PermissionError
 

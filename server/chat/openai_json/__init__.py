@@ -1,4 +1,4 @@
-"""OpenAI's chat-completions JSON, both ways; used by the REST API and by the OpenAI dialect."""
+"""Parses and writes OpenAI's chat-completions JSON; used by the REST API and by the OpenAI dialect."""
 
 from server.chat.openai_json.events import EventWriter
 from server.chat.openai_json.fields import at, encode_text, load

@@ -1,9 +1,8 @@
 """The fields of a completion in OpenAI's JSON, checked by typed structs.
 
-The structs accept completions that a REST caller may get as the provider wrote
-them, up to the fields that the gateway sets. Whatever needs a closer look
-(log probabilities, audio, citations, vendors' own words and types) is refused here
-and left to `response.parse_completion`.
+The structs accept completions that can be returned to REST callers unchanged, but for the
+fields that the gateway sets. All others (log probabilities, audio, citations, vendors' own
+enum values and types) fall back to protobuf decoding in `response.parse_completion`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def _completion_object() -> Literal["chat.completion"]:
 
 
 class _Object(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """A JSON object, written without the fields that are null, but for those that OpenAI always writes."""
+    """A JSON object, encoded without null fields, except those that OpenAI always sends."""
 
 
 class _PromptDetails(_Object):
@@ -86,7 +85,7 @@ class _Choice(_Object, kw_only=True):
 
 
 class CompletionFields(_Object, kw_only=True):
-    """A whole completion; `lmchat` is the gateway's report, whatever the provider put there."""
+    """A completion; `lmchat` is the gateway's report and replaces a provider's field of that name."""
 
     id: str = ""
     object: Literal["chat.completion"] = field(default_factory=_completion_object)
@@ -118,7 +117,7 @@ _decode_fields = msgspec.json.Decoder(CompletionFields).decode
 
 
 def read(body: bytes) -> tuple[CompletionFields, Unknown] | None:
-    """The known fields of a completion, and the others; None for what needs a closer look."""
+    """The known and the unknown fields of a completion; None if it needs protobuf decoding."""
     unknown: Unknown = []
     try:
         try:

@@ -1,4 +1,4 @@
-"""Chunks as server-sent events, with a shortcut for what most of them are: the one before with another text."""
+"""Chunks as server-sent events, optimised for chunks that differ from the previous one only in text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from server.chat.openai_json.response import dump_chunk
 
 _encode = msgspec.json.Encoder().encode
 _MOST_LEARNED = 4
-#: Stands for the text when the bytes around it are looked for; escaped, it is nothing that a field could hold.
+#: A placeholder for the text, used to find the bytes around it; its escaped form cannot occur in a field.
 _HOLE = "\x00text\x00"
 
 
@@ -20,14 +20,14 @@ class EventWriter:
     def __init__(self, *, include_usage: bool, legacy: bool) -> None:
         self._include_usage = include_usage
         self._legacy = legacy
-        #: A chunk that others may be like, its delta, and the bytes around the text of both.
+        #: The template chunk, its delta, and the bytes around its text.
         self._like = pb.ChatCompletionChunk()
         self._delta = pb.Delta()
         self._before = self._after = b""
         self._learned = 0
 
     def events(self, chunks: list[pb.ChatCompletionChunk]) -> bytes:
-        """One event a chunk."""
+        """The events of `chunks`, one each."""
         return b"".join([self._event(chunk) for chunk in chunks])
 
     def _event(self, chunk: pb.ChatCompletionChunk) -> bytes:
@@ -38,12 +38,12 @@ class EventWriter:
         return self._whole(chunk)
 
     def _is_like(self, chunk: pb.ChatCompletionChunk, text: str) -> bool:
-        """Whether nothing but the text sets the chunk apart."""
+        """Whether the chunk differs from the template only in text."""
         self._delta.content = text
         return chunk == self._like
 
     def _learn(self, chunk: pb.ChatCompletionChunk) -> bool:
-        """Find the bytes around the text of chunks such as this. A few times: in some streams no two are alike."""
+        """Make `chunk` the template. The number of tries is limited: in some streams no two chunks match."""
         if self._learned >= _MOST_LEARNED:
             return False
         self._learned += 1

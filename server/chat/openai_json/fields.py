@@ -1,8 +1,7 @@
-"""How one JSON object fills one protobuf message: a table of setters, one per key.
+"""Converts a JSON object to a protobuf message with a table of setters, one per key.
 
-A setter takes the message and the JSON value, and raises InvalidRequest for a
-value that does not fit. Paths are put together only while such an error
-unwinds, so a request without mistakes never pays for them.
+A setter takes the message and the JSON value, and raises InvalidRequest for an invalid value. The path of the
+field is built while the error propagates, so that valid requests do not pay for it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Fields = Mapping[str, Setter]
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
-#: What a setter returns for a value that it leaves to the unknown fields.
+#: Returned by a setter for a value that is to be kept with the unknown fields.
 KEEP = object()
 
 INT32_MAX = 2**31 - 1
@@ -61,7 +60,7 @@ def load(text: str) -> dict[str, Any]:
 
 
 def merge_extra(out: dict[str, Any], extra_json: str) -> None:
-    """Add the fields kept in an `extra_json`; what the contract knows wins."""
+    """Add the fields of an `extra_json`; known fields win."""
     for key, value in load(extra_json).items():
         out.setdefault(key, value)
 
@@ -102,7 +101,7 @@ def fill(msg: Any, obj: Any, fields: Fields, extra: str | None = "extra_json", *
     """Set every field of `msg` from a JSON object.
 
     null is absence. Unknown keys are kept in the field named `extra`; where that
-    is None they are an error. `skip` is a key the caller has dealt with.
+    is None they are an error. `skip` is a key that the caller has handled.
     """
     if obj.__class__ is not dict:
         raise wrong_type("an object", obj)
@@ -130,7 +129,7 @@ def fill(msg: Any, obj: Any, fields: Fields, extra: str | None = "extra_json", *
 
 
 def unknown(key: str, known: Mapping[str, Any]) -> InvalidRequest:
-    """The error for a key that may not be there, with the nearest one that may."""
+    """The error for an unknown key, with the most similar known one."""
     shown = limits.echoed(key)  # comparing longer ones would take time in proportion to the square
     near = difflib.get_close_matches(shown, known, 1)
     hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."
@@ -212,7 +211,7 @@ def integer(name: str, low: int, high: int) -> Setter:
 
 
 def enum(name: str, values: Mapping[str, int]) -> Setter:
-    """One of some words."""
+    """A value of a closed enum."""
 
     def set_enum(msg: Any, value: Any) -> None:
         if value.__class__ is not str:
@@ -226,7 +225,7 @@ def enum(name: str, values: Mapping[str, int]) -> Setter:
 
 
 def open_enum(name: str, values: Mapping[str, int]) -> Setter:
-    """One of some words, to which vendors add their own: those are left to the unknown fields."""
+    """A value of an open enum; vendors' own values are kept with the unknown fields."""
     set_known = enum(name, values)
 
     def set_enum(msg: Any, value: Any) -> object:
@@ -292,7 +291,7 @@ def texts(name: str, most: int = limits.MAX_NAMES, what: str = "items") -> Sette
 
 
 def names(enum_type: Any, prefix: str) -> dict[str, int]:
-    """JSON word -> number of a protobuf enum: ROLE_USER with the prefix ROLE_ is `user`."""
+    """JSON string -> number of a protobuf enum: ROLE_USER with the prefix ROLE_ is `user`."""
     return {
         word.removeprefix(prefix).lower(): code
         for word, code in enum_type.items()
@@ -301,5 +300,5 @@ def names(enum_type: Any, prefix: str) -> dict[str, int]:
 
 
 def words(values: Mapping[str, int]) -> dict[int, str]:
-    """The way back from a number to its JSON word."""
+    """The inverse mapping: enum number -> JSON string."""
     return {code: word for word, code in values.items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def rewrite(answer: dict[str, Any]) -> dict[str, Any]:
-    """A completion or a chunk in the old form; such callers know of one call per turn."""
+    """Convert a completion or a chunk to the deprecated form, which has at most one call per message."""
     key = "delta" if answer["object"] == "chat.completion.chunk" else "message"
     for choice in answer["choices"]:
         message = choice[key]

@@ -134,7 +134,7 @@ def _tool_call(call: pb.ToolCall, value: Any) -> None:
 
 
 def _legacy_call(msg: pb.Message, value: Any) -> None:
-    """`function_call` of an assistant turn: one tool call, whose id is made by `tie_legacy_calls`."""
+    """`function_call` of an assistant message: one tool call, whose id `tie_legacy_calls` sets."""
     call = msg.tool_calls.add()
     f.fill(call.function, value, {"name": f.required_text("name"), "arguments": f.text("arguments")})
     if not call.function.name:
@@ -157,13 +157,13 @@ _MESSAGE: f.Fields = {
 
 
 def message(msg: pb.Message, value: Any) -> None:
-    """Fill one turn and check what its role requires."""
-    if value.__class__ is dict and len(value) == 2:  # most have a role and a text, and long conversations many
-        role, said = value.get("role"), value.get("content")
+    """Fill one message and check the fields that its role requires."""
+    if value.__class__ is dict and len(value) == 2:  # fast path: only a role and content
+        role, content = value.get("role"), value.get("content")
         code = ROLES.get(role, pb.ROLE_TOOL) if role.__class__ is str else pb.ROLE_TOOL
-        if said.__class__ is str and code != pb.ROLE_TOOL:  # which needs more
+        if content.__class__ is str and code != pb.ROLE_TOOL:  # tool messages need an id
             msg.role = code  # type: ignore[assignment]  # the table has plain numbers
-            msg.content.add().text = said
+            msg.content.add().text = content
             return
     f.fill(msg, value, _MESSAGE)
     role = msg.role
@@ -178,7 +178,7 @@ def message(msg: pb.Message, value: Any) -> None:
 
 
 def tie_legacy_calls(request: pb.ChatCompletionRequest) -> None:
-    """Give `function_call` turns ids and tie `function` turns to the call they answer, by name."""
+    """Set ids of `function_call` messages, and the `tool_call_id` of `function` messages, matched by name."""
     last: dict[str, str] = {}
     for index, msg in enumerate(request.messages):
         for call in msg.tool_calls:
@@ -189,9 +189,9 @@ def tie_legacy_calls(request: pb.ChatCompletionRequest) -> None:
 
 
 def dump_message(msg: pb.Message) -> dict[str, Any]:
-    """One turn as OpenAI's object; an assistant without content gets null."""
+    """One message as OpenAI's object; an assistant's without content gets null."""
     out: dict[str, Any] = {"role": ROLE_WORDS[msg.role], "content": dump_content(msg.content)}
-    if out["content"] is not None and len(msg.ListFields()) == 2:  # these two, as most have it
+    if out["content"] is not None and len(msg.ListFields()) == 2:  # only role and content
         return out
     for name in ("name", "refusal", "tool_call_id", "reasoning_content"):
         if msg.HasField(name):

@@ -1,4 +1,4 @@
-"""The `lmchat` object of a request: what is for the gateway itself, both ways."""
+"""The `lmchat` object of a request: the gateway's own options, parsed and written."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _OPTIONS: f.Fields = {"routing": f.message("routing", _ROUTING, None), "debug": 
 
 
 def fill_options(options: pb.RequestOptions, value: Any) -> None:
-    """Set `options` from JSON. A field that there is not is an error, since a directive must not be lost."""
+    """Set `options` from JSON. Unknown fields are errors, since a directive must not be ignored."""
     f.fill(options, value, _OPTIONS, None)
 
 
 def dump_options(options: pb.RequestOptions) -> dict[str, Any]:
-    """The object, for callers of a gateway."""
+    """The JSON object, for clients of a gateway."""
     out: dict[str, Any] = {}
     if options.HasField("routing"):
         routing = out["routing"] = {}

@@ -30,7 +30,7 @@ from server.errors import InvalidRequest
 
 _VERBOSITY_WORDS = f.words(VERBOSITIES)
 _EFFORT_WORDS = f.words(REASONING_EFFORTS)
-#: OpenAI wants a name with a schema; this one stands for a schema given without.
+#: OpenAI requires a name for a schema; this is the default.
 _SCHEMA_NAME = "response"
 
 
@@ -59,7 +59,7 @@ def _response_format(msg: pb.ChatCompletionRequest, value: Any) -> None:
         case "text":
             format_.text.SetInParent()
         case "json_object" if value.get("schema").__class__ is dict:
-            # llama.cpp, Together, Fireworks and others; what their schema means, json_schema says to everyone.
+            # The form of llama.cpp, Together, Fireworks and others; converted to the equivalent json_schema.
             format_.json_schema.name = _SCHEMA_NAME
             format_.json_schema.schema_json = f.encode_text(value["schema"])
         case "json_object":
@@ -198,13 +198,13 @@ def parse(body: bytes) -> Parsed:
 
 
 def check_logprobs(request: pb.ChatCompletionRequest) -> None:
-    """Raise InvalidRequest for alternatives to tokens whose probabilities nobody asked for, as OpenAI does."""
+    """Raise InvalidRequest for `top_logprobs` without `logprobs`, as OpenAI does."""
     if request.top_logprobs and not request.logprobs:
         raise InvalidRequest("Needs `logprobs` to be true.", "top_logprobs")
 
 
 def parse_object(obj: dict[str, Any]) -> pb.ChatCompletionRequest:
-    """The message of a request that has been checked."""
+    """The message of a validated request."""
     request = pb.ChatCompletionRequest()
     f.fill(request, obj, _REQUEST, "extra_body_json")
     return request
@@ -219,7 +219,7 @@ _MAPS = ("logit_bias", "metadata")
 
 
 def dump(request: pb.ChatCompletionRequest) -> dict[str, Any]:
-    """OpenAI's object for a request, without `lmchat`, which is never a provider's business."""
+    """OpenAI's object for a request, without `lmchat`, which is not sent to providers."""
     out: dict[str, Any] = {"model": request.model, "messages": [dump_message(m) for m in request.messages]}
     for field, value in request.ListFields():
         writer = _WRITERS.get(field.name)

@@ -2,8 +2,8 @@
 
 The structs accept what the contract knows in the form in which every provider of
 the OpenAI dialect takes it. Anything else (an unusual spelling, audio output, the
-deprecated `functions`, a value out of range) is refused here and left to
-`request.parse`, which converts it to protobuf or says what is wrong with it.
+deprecated `functions`, a value out of range) falls back to `request.parse`, which converts
+it to protobuf or raises the error.
 Fields are in the order of chat.proto; null is absence.
 """
 
@@ -28,7 +28,7 @@ _ENTRIES = Meta(max_length=limits.MAX_ENTRIES)
 VERBOSITIES = names(pb.Verbosity, "VERBOSITY_")
 REASONING_EFFORTS = names(pb.ReasoningEffort, "REASONING_EFFORT_")
 
-#: A default that, unlike None itself, is written.
+#: A default that, unlike None, is encoded.
 written_null = type(None)
 
 
@@ -83,7 +83,7 @@ class _RefusalPart(_Object, tag_field="type", tag="refusal"):
 _Part = _TextPart | _ImagePart | _AudioPart | _FilePart | _RefusalPart
 _Parts = Annotated[list[_Part], Meta(min_length=1, max_length=limits.MAX_PARTS)]
 
-#: Kinds of content parts that an answer depends on, by struct; see `ChatRequest.needs`.
+#: Struct of a content part -> the feature it needs; see `ChatRequest.needs`.
 PART_NEEDS: dict[type, str] = {_ImagePart: "image", _AudioPart: "audio", _FilePart: "file"}
 
 
@@ -119,7 +119,7 @@ class _User(_Message, tag="user"):
 
 
 class _Assistant(_Object, tag_field="role", tag="assistant"):
-    """Fields with which answers say that there is nothing may be sent back."""
+    """Empty fields of completions, which callers may send back."""
 
     content: str | list[_Part] | None = msgspec.field(default_factory=written_null)
     name: str | None = None
@@ -185,7 +185,7 @@ class _StreamOptions(_Object):
 
 
 class RequestFields(_Object):
-    """A whole request, as providers of the OpenAI dialect take it, and `stream` and `lmchat`."""
+    """A request as providers of the OpenAI dialect accept it, and `stream` and `lmchat`."""
 
     model: _Text
     messages: Annotated[
@@ -288,7 +288,7 @@ def _parts(message: Any) -> int:
 
 
 def _normalise(fields: RequestFields, extended: Set[Path]) -> None:
-    """One spelling for what has several. `extended` are the paths of objects that have unknown fields as well."""
+    """Normalise equivalent spellings. `extended`: the paths of objects with unknown fields."""
     if fields.stop.__class__ is str:
         fields.stop = [fields.stop]
     for name, value in zip(_MAY_BE_EMPTY, _may_be_empty(fields), strict=True):

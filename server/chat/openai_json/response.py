@@ -37,7 +37,7 @@ FINISH_REASON_WORDS = f.words(FINISH_REASONS)
 
 
 def _count(name: str) -> f.Setter:
-    """A number of tokens, or a time; vendors send floats and numbers in strings."""
+    """A token count or a time; some vendors send floats, or numbers as strings."""
 
     def set_count(msg: Any, value: Any) -> None:
         if value.__class__ is str or value.__class__ is float:
@@ -107,13 +107,13 @@ def _token(msg: pb.TokenLogprob, value: Any) -> None:
         msg.token = value.get("token") or ""
         msg.logprob = value["logprob"]
         if value.get("bytes") is not None:
-            msg.bytes = bytes(iter(value["bytes"]))  # of a number, `bytes` would make so many zeros
+            msg.bytes = bytes(iter(value["bytes"]))  # bytes(int) would return zeros
     except (KeyError, TypeError, ValueError, OverflowError):
         raise InvalidRequest("Expected a token, its logprob and its bytes.") from None
 
 
 def _position(msg: pb.TokenLogprob, value: Any) -> None:
-    """A token, and what else might have stood in its place."""
+    """A token with its most likely alternatives."""
     _token(msg, value)
     if value.get("top_logprobs") is not None:
         try:
@@ -169,7 +169,7 @@ _REPORT: f.Fields = {
 
 
 def dump_report(report: pb.RoutingReport) -> dict[str, Any]:
-    """The `lmchat` object of an answer."""
+    """The `lmchat` object of a completion."""
     out: dict[str, Any] = {
         "provider": report.provider,
         "tries": report.tries,
@@ -221,14 +221,14 @@ _COMPLETION: f.Fields = {
 
 
 def parse_completion(obj: Any) -> pb.ChatCompletion:
-    """A decoded completion. Raises InvalidRequest with the path of what makes no sense."""
+    """A decoded completion. Raises InvalidRequest with the path of the invalid field."""
     completion = pb.ChatCompletion()
     f.fill(completion, obj, _COMPLETION, skip="object")
     return completion
 
 
 def _answer_content(parts: Any) -> Any:
-    """Text as one string, as every answer of OpenAI's has it; other parts as an array."""
+    """Text as one string, as OpenAI sends it; other parts as an array."""
     if len(parts) == 1 and parts[0].HasField("text") and not parts[0].extra_json:
         return parts[0].text
     if all(part.HasField("text") and not part.extra_json for part in parts):
@@ -252,7 +252,7 @@ def _dump_message(msg: pb.Message) -> dict[str, Any]:
 
 
 def _dump_rich(msg: pb.Message | pb.Delta, out: dict[str, Any]) -> None:
-    """What few answers have."""
+    """Rare fields."""
     if msg.reasoning_details:
         out["reasoning_details"] = [dump_reasoning_detail(block) for block in msg.reasoning_details]
     if msg.annotations:
@@ -322,7 +322,7 @@ _CHUNK: f.Fields = {
 
 
 def parse_chunk(obj: Any) -> pb.ChatCompletionChunk:
-    """A decoded chunk. Raises InvalidRequest with the path of what makes no sense."""
+    """A decoded chunk. Raises InvalidRequest with the path of the invalid field."""
     chunk = pb.ChatCompletionChunk()
     f.fill(chunk, obj, _CHUNK, skip="object")
     return chunk

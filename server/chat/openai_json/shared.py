@@ -1,4 +1,4 @@
-"""Objects that stand in requests and in answers alike: tool calls, reasoning, annotations, audio."""
+"""Objects of both requests and completions: tool calls, reasoning, annotations, audio."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TOOL_CALL: f.Fields = {
 
 
 def tool_call(call: pb.ToolCall, value: Any) -> None:
-    """Fill one call. `type` says nothing that the kind of call does not."""
+    """Fill one call. `type` is redundant: the kind of call determines it."""
     f.fill(call, value, TOOL_CALL, skip="type")
 
 
 def dump_call(call: pb.ToolCall | pb.ToolCallDelta, out: dict[str, Any]) -> None:
-    """Add the function or custom call, and the fields kept."""
+    """Add the function or custom call, and the unknown fields."""
     if call.HasField("function"):
         function: dict[str, Any] = {"arguments": call.function.arguments}
         if call.function.name or isinstance(call, pb.ToolCall):
@@ -126,7 +126,7 @@ set_audio = f.message("audio", _AUDIO)
 
 
 def dump_audio(audio: pb.Audio) -> dict[str, Any]:
-    """Spoken output, or the reference to one."""
+    """Audio output, or the reference to one."""
     out: dict[str, Any] = {"id": audio.id} if audio.id else {}
     for name in ("data", "expires_at", "transcript"):
         if audio.HasField(name):

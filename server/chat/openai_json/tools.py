@@ -76,7 +76,7 @@ def tool_choice(msg: pb.ChatCompletionRequest, value: Any) -> None:
 
 
 def _named_choice(choice: pb.ToolChoice, value: dict[str, Any]) -> None:
-    """A function by name; some clients leave `type` out. Further fields are kept as they stand."""
+    """A function by name; some clients omit `type`. Further fields are kept unchanged."""
     try:
         choice.function_name = _chosen(value.get("function"))
     except InvalidRequest as error:

@@ -1,7 +1,7 @@
-"""Fields that the contract does not know, set aside so that the rest can be checked, and put back.
+"""Separates the fields unknown to the contract, so that the rest can be validated, and restores them.
 
-A `Level` says which keys an object may have, and which of them hold objects with
-levels of their own. What is set aside keeps its place as a path of keys and indices.
+A `Level` has the known keys of an object, and the levels of the objects below it. Separated
+fields are stored by the path of their object, of keys and indices.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Level(NamedTuple):
 
     known: frozenset[str]
     below: Mapping[str, Level] = {}
-    #: Values of `type` for which the keys are known; an object of another type is left as it is. Empty for any.
+    #: Values of `type` for which the keys are known; objects of other types are not changed. Empty for any.
     types: tuple[str, ...] = ()
-    #: Keys whose values are words to which vendors add their own, with the words that the contract knows.
+    #: Keys of open enums -> the values known to the contract.
     open: Mapping[str, Collection[str]] = {}
 
 
@@ -65,7 +65,7 @@ def _is_new(word: Any, known: Collection[str]) -> bool:
 
 
 def put_back(obj: dict[str, Any], unknown: Unknown) -> None:
-    """Add what was set aside to the objects at its paths; fields that they have already win."""
+    """Restore the separated fields to their objects; existing fields win."""
     for path, fields in unknown:
         target: Any = obj
         for step in path:

@@ -101,12 +101,12 @@ def body(
 def _sampling(request: pb.ChatCompletionRequest, accepted: str, top_k: Any, dropped: Dropped) -> dict[str, Any]:
     """The sampling parameters; `accepted`: as `Claude.sampling`."""
     out: dict[str, Any] = {}
-    given = [name for name in ("temperature", "top_p") if request.HasField(name)]
-    for name in given[:1] if accepted == "one" else given if accepted == "both" else ():
+    present = [name for name in ("temperature", "top_p") if request.HasField(name)]
+    for name in present[:1] if accepted == "one" else present if accepted == "both" else ():
         out[name] = getattr(request, name)
     if "temperature" in out:
         out["temperature"] = min(out["temperature"], 1.0)
-    for name in given:
+    for name in present:
         if name not in out:
             dropped.add(name)
     if top_k is not None and accepted != "none":

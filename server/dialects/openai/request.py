@@ -71,9 +71,9 @@ def _drop_signatures(messages: list[dict[str, Any]], formats: frozenset[str], dr
     for index, message in enumerate(messages):
         details = message.get("reasoning_details")
         if isinstance(details, list):
-            foreign = [place for place, detail in enumerate(details) if _is_in(detail.get("format"), formats)]
+            foreign = {place for place, detail in enumerate(details) if _is_in(detail.get("format"), formats)}
             kept = [detail for place, detail in enumerate(details) if place not in foreign]
-            paths = [f"[{place}]" for place in foreign]
+            paths = [f"[{place}]" for place in sorted(foreign)]
             _keep(message, "reasoning_details", kept, f"messages[{index}].reasoning_details", paths, dropped)
         for place, call in enumerate(message.get("tool_calls", ())):
             _drop_extra_content(call, formats, f"messages[{index}].tool_calls[{place}]", dropped)

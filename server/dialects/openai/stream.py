@@ -21,6 +21,8 @@ from server.wire.sse import Event, SSEDecoder
 #: The most templates learned for one stream: enough for the shapes a stream goes through, and few where each event
 #: has a counter or padding.
 _MAX_TEMPLATES = 4
+#: The indexes of choices end here, even where a vendor counts chunks in them: no answer has more tokens.
+MAX_INDEX = 2**18
 #: Fields of an event without choices that the chunk with the usage has no need of.
 _ENVELOPE = frozenset({"id", "created", "system_fingerprint", "service_tier"})
 
@@ -142,6 +144,8 @@ class OpenAIDecoder(ChunkDecoder[Event]):
             native = normalise(choice, "delta", position)
             if choice["index"].__class__ is not int:
                 raise failures.invalid_response("index is not a number")
+            if not 0 <= choice["index"] < MAX_INDEX:
+                raise failures.invalid_response(f"choice {choice['index']}")
             if self._single:
                 choice["index"] = 0  # some vendors count chunks in it
             self._read_usage(choice.pop("usage", None))  # Moonshot

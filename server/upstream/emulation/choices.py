@@ -1,9 +1,8 @@
-"""`n` choices by parallel calls, for endpoints that give fewer at once.
+"""`n` choices by parallel calls, for endpoints that return fewer per call.
 
-Choices are numbered through over the calls. Usage is the sum, prompt tokens
-too: each call is billed for its prompt. With a `seed` every call gets one of
-its own, or all would answer the same. One call that fails is the failure of
-all; whatever happens, every task and every connection ends with the answer.
+Choices are numbered consecutively over the calls. Usage is the sum, prompt tokens included, since each call is
+billed for its prompt. Each call gets a different `seed`, else all would return the same text. If one call fails,
+all do; every task and connection is released when the completion ends.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ MAX_COPIED_BYTES = 256 * 1024 * 1024
 
 
 class Choices:
-    """A Caller that makes several calls of one."""
+    """A Caller that splits a call for `n` choices into several."""
 
     def __init__(self, inner: Caller) -> None:
         self._inner = inner
 
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
-        """All choices in one answer."""
+        """One completion with all choices."""
         parts = _split(request, endpoint.native_n)
         completions = await gather(self._inner.complete(endpoint, part, limit) for _, part in parts)
         whole = completions[0].to_proto()
@@ -47,7 +46,7 @@ class Choices:
         return merged
 
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> _Interleaved:
-        """All choices in one stream, each as it comes."""
+        """One stream with the chunks of all choices, interleaved."""
         parts = _split(request, endpoint.native_n)
         return _Interleaved([(offset, self._inner.stream(endpoint, part)) for offset, part in parts])
 
@@ -71,16 +70,15 @@ def _split(request: ChatRequest, native_n: int) -> list[tuple[int, ChatRequest]]
         if min(native_n, request.choices - offset) > 1:
             part.n = min(native_n, request.choices - offset)
         if offset and part.HasField("seed"):
-            part.seed += offset if part.seed < 2**30 else -offset  # some take 31 bits
+            part.seed += offset if part.seed < 2**30 else -offset  # some providers accept 31 bits
         parts.append((offset, ProtoRequest(part)))
     return parts
 
 
 class _Interleaved:
-    """Several streams as one. A task reads each, and waits while its chunks are not taken.
+    """Merges several streams. One task reads each; the bounded queue gives backpressure.
 
-    The queue carries lists of chunks, None for a stream that ended, and the
-    error of one that failed.
+    The queue holds lists of chunks, None for a stream that ended, and the error of one that failed.
     """
 
     def __init__(self, streams: Sequence[tuple[int, Stream]]) -> None:
@@ -94,7 +92,7 @@ class _Interleaved:
 
     @property
     def native_finish_reason(self) -> str:
-        """That of the first choice."""
+        """The finish reason of the first choice."""
         return self._streams[0][1].native_finish_reason
 
     @property
@@ -102,7 +100,7 @@ class _Interleaved:
         return self._streams[0][1].dropped
 
     async def open(self, limit: float) -> Chunks:
-        """Everything up to and with the first content of any stream."""
+        """All chunks up to and including the first content of any stream."""
         deadline = self._deadline = asyncio.get_running_loop().create_future()
         self._tasks = [asyncio.create_task(self._read(*stream, limit, deadline)) for stream in self._streams]
         held: Chunks = []
@@ -117,7 +115,7 @@ class _Interleaved:
         return held
 
     async def batches(self, deadline: float) -> AsyncGenerator[Chunks, None]:
-        """The rest; what came at the same time leaves together. The usage of all is last."""
+        """The remaining chunks; available ones are batched. The total usage is last."""
         if self._deadline is not None and not self._deadline.done():
             self._deadline.set_result(deadline)
         while self._running:
@@ -140,7 +138,7 @@ class _Interleaved:
                 await stream.aclose()
 
     async def _take(self) -> Chunks:
-        """What there is, once there is something. Raises the error of a stream, after what came before it."""
+        """Wait for chunks and take all available ones. Raises a stream's error after the chunks before it."""
         if self._error is not None:
             raise self._error
         taken: Chunks = []
@@ -174,7 +172,7 @@ class _Interleaved:
             await stream.aclose()
 
     async def _put(self, offset: int, chunks: Chunks) -> None:
-        """Hand on what has choices, renumbered; the usage is kept for the end."""
+        """Queue the chunks with choices, renumbered; the usage is kept for the end."""
         out = []
         for chunk in chunks:
             if chunk.HasField("usage"):

@@ -1,10 +1,9 @@
-"""What endpoints do by emulation, between the router and the providers.
+"""Emulation of features that endpoints lack, between the router and the upstream.
 
-`Emulation` stands in for the Upstream it wraps. An endpoint's `emulates` says what
-it needs done: `json_object`, `json_schema` (structured.py), `n` (choices.py),
-`image_url` and `file_url` (media_urls.py). Turns that the provider pauses are
-continued (paused.py). A request that needs none of it is passed on as it is. An
-emulated answer is one try of the router's, however many provider calls it takes.
+`Emulation` wraps an Upstream. An endpoint's `emulates` lists the features to emulate: `json_object`, `json_schema`
+(structured.py), `n` (choices.py), `image_url` and `file_url` (media_urls.py). Turns that a provider pauses are
+continued (paused.py). Requests that need none of them are passed on unchanged. An emulated call counts as one try,
+however many provider calls it takes.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _STRUCTURED = frozenset({"json_object", "json_schema"})
 
 
 class Emulation:
-    """A Caller that adds to `upstream` what endpoints lack; `fetch` gets what must be sent as bytes."""
+    """A Caller that adds emulated features to `upstream`; `fetch` downloads media that must be sent as bytes."""
 
     def __init__(self, upstream: Caller, fetch: Fetch, dialects: Mapping[str, Dialect] = DIALECTS) -> None:
         self._upstream = Continuing(upstream, dialects)
@@ -38,7 +37,7 @@ class Emulation:
         self._dialects = dialects
 
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
-        """The whole answer, within `limit` seconds. Raises ProviderError, or InvalidRequest."""
+        """The completion, within `limit` seconds. Raises ProviderError, or InvalidRequest."""
         remote = remote_parts(endpoint, request, self._dialects[endpoint.dialect].native_url)
         if remote:
             now = asyncio.get_running_loop().time
@@ -48,7 +47,7 @@ class Emulation:
         return await self._caller(endpoint, request).complete(endpoint, request, limit)
 
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> Stream:
-        """A streamed answer, not yet opened. This or its opening raises InvalidRequest."""
+        """A stream, not yet opened. This or `open` raises InvalidRequest."""
         caller = self._caller(endpoint, request)
         remote = remote_parts(endpoint, request, self._dialects[endpoint.dialect].native_url)
         if not remote:

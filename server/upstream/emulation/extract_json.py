@@ -1,6 +1,6 @@
-"""JSON out of the text that a model wrote around it: code fences, words before and after. Pure, in linear time.
+"""Extracts JSON from a model's text: from code fences, or between other text. Pure, in linear time.
 
-Ambiguity is not guessed at: where there are two objects, or a broken one with a whole one inside, none is found.
+Ambiguous text has no result: two objects, or an invalid object with a valid one inside.
 """
 
 from __future__ import annotations

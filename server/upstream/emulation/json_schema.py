@@ -1,4 +1,4 @@
-"""JSON Schemas that callers wrote, and whether an answer follows one. Pure, and bounded in time.
+"""Validates answers against callers' JSON Schemas. Pure, in bounded time.
 
 A schema may be hostile: a pattern that takes for ever, references that double
 at every level, an address of our network to fetch a schema from. So it must be
@@ -101,7 +101,7 @@ class Schema:
         self.weight = weight
 
     def problems(self, value: Any) -> list[str]:
-        """What is wrong with `value`, in words, at most five; empty when nothing is."""
+        """The validation errors of `value` as text, at most five; empty if it is valid."""
         token = _budget.set(_Budget())
         try:
             errors = islice(self._validator.iter_errors(value), MAX_PROBLEMS)

@@ -1,4 +1,4 @@
-"""Images and files that callers name by URL, fetched for providers that take bytes only."""
+"""Downloads images and files that callers reference by URL, for providers that accept bytes only."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from server.dialects.base import Endpoint
 from server.errors import InvalidRequest, Reason
 from server.upstream.ports import Caller, Chunks, Stream, gather
 
-#: Gives the media type and the bytes of what is at a URL. Raises InvalidRequest without a path.
+#: Downloads a URL: its media type and bytes. Raises InvalidRequest without a path.
 Fetch = Callable[[str], Awaitable[tuple[str, bytes]]]
 
-#: Features of an endpoint that mean: it takes no URL here.
+#: Members of `Endpoint.emulates` for parts whose URLs the gateway downloads.
 BY_URL = frozenset({"image_url", "file_url"})
 _MEDIA = frozenset({"image", "file"})
 
 #: URLs fetched for one request, and how many at the same time.
 MAX_URLS = 100
 MAX_CONCURRENT_FETCHES = 8
-#: Bytes fetched for one request: as many as a request itself may have.
+#: Bytes downloaded for one request; the same as the limit of a request.
 MAX_FETCHED_BYTES = 64 * 1024 * 1024
 
 
 class RemotePart(NamedTuple):
-    """A content part that names a URL: messages[message].content[part]."""
+    """A content part with a URL: messages[message].content[part]."""
 
     message: int
     part: int
@@ -45,7 +45,7 @@ class RemotePart(NamedTuple):
 
 
 def remote_parts(endpoint: Endpoint, request: ChatRequest, native_url: Callable[[str], bool]) -> list[RemotePart]:
-    """The parts whose URLs the endpoint cannot take; `native_url`: see `base.Dialect`."""
+    """The parts whose URLs the endpoint does not accept; `native_url`: see `base.Dialect`."""
     if not endpoint.emulates & BY_URL or not request.needs & _MEDIA:
         return []
     return [part for part in _urls(endpoint, request.to_proto()) if not native_url(part.url)]
@@ -135,7 +135,7 @@ def _put(content: pb.ContentPart, part: RemotePart, type_: str, url: str) -> Non
 
 
 class FetchingStream:
-    """A stream that fetches what it needs when it opens."""
+    """A stream that downloads the media of its request when it opens."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class FetchingStream:
         return self._stream.dropped if self._stream else ()
 
     async def open(self, limit: float) -> Chunks:
-        """Fetch, then call."""
+        """Download the media, then open the stream."""
         now = asyncio.get_running_loop().time
         deadline = now() + limit
         request = await inlined(self._request, self._remote, self._fetch, limit)
@@ -169,12 +169,12 @@ class FetchingStream:
         return await self._stream.open(deadline - now())
 
     def batches(self, deadline: float) -> AsyncGenerator[Chunks, None]:
-        """The rest of an opened stream."""
+        """The remaining chunks."""
         if self._stream is None:
             raise RuntimeError("not open")
         return self._stream.batches(deadline)
 
     async def aclose(self) -> None:
-        """Let go of every connection."""
+        """Release every connection."""
         if self._stream is not None:
             await self._stream.aclose()

@@ -1,4 +1,4 @@
-"""Regular expressions that callers wrote, matched in time linear in the text. Pure.
+"""Regular expressions from callers' schemas, matched in time linear in the text. Pure.
 
 Python's own matcher backtracks: `(a+)+$` on thirty characters would block every
 call of a worker for minutes. RE2 (https://github.com/google/re2/wiki/Syntax) does
@@ -30,7 +30,7 @@ MAX_SIZE = 25_000
 MAX_LENGTH = 8192
 #: Compiled patterns that are kept.
 CACHE_SIZE = 128
-#: Bytes that RE2 may use for one pattern. With less than a search would need it takes a slower way, still linear.
+#: Bytes that RE2 may use for one pattern. Below what a search needs it uses a slower, still linear matcher.
 _MAX_MEMORY = 2**20
 
 _SPACE = r"\t\n\v\f\r \x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{feff}"

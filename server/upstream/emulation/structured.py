@@ -1,9 +1,8 @@
 """JSON mode for endpoints that lack it: requested in the prompt, unwrapped, validated, and repaired once.
 
-A stream is validated before its first byte leaves: it is a whole answer, handed
-out in chunks. Answers that are no text for the caller to parse (tool calls,
-refusals) and those that were cut off are passed on as they are, as OpenAI does.
-Tokens of both rounds are counted, since both are billed.
+A stream is validated before its first chunk is sent: it is a complete answer, split into chunks. Tool calls,
+refusals and truncated answers are passed on unchanged, as OpenAI does. Usage includes the repair call, which is
+billed too.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ _SYSTEM = (pb.ROLE_SYSTEM, pb.ROLE_DEVELOPER)
 
 
 class Structured:
-    """A Caller that does what `response_format` asks for, and sends it without."""
+    """A Caller that emulates `response_format`, which it does not send."""
 
     def __init__(self, inner: Caller) -> None:
         self._inner = inner
 
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
-        """The answer, of JSON. Raises ProviderError (STRUCTURED_OUTPUT_INVALID) when the repair fails too."""
+        """A completion with valid JSON. Raises ProviderError (STRUCTURED_OUTPUT_INVALID) if the repair fails."""
         message = request.to_proto()
         form = await _Form.of(message)
         now = asyncio.get_running_loop().time
@@ -53,7 +52,7 @@ class Structured:
         try:
             first = await self._inner.complete(endpoint, ProtoRequest(prompted), limit)
         except LmchatError as error:
-            _point_back(error, shift, len(message.messages))
+            _restore_param(error, shift, len(message.messages))
             raise
         completion = first.to_proto()
         invalid = [(choice, problems) for choice in completion.choices if (problems := await form.check(choice))]
@@ -71,7 +70,7 @@ class Structured:
         return _completion(completion, repairs[0].native_finish_reason, first.dropped)
 
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> _Stream:
-        """The same answer in chunks."""
+        """The same completion in chunks."""
         return _Stream(self, endpoint, request)
 
     async def _repair(
@@ -83,7 +82,7 @@ class Structured:
         problems: list[str],
         limit: float,
     ) -> Completion:
-        """One more call for one choice, which says what was wrong."""
+        """Another call for one choice, with the problems in the prompt."""
         again = copy(prompted)
         again.ClearField("n")
         answer = _text(choice.message)
@@ -107,7 +106,7 @@ class Structured:
 
 
 class _Stream:
-    """A validated answer as a stream; all of it is there when it opens."""
+    """A validated completion as a stream; it is complete when it opens."""
 
     def __init__(self, structured: Structured, endpoint: Endpoint, request: ChatRequest) -> None:
         self._structured = structured
@@ -133,30 +132,30 @@ class _Stream:
 
 
 class _Form(NamedTuple):
-    """What the answer must be. `schema` is None for any JSON object."""
+    """The required format. `schema` is None for any JSON object."""
 
     schema: Schema | None
-    wanted: pb.ResponseFormat
+    format: pb.ResponseFormat
 
     @classmethod
     async def of(cls, request: pb.ChatCompletionRequest) -> _Form:
         """The form of `response_format`. Raises InvalidRequest."""
-        wanted = request.response_format
-        if wanted.HasField("other_json"):
+        format_ = request.response_format
+        if format_.HasField("other_json"):
             raise InvalidRequest(
                 "This endpoint knows only the formats text, json_object and json_schema.",
                 "response_format.type",
                 reason=Reason.UNSUPPORTED_FEATURE,
             )
-        text = wanted.json_schema.schema_json
+        text = format_.json_schema.schema_json
         if not text:
-            return cls(None, wanted)
+            return cls(None, format_)
         parsed = schema(text) if len(text) <= _MAX_SCHEMA_ON_LOOP else await asyncio.to_thread(schema, text)
-        return cls(parsed, wanted)
+        return cls(parsed, format_)
 
     def instructions(self, tools: bool) -> str:
         """The instructions for the model."""
-        json_schema = self.wanted.json_schema
+        json_schema = self.format.json_schema
         paragraphs = [_OBJECT if self.schema is None else _SCHEMA]
         if tools:
             paragraphs.append(_TOOLS)
@@ -169,7 +168,7 @@ class _Form(NamedTuple):
         return "\n\n".join(paragraphs)
 
     async def check(self, choice: pb.Choice) -> list[str]:
-        """What is wrong with an answer, in words; if nothing is, it is left unwrapped."""
+        """The problems of an answer, as text; a valid answer is replaced by the extracted JSON."""
         message = choice.message
         if message.tool_calls or message.refusal or any(part.HasField("refusal") for part in message.content):
             return []
@@ -190,7 +189,7 @@ class _Form(NamedTuple):
         return []
 
     def _examine(self, text: str) -> tuple[str, list[str]]:
-        """The JSON in `text`, and what is wrong with it."""
+        """The JSON in `text`, and its problems."""
         found = unwrap(text, self.schema.opener if self.schema else "{")
         if found is None:
             return "", ["It is empty." if not text.strip() else "It is not one JSON value: it cannot be parsed."]
@@ -200,9 +199,9 @@ class _Form(NamedTuple):
 
 
 def _prompted(request: pb.ChatCompletionRequest, text: str) -> tuple[pb.ChatCompletionRequest, int]:
-    """`request` with the instructions in its stead, and by how much later its messages stand.
+    """`request` with instructions instead of `response_format`, and the shift of its message indices.
 
-    They join the caller's own: many a model knows one system turn only, at the start.
+    The instructions are appended to the caller's system message, since many models support only one, at the start.
     """
     sent = copy(request)
     sent.ClearField("response_format")
@@ -210,8 +209,8 @@ def _prompted(request: pb.ChatCompletionRequest, text: str) -> tuple[pb.ChatComp
     while leading < len(sent.messages) and sent.messages[leading].role in _SYSTEM:
         leading += 1
     if not leading:
-        turn = pb.Message(role=pb.ROLE_SYSTEM, content=[pb.ContentPart(text=text)])
-        sent.messages.insert(0, turn)
+        message = pb.Message(role=pb.ROLE_SYSTEM, content=[pb.ContentPart(text=text)])
+        sent.messages.insert(0, message)
         return sent, 1
     content = sent.messages[leading - 1].content
     if len(content) == 1 and content[0].HasField("text") and not content[0].extra_json:
@@ -221,14 +220,14 @@ def _prompted(request: pb.ChatCompletionRequest, text: str) -> tuple[pb.ChatComp
     return sent, 0
 
 
-def _point_back(error: LmchatError, shift: int, messages: int) -> None:
-    """Make `param` the path in the caller's request."""
+def _restore_param(error: LmchatError, shift: int, messages: int) -> None:
+    """Convert the path in `param` to that in the caller's request."""
     head, bracket, rest = (error.param or "").partition("[")
     if not shift or head != "messages" or not bracket:
         return
     index, _, rest = rest.partition("]")
-    place = int(index) - shift if index.isdecimal() else -1
-    error.param = f"messages[{place}]{rest}" if 0 <= place < messages else "messages"
+    original = int(index) - shift if index.isdecimal() else -1
+    error.param = f"messages[{original}]{rest}" if 0 <= original < messages else "messages"
 
 
 def _completion(message: pb.ChatCompletion, native_finish_reason: str, dropped: tuple[str, ...]) -> Completion:

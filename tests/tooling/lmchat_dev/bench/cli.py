@@ -10,11 +10,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from lmchat_dev.bench import peers, plot, report, scenarios, soak
+from lmchat_dev.bench import hostile, peers, plot, report, scenarios, soak
 from lmchat_dev.bench.measure import Rig
 from lmchat_dev.bench.processes import BenchFailed
 from lmchat_dev.bench.scenarios import CATALOGUE, DIRECT, ECHO_SINGLE, LMCHAT, PLAIN, SCENARIOS, Results, Run
@@ -36,9 +37,10 @@ class Output(msgspec.Struct):
 
 
 def main() -> None:
-    """Run the benchmark, or the soak."""
-    if sys.argv[1:2] == ["soak"]:
-        raise SystemExit(_guarded(lambda: soak.main(sys.argv[2:])))
+    """Run the benchmark, the soak, or the run with a hostile caller."""
+    for name, run in (("soak", soak.main), ("hostile", hostile.main)):
+        if sys.argv[1:2] == [name]:
+            raise SystemExit(_guarded(partial(run, sys.argv[2:])))
     options = _options()
     raise SystemExit(_guarded(lambda: bench(options)))
 
@@ -154,7 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bench",
         description="Measure the gateway beside a plain Envoy, bare gRPC workers and other gateways.",
-        epilog="`bench soak --help`: a long mixed run that looks for what is left behind.",
+        epilog="`bench soak --help`: a long mixed run that looks for what is left behind. "
+        "`bench hostile --help`: ordinary callers beside a hostile one.",
     )
     parser.add_argument(
         "scenarios", nargs="*", metavar="SCENARIO", help=f"some of: {', '.join(SCENARIOS)}; default: all"

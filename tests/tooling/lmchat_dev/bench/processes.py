@@ -15,16 +15,10 @@ from typing import IO
 import msgspec
 import psutil
 
+from server.launcher import parent_death
+
 STOP = 45.0
 """Seconds that a process has to end; a worker of lmchat drains for up to 40."""
-
-# Asks the kernel for a SIGTERM when the benchmark itself is killed; the request outlives exec.
-_EXEC = """
-import ctypes, os, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 15)
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
 
 Roles = Mapping[str, Sequence[psutil.Process]]
 """Processes by what they are: `worker`, `envoy`, `supervisor`, `gateway` (all in one)."""
@@ -50,7 +44,7 @@ class Process:
         self.log = log
         with log.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _EXEC, *argv],
+                parent_death.command(argv),
                 stdin=subprocess.PIPE if pipe else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if pipe else out,
                 stderr=out,

@@ -162,7 +162,7 @@ class Run:
         taken = self._rig.take(scenario, shape, target, round_)
         self.results.slices.append(taken)
         if target.peer and _works_on(target):
-            # For callers who left; it would slow down whoever is next.
+            # For callers that left; it would slow down the next scenario.
             progress(f"{target.name} works on: starting it again")
             target.service.restart()
 

@@ -1,4 +1,4 @@
-"""Both doors of a real worker in front of a scripted provider."""
+"""The REST and gRPC servicers of a real worker, in front of a scripted provider."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def test_rest_stream_with_usage(gate: Gateway, up: FaultServer) -> None:
     assert [e["usage"] for e in events[:-2]] == [None, None, None]
 
 
-async def test_tokens_leave_one_by_one(gate: Gateway, up: FaultServer) -> None:
+async def test_each_token_is_sent_at_once(gate: Gateway, up: FaultServer) -> None:
     step = asyncio.Event()
 
     async def slow(call: faults.Call) -> None:
@@ -161,7 +161,7 @@ async def test_tokens_leave_one_by_one(gate: Gateway, up: FaultServer) -> None:
     assert "stop" in (await call.read()).data.decode()
 
 
-async def test_typed_unary_and_stream(gate: Gateway, up: FaultServer) -> None:
+async def test_grpc_unary_and_stream(gate: Gateway, up: FaultServer) -> None:
     up.script("m", answer("Hi", " there"))
     completion = await gate.chat.CreateChatCompletion(typed(temperature=1.5), metadata=AUTH)
     assert completion.choices[0].message.content[0].text == "Hi there"
@@ -174,7 +174,7 @@ async def test_typed_unary_and_stream(gate: Gateway, up: FaultServer) -> None:
     assert "x-request-id" in dict(await stream.initial_metadata())
 
 
-async def test_keep_alive_in_silence(gate: Gateway, up: FaultServer) -> None:
+async def test_keep_alive_comments(gate: Gateway, up: FaultServer) -> None:
     quiet = asyncio.Event()
 
     async def pause(call: faults.Call) -> None:
@@ -203,7 +203,7 @@ async def test_keep_alive_in_silence(gate: Gateway, up: FaultServer) -> None:
         ((("x-api-key", "nope"),), "invalid_api_key"),
     ],
 )
-async def test_every_method_wants_a_key(gate: Gateway, metadata: Any, reason: str) -> None:
+async def test_every_method_requires_a_key(gate: Gateway, metadata: Any, reason: str) -> None:
     reply = await gate.post(ask(), metadata=metadata)
     assert reply.status == 401
     assert reply.json()["error"]["lmchat"]["reason"] == reason
@@ -328,7 +328,7 @@ async def test_upstream_errors(
     assert len(up.calls) <= 2
 
 
-async def test_typed_errors_are_rich(gate: Gateway, up: FaultServer) -> None:
+async def test_grpc_errors_have_details(gate: Gateway, up: FaultServer) -> None:
     up.script("m", failure(429, retry_after="7"))
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await gate.chat.CreateChatCompletion(typed(), metadata=(*AUTH, ("x-request-id", "mine-1")))
@@ -362,7 +362,7 @@ async def test_typed_errors_are_rich(gate: Gateway, up: FaultServer) -> None:
         ({"logit_bias": {"5": 300.0}}, "logit_bias.5"),
     ],
 )  # fmt: skip
-async def test_typed_requests_are_checked(gate: Gateway, change: dict[str, Any], param: str) -> None:
+async def test_grpc_requests_are_validated(gate: Gateway, change: dict[str, Any], param: str) -> None:
     request = pb.ChatCompletionRequest(model="m", messages=[pb.Message(role=pb.ROLE_USER)])
     request.messages[0].content.add(text="hello")
     for name, value in change.items():
@@ -384,7 +384,7 @@ async def test_typed_requests_are_checked(gate: Gateway, change: dict[str, Any],
         (faults.stall("some", " words"), "timeout", None),
     ],
 )
-async def test_a_broken_stream_says_so(
+async def test_a_broken_stream_ends_with_an_error_event(
     hasty: Gateway, up: FaultServer, behaviour: Behaviour, reason: str, status: None
 ) -> None:
     up.script("m", behaviour)
@@ -403,7 +403,7 @@ async def test_a_broken_stream_says_so(
     assert raised.value.code() in (grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-async def test_words_before_an_error_in_the_same_read_are_not_lost(gate: Gateway, up: FaultServer) -> None:
+async def test_content_before_an_error_in_the_same_read_is_sent(gate: Gateway, up: FaultServer) -> None:
     begun = asyncio.Event()
 
     async def in_one_piece(call: faults.Call) -> None:
@@ -424,14 +424,16 @@ async def test_words_before_an_error_in_the_same_read_are_not_lost(gate: Gateway
     assert b'"upstream_error"' in error
 
 
-async def test_a_forgotten_done_is_a_success(gate: Gateway, up: FaultServer) -> None:
+async def test_a_missing_done_is_a_success(gate: Gateway, up: FaultServer) -> None:
     up.script("m", answer("Hi", done=False))
     assert (await gate.post(ask(stream=True))).events()[-1] == "[DONE]"
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
 @pytest.mark.parametrize("behaviour", [faults.silence, faults.headers_only])
-async def test_silence_is_a_timeout(hasty: Gateway, up: FaultServer, behaviour: Behaviour, stream: bool) -> None:
+async def test_an_unresponsive_provider_is_a_timeout(
+    hasty: Gateway, up: FaultServer, behaviour: Behaviour, stream: bool
+) -> None:
     up.script("m", behaviour)
     reply = await hasty.post(ask(stream=stream))
     assert reply.status == 504
@@ -457,7 +459,7 @@ async def test_the_callers_deadline_reaches_the_provider(gate: Gateway, up: Faul
     [(faults.silence, False), (faults.silence, True), (faults.stall("one"), True)],
     ids=["unary", "stream before content", "stream in the middle"],
 )
-async def test_a_caller_who_leaves_closes_the_providers_socket(
+async def test_cancellation_closes_the_providers_socket(
     gate: Gateway, up: FaultServer, behaviour: Behaviour, stream: bool
 ) -> None:
     up.script("m", behaviour)
@@ -485,9 +487,7 @@ async def test_a_caller_who_leaves_closes_the_providers_socket(
         (ask(), ()),
     ],
 )
-async def test_both_rpcs_of_the_rest_door_say_the_same(
-    gate: Gateway, up: FaultServer, body: Any, metadata: Any
-) -> None:
+async def test_both_rest_rpcs_return_the_same(gate: Gateway, up: FaultServer, body: Any, metadata: Any) -> None:
     """Its headers, in the text of an OK status, are nothing gRPC clients show: see tests/e2e/test_envoy.py."""
     up.script("m", answer("Hi"))
     up.script("down", failure(500))
@@ -507,7 +507,7 @@ async def test_both_rpcs_of_the_rest_door_say_the_same(
     assert told == expected
 
 
-def test_what_callers_name_breaks_no_header() -> None:
+def test_header_values_are_sanitised() -> None:
     """Fields that an endpoint does not know are dropped, and named in a header as far as a header can."""
     call: Any = SimpleNamespace(request_id="1", elapsed=lambda: 1.0)
     report = Report("up", 1, ["seed", "n\u00e9\r\nx-http-status: 500"], "stop")
@@ -518,21 +518,21 @@ def test_what_callers_name_breaks_no_header() -> None:
 
 
 @pytest.mark.parametrize("lines", [("routing", "odd"), ("odd", "routing"), ("routing, odd",)])
-async def test_topics_may_come_in_several_lines(gate: Gateway, lines: tuple[str, ...]) -> None:
+async def test_debug_topics_in_several_header_lines(gate: Gateway, lines: tuple[str, ...]) -> None:
     """None of them is lost, whichever is the last."""
     metadata = (*AUTH, *(("x-lmchat-debug", line) for line in lines))
     with pytest.raises(grpc.aio.AioRpcError, match="There is no topic 'odd'"):
         await gate.chat.CreateChatCompletion(typed(), metadata=metadata)
 
 
-async def test_the_unary_rpc_refuses_to_stream(gate: Gateway) -> None:
+async def test_the_unary_rpc_rejects_stream(gate: Gateway) -> None:
     request = HttpBody(content_type="application/json", data=json.dumps(ask(stream=True)).encode())
     reply = await gate.rest.CreateUnaryChatCompletion(request, metadata=AUTH, timeout=30)
     error = json.loads(reply.data)["error"]
     assert (error["param"], error["code"]) == ("stream", "invalid_request")
 
 
-def test_headers_as_the_text_of_a_status() -> None:
+def test_headers_in_the_status_message() -> None:
     headers = (("x-request-id", "1"), ("x-lmchat-provider", "a: b"))
     assert status_text(headers) == "x-request-id: 1\nx-lmchat-provider: a: b"
     failed = status_text((("x-http-status", "404"),), STATUS[Reason.MODEL_NOT_FOUND].grpc)
@@ -618,7 +618,7 @@ async def test_metrics(gate: Gateway, up: FaultServer) -> None:
     }
 
 
-async def test_a_worker_that_stops_leaves_the_others_what_it_learned(up: FaultServer, tmp_path: Path) -> None:
+async def test_statistics_of_a_stopped_worker_remain(up: FaultServer, tmp_path: Path) -> None:
     configuration = CONFIGURATION.format(base_url=up.base_url, first_token="5s", idle="5s", total="10s")
     shared = SharedStats.private(time.monotonic)
     up.script("m", answer("Hi"))
@@ -649,7 +649,7 @@ async def test_health_and_reflection_need_no_key(gate: Gateway) -> None:
         break
 
 
-async def test_drain_finishes_what_is_under_way(gate: Gateway, up: FaultServer) -> None:
+async def test_drain_finishes_active_calls(gate: Gateway, up: FaultServer) -> None:
     step = asyncio.Event()
 
     async def slow(call: faults.Call) -> None:
