@@ -60,8 +60,13 @@ def drop_extras(choice: pb.ToolChoice, dropped: Dropped) -> None:
 
 
 def drop_idle(request: pb.ChatCompletionRequest, dropped: Dropped) -> None:
-    """Name the choice, and the ban on parallel calls, of a request without tools to choose from."""
-    if request.HasField("tool_choice") and request.tool_choice.mode != pb.TOOL_CHOICE_MODE_NONE:
+    """Name the choice, and the ban on parallel calls, of a request without tools to choose from.
+
+    `none` is what happens anyway, and a choice of none of the request's tools is why there are none.
+    """
+    choice = request.tool_choice
+    allows_none = choice.mode == pb.TOOL_CHOICE_MODE_NONE or (choice.HasField("other_json") and request.tools)
+    if request.HasField("tool_choice") and not allows_none:
         dropped.add(_PATH)
     if request.HasField("parallel_tool_calls") and not request.parallel_tool_calls:
         dropped.add("parallel_tool_calls")

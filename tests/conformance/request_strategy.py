@@ -211,7 +211,7 @@ _PARAMETERS: dict[str, SearchStrategy[Any]] = {
     "thinking": st.sampled_from(
         [{"type": "enabled"}, {"type": "enabled", "budget_tokens": 2000}, {"type": "disabled"}]
     ),
-    "output_config": st.sampled_from([{"effort": "medium"}, {"odd": 1}]),
+    "output_config": st.sampled_from([{"effort": "max"}, {"odd": 1}]),
     "cache_control": _CACHE,
     "google": st.sampled_from([{"thinking_config": {"thinking_budget": 5}, "odd": 1}, {"top_k": 3}]),
     "extra_body": st.sampled_from([{"google": {"topK": 4}}, {"labels": {"a": "b"}, "odd": 1}]),

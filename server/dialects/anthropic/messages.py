@@ -32,6 +32,8 @@ _NATIVE_FIELDS: Mapping[str, frozenset[str]] = {
     "document": _CACHE | {"citations", "context", "title"},
     "tool_result": _CACHE | {"is_error"},
 }
+#: Fields of a text block with nothing but text.
+_PLAIN = 2
 _CALL_FIELDS = _CACHE | {"extra_content"}
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 #: Sent as plain text beside `text/*`.
@@ -165,12 +167,12 @@ class Conversation:
 
     def _tool_result(self, message: pb.Message, path: str) -> Block:
         self._tool_names.drop_other(message, path, self._dropped)
-        parts = message.content
-        plain = len(parts) == 1 and parts[0].HasField("text") and not parts[0].extra_json
+        parts, blocks = message.content, self._blocks(message, path)
+        plain = len(parts) == 1 and parts[0].HasField("text") and (not blocks or len(blocks[0]) == _PLAIN)
         return {
             "type": "tool_result",
             "tool_use_id": fit(message.tool_call_id, _NOT_IN_IDS),
-            "content": parts[0].text if plain else self._blocks(message, path),
+            "content": parts[0].text if plain else blocks,
             **_present(self._dropped.pick(path, message.extra_json, _NATIVE_FIELDS["tool_result"])),
         }
 

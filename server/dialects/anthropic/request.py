@@ -71,7 +71,11 @@ def body(
     native = _native_config(extra.pop("output_config", None), format_, dropped)
     # "Thinking may not be enabled when tool_choice forces tool use."
     accepts_budget = not anthropic_tools.is_forced(out) and conversation.accepts_budget()
-    thinking, effort = _reasoning(request, extra.pop("thinking", None), model, limit, accepts_budget, dropped)
+    wanted, own = reasoning.EFFORTS.get(request.reasoning_effort, ""), extra.pop("thinking", None)
+    if wanted and isinstance(own, dict) and "effort" in native:  # nothing is left for it to say
+        wanted = ""
+        dropped.add("reasoning_effort")
+    thinking, effort = _reasoning(wanted, own, model, limit, accepts_budget, dropped)
     if thinking:
         out["thinking"] = thinking
     if "effort" in native and effort and not thinking:
@@ -97,12 +101,12 @@ def body(
 def _sampling(request: pb.ChatCompletionRequest, accepted: str, top_k: Any, dropped: Dropped) -> dict[str, Any]:
     """The sampling parameters; `accepted`: as `Claude.sampling`."""
     out: dict[str, Any] = {}
-    given = [name for name in ("temperature", "top_p") if request.HasField(name)]
-    for name in given[:1] if accepted == "one" else given if accepted == "both" else ():
+    present = [name for name in ("temperature", "top_p") if request.HasField(name)]
+    for name in present[:1] if accepted == "one" else present if accepted == "both" else ():
         out[name] = getattr(request, name)
     if "temperature" in out:
         out["temperature"] = min(out["temperature"], 1.0)
-    for name in given:
+    for name in present:
         if name not in out:
             dropped.add(name)
     if top_k is not None and accepted != "none":
@@ -122,15 +126,17 @@ def _stop(stop: Sequence[str], max_stop: int) -> list[str]:
 
 
 def _reasoning(
-    request: pb.ChatCompletionRequest,
+    effort: str,
     native: Any,
     model: Claude,
     limit: int,
     accepts_budget: bool,
     dropped: Dropped,
 ) -> tuple[Block | None, Block]:
-    """`thinking`, and the effort for `output_config`. The caller's own `thinking` takes precedence."""
-    effort = reasoning.EFFORTS.get(request.reasoning_effort, "")
+    """`thinking`, and the effort for `output_config`, for the effort of the request, empty where it has none.
+
+    `native`: the caller's own `thinking`, which takes precedence.
+    """
     if isinstance(native, dict) and (native.get("type") != "enabled" or "budget_tokens" in native):
         config = _effort(model, effort) if effort not in ("", "none") else {}
         if effort and not config:

@@ -143,13 +143,15 @@ def _nova_effort(body: dict[str, Any], effort: str, dropped: Dropped) -> None:
     """
     inference = body["inferenceConfig"]
     level = LEVELS.get(effort)
+    if "reasoningConfig" in body.get("additionalModelRequestFields", {}):
+        dropped.add("reasoning_effort")
+        return
     if level == "high" and "maxTokens" in inference:
         level = "medium"
     elif level == "high":
         drop_sampling(body, dropped)
     if level:
-        value = {"type": "enabled", "maxReasoningEffort": level}
-        _set_own(body, "reasoningConfig", value, dropped)
+        additional_fields(body)["reasoningConfig"] = {"type": "enabled", "maxReasoningEffort": level}
 
 
 def drop_sampling(body: dict[str, Any], dropped: Dropped) -> None:

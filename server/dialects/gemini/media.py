@@ -68,7 +68,7 @@ def file_part(file: pb.File, path: str, dropped: Dropped) -> dict[str, Any]:
     if url.startswith("files/"):  # a name; Gemini requires the URI
         url = f"https://generativelanguage.googleapis.com/v1beta/{url}"
     if file.filename:  # a URL's own extension takes precedence
-        known = _guess(urlsplit(url).path) if url.startswith(("https:", "gs:")) else ""
+        known = _guess(_path(url)) if url.startswith(("https:", "gs:")) else ""
         hints.append(TypeHint(f"{path}.filename", "" if known else _guess(file.filename)))
     return media_part(url, hints, f"{path}.{name}", dropped)
 
