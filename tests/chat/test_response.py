@@ -247,7 +247,7 @@ def test_finish_reasons(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chunk", "asked", "expected"),
+    ("chunk", "include_usage", "expected"),
     [
         pytest.param(pb.ChatCompletionChunk(), False, "absent", id="not asked"),
         pytest.param(pb.ChatCompletionChunk(), True, None, id="asked, not the last"),
@@ -259,8 +259,8 @@ def test_finish_reasons(word: str) -> None:
         ),
     ],
 )
-def test_usage_of_chunks(chunk: pb.ChatCompletionChunk, asked: bool, expected: Any) -> None:
-    assert dump_chunk(chunk, include_usage=asked).get("usage", "absent") == expected
+def test_usage_of_chunks(chunk: pb.ChatCompletionChunk, include_usage: bool, expected: Any) -> None:
+    assert dump_chunk(chunk, include_usage=include_usage).get("usage", "absent") == expected
 
 
 # Reading
@@ -309,7 +309,7 @@ def logged(token: Any) -> dict[str, Any]:
 
 
 #: What makes no sense, where it is and a piece of the message.
-NONSENSE: list[tuple[Any, str | None, str]] = [
+INVALID: list[tuple[Any, str | None, str]] = [
     ([], None, "Expected an object, got an array."),
     ({"id": 5}, "id", "Expected a string, got a number."),
     ({"created": "yesterday"}, "created", "Expected an integer, got a string."),
@@ -346,13 +346,13 @@ NONSENSE: list[tuple[Any, str | None, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("obj", "param", "said"), NONSENSE, ids=[encode_text(row[0])[:60] for row in NONSENSE])
-def test_invalid_values(obj: Any, param: str | None, said: str) -> None:
+@pytest.mark.parametrize(("obj", "param", "message"), INVALID, ids=[encode_text(row[0])[:60] for row in INVALID])
+def test_invalid_values(obj: Any, param: str | None, message: str) -> None:
     for parse in (parse_completion, parse_chunk):
         with pytest.raises(InvalidRequest) as caught:
             parse(obj)
         assert caught.value.param == param
-        assert said in caught.value.message
+        assert message in caught.value.message
 
 
 def places(tree: Any) -> Iterator[tuple[Any, Any]]:
@@ -389,8 +389,8 @@ def test_parse_of_dump_is_the_completion(completion: pb.ChatCompletion) -> None:
 
 @given(CHUNKS, st.booleans())
 @settings(PATIENT, max_examples=80)
-def test_parse_of_dump_is_the_chunk(chunk: pb.ChatCompletionChunk, asked: bool) -> None:
-    assert parse_chunk(decode_json(encode_text(dump_chunk(chunk, include_usage=asked)))) == chunk
+def test_parse_of_dump_is_the_chunk(chunk: pb.ChatCompletionChunk, include_usage: bool) -> None:
+    assert parse_chunk(decode_json(encode_text(dump_chunk(chunk, include_usage=include_usage)))) == chunk
 
 
 @given(COMPLETIONS, CHUNKS)

@@ -56,8 +56,8 @@ def test_answer(answer: Answer, update_goldens: bool) -> None:
     body = json.dumps(golden["answer"], ensure_ascii=False, separators=(",", ":")).encode()
     whole = completion_of(answer.dialect, body, answer.fields)
     chunks = chunks_of(answer.dialect, written(answer.dialect, golden["stream"]), answer.fields)
-    given = {name: golden[name] for name in ("answer", "stream")}
-    goldens.check(answer.path, given | {"completion": whole, "chunks": chunks}, update=update_goldens)
+    inputs = {name: golden[name] for name in ("answer", "stream")}
+    goldens.check(answer.path, inputs | {"completion": whole, "chunks": chunks}, update=update_goldens)
 
 
 @each_answer

@@ -579,11 +579,11 @@ def test_models_name_only_known_levels() -> None:
 @pytest.mark.parametrize("keeps_unknown", [True, False])
 def test_thinking_survives_a_round_trip(keeps_unknown: bool) -> None:
     message = ANSWERS[1]["message"]
-    said = openai_json.dump_completion(unary(json.dumps(message).encode()))["choices"][0]["message"]
+    answer = openai_json.dump_completion(unary(json.dumps(message).encode()))["choices"][0]["message"]
     if not keeps_unknown:
-        said = {name: said[name] for name in ("role", "content", "tool_calls")}
-    results = [{"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in said["tool_calls"]]
-    body = sent({"messages": [{"role": "user", "content": "Hi"}, said, *results]})
+        answer = {name: answer[name] for name in ("role", "content", "tool_calls")}
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in answer["tool_calls"]]
+    body = sent({"messages": [{"role": "user", "content": "Hi"}, answer, *results]})
     assert body["messages"][1]["content"] == message["content"]
 
 
@@ -833,26 +833,28 @@ def raw(response: dict[str, Any]) -> bytes:
 def check(completion: pb.ChatCompletion, message: dict[str, Any]) -> None:
     """Compare a completion with Anthropic's message, field by field."""
     (choice,) = completion.choices
-    said = choice.message
+    answer = choice.message
     blocks = message["content"]
     assert completion.id == f"chatcmpl-{message['id']}"
-    assert "".join(part.text for part in said.content) == "".join(b["text"] for b in blocks if b["type"] == "text")
+    assert "".join(part.text for part in answer.content) == "".join(
+        b["text"] for b in blocks if b["type"] == "text"
+    )
     thoughts = [b for b in blocks if b["type"] == "thinking"]
-    assert said.reasoning_content == "".join(b["thinking"] for b in thoughts)
-    assert [(d.text, d.signature) for d in said.reasoning_details] == [
+    assert answer.reasoning_content == "".join(b["thinking"] for b in thoughts)
+    assert [(d.text, d.signature) for d in answer.reasoning_details] == [
         (b["thinking"], b["signature"]) for b in thoughts
     ]
     calls = [b for b in blocks if b["type"] == "tool_use"]
-    assert [(c.id, c.function.name, json.loads(c.function.arguments)) for c in said.tool_calls] == [
+    assert [(c.id, c.function.name, json.loads(c.function.arguments)) for c in answer.tool_calls] == [
         (b["id"], b["name"], b["input"]) for b in calls
     ]
     if calls and thoughts:
         (native,) = [b for b in thoughts if blocks.index(b) < blocks.index(calls[0])]
-        carried = json.loads(said.tool_calls[0].extra_json)["extra_content"]["anthropic"]["thinking"]
+        carried = json.loads(answer.tool_calls[0].extra_json)["extra_content"]["anthropic"]["thinking"]
         assert carried == [{name: native[name] for name in ("type", "thinking", "signature")}]
     cited = [citation for b in blocks if b["type"] == "text" for citation in b.get("citations") or ()]
-    assert len(said.annotations) == len(cited)
-    for annotation, citation in zip(said.annotations, cited, strict=True):
+    assert len(answer.annotations) == len(cited)
+    for annotation, citation in zip(answer.annotations, cited, strict=True):
         if "url" in citation:
             assert annotation.url_citation.url == citation["url"]
         else:

@@ -60,8 +60,8 @@ def test_a_native_tool_without_a_name_is_not_allowed(name: Any) -> None:
     "ids", [("a.b:0", "a_b_0"), ("functions.read:0", "functions.read:1"), ("x" * 99, "x" * 98)]
 )
 def test_call_ids(ids: tuple[str, str]) -> None:
-    _, asked, results = sent({"messages": calls(*ids)})["messages"]
-    written = [block["id"] for block in asked["content"]]
+    _, assistant, results = sent({"messages": calls(*ids)})["messages"]
+    written = [block["id"] for block in assistant["content"]]
     assert len(set(written)) == 2
     assert all(re.fullmatch("[a-zA-Z0-9_-]{1,64}", id_) for id_ in written)
     assert {block["tool_use_id"]: block["content"] for block in results["content"]} == dict(

@@ -52,11 +52,11 @@ def build(pieces: str) -> tuple[ChunkBuilder, list[pb.ChatCompletionChunk]]:
     builder = ChunkBuilder()
     chunks: list[pb.ChatCompletionChunk] = []
     for piece in pieces:
-        made = pb.ChatCompletionChunk()
-        choice = made.choices.add(delta=pb.Delta(content="x" if piece in "cC" else ""))
+        chunk = pb.ChatCompletionChunk()
+        choice = chunk.choices.add(delta=pb.Delta(content="x" if piece in "cC" else ""))
         if piece in "slC":
             choice.finish_reason = LENGTH if piece == "l" else STOP
-        builder.add(made, chunks)
+        builder.add(chunk, chunks)
     return builder, chunks
 
 
@@ -92,9 +92,9 @@ def test_content_goes_out_at_once_and_the_last_reason_last(pieces: str) -> None:
 def test_fields_beside_a_reason_are_kept() -> None:
     builder, chunks = ChunkBuilder(), []  # type: tuple[ChunkBuilder, list[pb.ChatCompletionChunk]]
     for extra, fingerprint in (('{"a":1}', "f"), ('{"b":2}', "")):
-        made = pb.ChatCompletionChunk(extra_json=extra, system_fingerprint=fingerprint or None)
-        made.choices.add(finish_reason=STOP, extra_json=extra)
-        builder.add(made, chunks)
+        chunk = pb.ChatCompletionChunk(extra_json=extra, system_fingerprint=fingerprint or None)
+        chunk.choices.add(finish_reason=STOP, extra_json=extra)
+        builder.add(chunk, chunks)
     builder.end(chunks, marked=False)
     assert [each.extra_json for each in chunks] == ['{"a":1,"b":2}']
     assert chunks[0].choices[0].extra_json == '{"a":1,"b":2}'

@@ -373,8 +373,8 @@ WORDS: list[tuple[Any, pb.FinishReason.ValueType, str]] = [
 
 @pytest.mark.parametrize(("word", "finish", "native"), WORDS)
 def test_finish_reasons(word: Any, finish: pb.FinishReason.ValueType, native: str) -> None:
-    completion, said = complete(answer(finish=word))
-    assert (completion.choices[0].finish_reason, said) == (finish, native)
+    completion, native_reason = complete(answer(finish=word))
+    assert (completion.choices[0].finish_reason, native_reason) == (finish, native)
     chunks = decode([sse(chunk(delta(content="Hi")), chunk(delta(finish=word)))])
     assert chunks[-1].choices[0].finish_reason == finish
 
@@ -481,7 +481,7 @@ def test_an_error_in_a_200(obj: dict[str, Any], reason: Reason, status: int) -> 
     assert (error.reason, error.http_status) == (reason, status)
     chunks, error = outcome([sse(chunk(delta(content="Hi"))), sse(obj)])
     if reason is R.CONTENT_POLICY_VIOLATION:  # in mid-stream it ends the answer
-        assert said(chunks) == [ROLE | {"content": "Hi"}, {"finish": "content_filter"}]
+        assert summary(chunks) == [ROLE | {"content": "Hi"}, {"finish": "content_filter"}]
         return
     assert [c.choices[0].delta.content for c in chunks] == ["Hi"]
     assert error is not None
@@ -752,7 +752,7 @@ def test_azures_filtered_choice_has_no_message() -> None:
 # Streams
 
 
-def said(chunks: list[pb.ChatCompletionChunk]) -> list[Any]:
+def summary(chunks: list[pb.ChatCompletionChunk]) -> list[Any]:
     """Delta and finish reason of every choice, usage as `usage`; without what is null."""
     found: list[Any] = []
     for each in chunks:
@@ -773,14 +773,14 @@ USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
 def call(index: Any = None, id_: Any = None, **function: Any) -> dict[str, Any]:
     """A piece of a tool call as a vendor sends it."""
-    given = {name: value for name, value in (("index", index), ("id", id_)) if value is not None}
-    return given | ({"function": function} if function else {})
+    fields = {name: value for name, value in (("index", index), ("id", id_)) if value is not None}
+    return fields | ({"function": function} if function else {})
 
 
-def told(index: int, id_: str | None = None, arguments: str = "", **function: Any) -> dict[str, Any]:
+def call_delta(index: int, id_: str | None = None, arguments: str = "", **function: Any) -> dict[str, Any]:
     """A piece of a tool call as callers get it."""
-    given: dict[str, Any] = {"index": index} | ({"id": id_, "type": "function"} if id_ else {})
-    return given | {"function": {**function, "arguments": arguments}}
+    fields: dict[str, Any] = {"index": index} | ({"id": id_, "type": "function"} if id_ else {})
+    return fields | {"function": {**function, "arguments": arguments}}
 
 
 def calls(*pieces: dict[str, Any], finish: str | None = None, **fields: Any) -> dict[str, Any]:
@@ -813,7 +813,7 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
     (
         "no finish reason after calls",
         [calls(call(0, "1", name="f")), DONE],
-        [ROLE | {"tool_calls": [told(0, "1", name="f")]}, {"finish": "tool_calls"}],
+        [ROLE | {"tool_calls": [call_delta(0, "1", name="f")]}, {"finish": "tool_calls"}],
     ),
     (
         "an empty finish reason until the end",
@@ -957,11 +957,11 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta("tool_calls")),
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", name="f")]},
-            {"tool_calls": [told(0, arguments='{"x"')]},
-            {"tool_calls": [told(0, arguments=":1}")]},
-            {"tool_calls": [told(1, "2", name="g")]},
-            {"tool_calls": [told(1, arguments="{}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", name="f")]},
+            {"tool_calls": [call_delta(0, arguments='{"x"')]},
+            {"tool_calls": [call_delta(0, arguments=":1}")]},
+            {"tool_calls": [call_delta(1, "2", name="g")]},
+            {"tool_calls": [call_delta(1, arguments="{}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -974,10 +974,10 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             calls(call(None, "2", arguments="{}"), finish="tool_calls"),
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", "{", name="f")]},
-            {"tool_calls": [told(0, arguments="}")]},
-            {"tool_calls": [told(1, "2", name="g"), told(2, "3", "{}", name="h")]},
-            {"tool_calls": [told(1, arguments="{}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", "{", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="}")]},
+            {"tool_calls": [call_delta(1, "2", name="g"), call_delta(2, "3", "{}", name="h")]},
+            {"tool_calls": [call_delta(1, arguments="{}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -989,8 +989,14 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             DONE,
         ],
         [
-            ROLE | {"tool_calls": [told(0, "call_0", '{"x":1}', name="f"), told(1, "call_1", "{", name="g")]},
-            {"tool_calls": [told(1, arguments="}")]},
+            ROLE
+            | {
+                "tool_calls": [
+                    call_delta(0, "call_0", '{"x":1}', name="f"),
+                    call_delta(1, "call_1", "{", name="g"),
+                ]
+            },
+            {"tool_calls": [call_delta(1, arguments="}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1002,9 +1008,9 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             calls(call(0, arguments="}"), finish="tool_calls"),
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", "{}", name="f")]},
-            {"tool_calls": [told(1, "2", "{", name="f")]},
-            {"tool_calls": [told(1, arguments="}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", "{}", name="f")]},
+            {"tool_calls": [call_delta(1, "2", "{", name="f")]},
+            {"tool_calls": [call_delta(1, arguments="}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1018,10 +1024,10 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             DONE,
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", "{}", name="f")]},
-            {"tool_calls": [told(1, "2", name="g")]},
-            {"tool_calls": [told(1, arguments="{")]},
-            {"tool_calls": [told(1, arguments="}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", "{}", name="f")]},
+            {"tool_calls": [call_delta(1, "2", name="g")]},
+            {"tool_calls": [call_delta(1, arguments="{")]},
+            {"tool_calls": [call_delta(1, arguments="}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1029,8 +1035,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
         "Ollama's calls without an id",
         [calls(call(0, name="f", arguments="{}")), calls(call(1, name="g", arguments="{}")), DONE],
         [
-            ROLE | {"tool_calls": [told(0, "call_0", "{}", name="f")]},
-            {"tool_calls": [told(1, "call_1", "{}", name="g")]},
+            ROLE | {"tool_calls": [call_delta(0, "call_0", "{}", name="f")]},
+            {"tool_calls": [call_delta(1, "call_1", "{}", name="g")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1043,9 +1049,9 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             DONE,
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", "{}", name="f")]},
-            {"tool_calls": [told(1, "2", name="g")]},
-            {"tool_calls": [told(1, arguments="{}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", "{}", name="f")]},
+            {"tool_calls": [call_delta(1, "2", name="g")]},
+            {"tool_calls": [call_delta(1, arguments="{}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1058,9 +1064,9 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta("tool_calls")),
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", name="f")]},
-            {"tool_calls": [told(0, arguments="{")]},
-            {"tool_calls": [told(0, arguments="}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="{")]},
+            {"tool_calls": [call_delta(0, arguments="}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1069,21 +1075,21 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
         [calls(call(0, "1")), calls(call(0, name="f", arguments="{}")), DONE],
         [
             ROLE | {"tool_calls": [{"index": 0, "id": "1", "type": "function"}]},
-            {"tool_calls": [told(0, arguments="{}", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="{}", name="f")]},
             {"finish": "tool_calls"},
         ],
     ),
     (
         "arguments as an object",
         [calls(call(0, "1", name="f", arguments={"z": 1, "a": [2.0]}), finish="stop")],
-        [ROLE | {"tool_calls": [told(0, "1", '{"z":1,"a":[2.0]}', name="f")]}, {"finish": "stop"}],
+        [ROLE | {"tool_calls": [call_delta(0, "1", '{"z":1,"a":[2.0]}', name="f")]}, {"finish": "stop"}],
     ),
     (
         "null arguments",
         [calls(call(0, "1", name="f", arguments=None)), calls(call(0, arguments="{}")), DONE],
         [
-            ROLE | {"tool_calls": [told(0, "1", name="f")]},
-            {"tool_calls": [told(0, arguments="{}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="{}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1095,8 +1101,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta("function_call")),
         ],
         [
-            ROLE | {"tool_calls": [told(0, "call_0", name="f")]},
-            {"tool_calls": [told(0, arguments="{}")]},
+            ROLE | {"tool_calls": [call_delta(0, "call_0", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="{}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1176,8 +1182,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             DONE,
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", "{}", name="f")]},
-            {"tool_calls": [told(1, "2", "{}", name="g")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", "{}", name="f")]},
+            {"tool_calls": [call_delta(1, "2", "{}", name="g")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1191,9 +1197,9 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             DONE,
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", name="f")]},
-            {"tool_calls": [told(0, arguments="{")]},
-            {"tool_calls": [told(0, arguments="}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="{")]},
+            {"tool_calls": [call_delta(0, arguments="}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1258,7 +1264,7 @@ def test_streams(events: list[Any], expected: list[Any], end: str) -> None:
     n = 2 if any(piece.get("index") for piece in expected) else 1
     stream = sse(*events, end=end)
     chunks = decode([stream], n)
-    assert said(chunks) == expected
+    assert summary(chunks) == expected
     assert decode([bytes([byte]) for byte in stream], n) == chunks
     fold_messages(chunks)
 
@@ -1366,7 +1372,7 @@ def test_broken_streams(events: list[Any], n: int, before: int, reason: Reason) 
 def test_closing_twice() -> None:
     decoder = TRANSLATOR.decoder(ask())
     decoder.feed(sse(chunk(delta("stop", content="Hi")), chunk(usage=USAGE)))
-    assert said(decoder.close()) == [{"finish": "stop"}, {"usage": 5}]
+    assert summary(decoder.close()) == [{"finish": "stop"}, {"usage": 5}]
     assert decoder.close() == []
     broken = TRANSLATOR.decoder(ask())
     broken.feed(sse(chunk(delta(content="Hi"))))

@@ -39,7 +39,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @dataclass
-class Up:
+class UpProcess:
     """A running `lmchat up`. `output` grows as it prints."""
 
     process: subprocess.Popen[str]
@@ -73,7 +73,7 @@ class Up:
         return [pid for pid, command in self.children().items() if " serve " in command and "server" in command]
 
 
-def start(state: Path, *arguments: str, port: int | None = None, **environ: str) -> Up:
+def start(state: Path, *arguments: str, port: int | None = None, **environ: str) -> UpProcess:
     """Start `lmchat up` and read what it prints."""
     port = port or free_port()
     process = subprocess.Popen(
@@ -83,44 +83,44 @@ def start(state: Path, *arguments: str, port: int | None = None, **environ: str)
         text=True,
         env=environment(**environ),
     )
-    up = Up(process, port, state)
+    gateway = UpProcess(process, port, state)
 
     def read() -> None:
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
-                up.output.append(line)
+                gateway.output.append(line)
                 if line.startswith("lmchat ready on"):
-                    up.ready.set()
-        up.ready.set()
+                    gateway.ready.set()
+        gateway.ready.set()
 
-    up.reader = threading.Thread(target=read)
-    up.reader.start()
-    return up
+    gateway.reader = threading.Thread(target=read)
+    gateway.reader.start()
+    return gateway
 
 
-def stop(up: Up) -> int:
+def stop(gateway: UpProcess) -> int:
     """SIGTERM, and the exit code."""
-    up.process.send_signal(signal.SIGTERM)
-    return finished(up)
+    gateway.process.send_signal(signal.SIGTERM)
+    return finished(gateway)
 
 
-def finished(up: Up) -> int:
+def finished(gateway: UpProcess) -> int:
     """Its exit code, when it has ended and all it printed is in `output`."""
-    code = up.process.wait(60)
-    if up.reader is not None:
-        up.reader.join(10)
+    code = gateway.process.wait(60)
+    if gateway.reader is not None:
+        gateway.reader.join(10)
     return code
 
 
-@pytest.fixture(scope="session", name="up")
-def up_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+@pytest.fixture(scope="session", name="gateway")
+def gateway_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpProcess]:
     """The default gateway, with the embedded model."""
     reason = local_model.available()
     if reason:
         pytest.skip(f"needs the embedded model: {reason}")
-    up = start(tmp_path_factory.mktemp("state"))
-    assert up.ready.wait(READY), "".join(up.output)
-    assert up.process.poll() is None, "".join(up.output)
-    yield up
-    assert stop(up) == 0, "".join(up.output)
+    gateway = start(tmp_path_factory.mktemp("state"))
+    assert gateway.ready.wait(READY), "".join(gateway.output)
+    assert gateway.process.poll() is None, "".join(gateway.output)
+    yield gateway
+    assert stop(gateway) == 0, "".join(gateway.output)

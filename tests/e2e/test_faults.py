@@ -60,11 +60,14 @@ async def edge_fixture(provider: FaultServer, tmp_path: Path) -> AsyncIterator[E
     """`lmchat up` with two workers."""
     file = tmp_path / "lmchat.yaml"
     file.write_text(CONFIGURATION.format(base_url=provider.base_url, key=KEY))
-    up = start(tmp_path / "state", "--config", str(file), "--workers", "2", "--no-local-model")
-    await asyncio.to_thread(up.ready.wait, READY)
-    async with aiohttp.ClientSession() as session, grpc.aio.insecure_channel(f"127.0.0.1:{up.port}") as channel:
-        yield Edge(up.url, session, channel)
-    assert await asyncio.to_thread(stop, up) == 0, "".join(up.output)
+    gateway = start(tmp_path / "state", "--config", str(file), "--workers", "2", "--no-local-model")
+    await asyncio.to_thread(gateway.ready.wait, READY)
+    async with (
+        aiohttp.ClientSession() as session,
+        grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel,
+    ):
+        yield Edge(gateway.url, session, channel)
+    assert await asyncio.to_thread(stop, gateway) == 0, "".join(gateway.output)
 
 
 async def test_one_provider_misbehaves(edge: Edge, provider: FaultServer) -> None:

@@ -561,8 +561,8 @@ def test_the_configuration(tmp_path: Path) -> None:
     text = (
         "fetch: {allow: [files.corp.example, '*.cdn', 10.1.0.0/16, 'fd00::1'], max_bytes: 1000, timeout: 500ms}\n"
     )
-    made = read(tmp_path, text)
-    assert made == Fetch(
+    settings = read(tmp_path, text)
+    assert settings == Fetch(
         allow=("files.corp.example", "*.cdn", "10.1.0.0/16", "fd00::1"), max_bytes=1000, timeout=0.5
     )
 

@@ -68,9 +68,9 @@ def model(*endpoints: Endpoint, id_: str = "m") -> Model:
 
 def request(routing: dict[str, Any] | None = None, **fields: Any) -> pb.ChatCompletionRequest:
     """A small request for `m`, with these fields besides or instead."""
-    said = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="hello")])
+    hello = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="hello")])
     options = pb.RequestOptions(routing=pb.Routing(**(routing or {})), debug=fields.pop("debug", ()))
-    return pb.ChatCompletionRequest(**{"model": "m", "messages": [said], "lmchat": options, **fields})
+    return pb.ChatCompletionRequest(**{"model": "m", "messages": [hello], "lmchat": options, **fields})
 
 
 class _Jump(selectors.DefaultSelector):

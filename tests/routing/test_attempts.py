@@ -273,8 +273,8 @@ async def test_answers(scripts: dict[str, list[Outcome]], tries: int, calls: str
     assert bench.clock.slept == slept
     assert success.result == f"from {calls[-1]}"
     assert success.candidate.endpoint.name == calls[-1]
-    said = [record.provider for record in success.attempts]
-    assert "".join(said) == "".join(name for name in calls if scripts[name] != [CANNOT])
+    providers = [record.provider for record in success.attempts]
+    assert "".join(providers) == "".join(name for name in calls if scripts[name] != [CANNOT])
     assert success.attempts[-1] == AttemptRecord(calls[-1], "m", 200, "ok", 10)
 
 

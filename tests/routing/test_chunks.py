@@ -90,11 +90,11 @@ def test_the_last_chunk_has_a_copy_of_the_report() -> None:
 )
 def test_one_id_time_and_model(ids: tuple[str, ...], expected: str) -> None:
     finish = finisher()
-    given = chunks("0:a 0:b 0.")
-    for chunk, id_ in zip(given, ids, strict=True):
+    fed = chunks("0:a 0:b 0.")
+    for chunk, id_ in zip(fed, ids, strict=True):
         chunk.id = id_
         chunk.created = 5 if id_ == "x" else 6 if id_ else 0
-    out = [*finish.feed(given), *finish.end(REPORT)]
+    out = [*finish.feed(fed), *finish.end(REPORT)]
     assert [chunk.id for chunk in out] == [expected] * 3
     assert {chunk.created for chunk in out} == {5 if expected == "x" else 1}
     assert {chunk.model for chunk in out} == {"public"}

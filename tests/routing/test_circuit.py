@@ -30,19 +30,19 @@ def play(script: str, settings: Circuit = SETTINGS) -> str:
     `eA` its end. When answers are written down makes no difference.
     """
     clock = Clock()
-    said = _said(script, EndpointStats(settings, SharedStats.private(clock)), clock)
+    outcome = _outcome(script, EndpointStats(settings, SharedStats.private(clock)), clock)
     clock = Clock()
-    assert _said(script, EndpointStats(settings, SharedStats.private(clock), lambda _: None), clock) == said
-    return said
+    assert _outcome(script, EndpointStats(settings, SharedStats.private(clock), lambda _: None), clock) == outcome
+    return outcome
 
 
-def _said(script: str, health: EndpointStats, clock: Clock) -> str:
+def _outcome(script: str, health: EndpointStats, clock: Clock) -> str:
     under_way: dict[str, Attempt] = {}
-    said = ""
+    outcome = ""
     for step in script.split():
         action, name = step[0], step[1:]
         if action == "?":
-            said += "O" if health.is_open("e") else "-"
+            outcome += "O" if health.is_open("e") else "-"
         elif action == "+":
             clock.now += float(name)
         elif action == "b":
@@ -64,7 +64,7 @@ def _said(script: str, health: EndpointStats, clock: Clock) -> str:
                     health.abandoned(call)
                 case "e":
                     health.stream_completed(call)
-    return said
+    return outcome
 
 
 OPENED = "f f f f f"

@@ -45,21 +45,21 @@ def never() -> float:
 
 
 def planned(
-    asked: pb.ChatCompletionRequest,
+    proto: pb.ChatCompletionRequest,
     *models: Model,
     health: Health | None = None,
     random: Callable[[], float] = never,
     default_tries: int = 3,
 ) -> Plan:
-    return plan(ProtoRequest(asked), models, health or Health(), random, default_tries=default_tries)
+    return plan(ProtoRequest(proto), models, health or Health(), random, default_tries=default_tries)
 
 
-def order(made: Plan) -> list[str]:
-    return [candidate.endpoint.name for candidate in made.candidates]
+def order(plan_: Plan) -> list[str]:
+    return [candidate.endpoint.name for candidate in plan_.candidates]
 
 
-def left_out(made: Plan) -> dict[str, str]:
-    return {skipped.endpoint.name: skipped.reason for skipped in made.skipped}
+def left_out(plan_: Plan) -> dict[str, str]:
+    return {skipped.endpoint.name: skipped.reason for skipped in plan_.skipped}
 
 
 FOUR = model(*map(endpoint, ("direct", "vertex", "azure-eastus", "azure-westus")))
@@ -105,9 +105,9 @@ FOUR = model(*map(endpoint, ("direct", "vertex", "azure-eastus", "azure-westus")
     ],
 )
 def test_names(routing: dict[str, Any], expected: str) -> None:
-    made = planned(request(routing), FOUR)
-    assert order(made) == expected.split()
-    assert len(made.candidates) + len(made.skipped) == len(FOUR.endpoints)
+    plan_ = planned(request(routing), FOUR)
+    assert order(plan_) == expected.split()
+    assert len(plan_.candidates) + len(plan_.skipped) == len(FOUR.endpoints)
 
 
 @pytest.mark.parametrize(
@@ -206,14 +206,14 @@ def test_weights_of_any_size(weights: tuple[float, float], share: float) -> None
 
 
 def test_weights_apply_to_consecutive_endpoints() -> None:
-    made = model(
+    weighted = model(
         endpoint("first"), endpoint("a", weight=1.0), endpoint("b", weight=1.0), endpoint("last"),
         endpoint("c", weight=1.0),
     )  # fmt: skip
     seen = set()
     random = Random(7).random
     for _ in range(50):
-        names = order(planned(request(), made, random=random))
+        names = order(planned(request(), weighted, random=random))
         assert (names[0], names[3], names[4]) == ("first", "last", "c")
         seen.add(tuple(names[1:3]))
     assert seen == {("a", "b"), ("b", "a")}
@@ -222,8 +222,8 @@ def test_weights_apply_to_consecutive_endpoints() -> None:
 @pytest.mark.parametrize(("dice", "expected"), [((0.9, 0.1), "x-2 x-1 a"), ((0.1, 0.9), "x-1 x-2 a")])
 def test_weights_among_the_variants_of_a_preferred_name(dice: tuple[float, float], expected: str) -> None:
     weighted = model(endpoint("a"), endpoint("x-1", weight=1.0), endpoint("x-2", weight=1.0))
-    made = planned(request({"prefer": ["x"]}), weighted, random=iter(dice).__next__)
-    assert order(made) == expected.split()
+    plan_ = planned(request({"prefer": ["x"]}), weighted, random=iter(dice).__next__)
+    assert order(plan_) == expected.split()
 
 
 def test_weights_are_ignored_with_a_sort() -> None:
@@ -259,17 +259,17 @@ SCHEMA = pb.ResponseFormat(json_schema=pb.JsonSchemaFormat(name="s"))
 def test_features(fields: dict[str, Any], lacking: str, reason: str, param: str) -> None:
     able = {"tools", "other_tools", "n", "json_schema", "image", "audio_output"}
     cannot = endpoint("cannot", features=sorted(able - set(lacking.split())))
-    asked = request(**fields)
-    made = planned(asked, model(cannot, endpoint("can", features=sorted(able)), endpoint("anything")))
-    assert order(made) == ["can", "anything"]
-    assert left_out(made) == {"cannot": reason}
+    proto = request(**fields)
+    plan_ = planned(proto, model(cannot, endpoint("can", features=sorted(able)), endpoint("anything")))
+    assert order(plan_) == ["can", "anything"]
+    assert left_out(plan_) == {"cannot": reason}
     with pytest.raises(
         InvalidRequest, match=f"No endpoint of 'm' can do what the request needs: cannot {reason}"
     ) as e:
-        planned(asked, model(cannot))
+        planned(proto, model(cannot))
     assert (e.value.reason, e.value.param) == (Reason.UNSUPPORTED_FEATURE, param)
     with pytest.raises(InvalidRequest) as e:
-        planned(asked, model(endpoint("none", features=())))
+        planned(proto, model(endpoint("none", features=())))
     assert e.value.reason is Reason.UNSUPPORTED_FEATURE
     assert e.value.param in {"tools", "n", "response_format", "messages", "modalities"}
 
@@ -310,9 +310,9 @@ def test_dropped_parameters(
         assert (e.value.reason, e.value.param) == (Reason.INVALID_ROUTING, "lmchat.routing")
         assert all(f"{name} {reason}" in e.value.message for name, reason in reasons.items())
         return
-    made = planned(request(routing, **fields), models)
-    assert {candidate.endpoint.name: candidate.dropped for candidate in made.candidates} == expected
-    assert left_out(made) == reasons
+    plan_ = planned(request(routing, **fields), models)
+    assert {candidate.endpoint.name: candidate.dropped for candidate in plan_.candidates} == expected
+    assert left_out(plan_) == reasons
 
 
 def second(*endpoints: Endpoint) -> Model:
@@ -334,21 +334,21 @@ def second(*endpoints: Endpoint) -> Model:
 )
 def test_models(routing: dict[str, Any], unwell: tuple[str, ...], expected: str) -> None:
     other = second(endpoint("c", price=(2.0, 2.0)), endpoint("d", price=(1.0, 1.0)))
-    made = planned(request(routing), model(endpoint("a"), endpoint("b")), other, health=Health(unwell))
-    assert order(made) == expected.split()
+    plan_ = planned(request(routing), model(endpoint("a"), endpoint("b")), other, health=Health(unwell))
+    assert order(plan_) == expected.split()
 
 
 def test_a_fallback_model_has_the_missing_feature() -> None:
-    made = planned(request(tools=[TOOL]), model(endpoint("a", features=())), second(endpoint("b")))
-    assert order(made) == ["b"]
-    assert left_out(made) == {"a": "cannot do: tools"}
+    plan_ = planned(request(tools=[TOOL]), model(endpoint("a", features=())), second(endpoint("b")))
+    assert order(plan_) == ["b"]
+    assert left_out(plan_) == {"a": "cannot do: tools"}
 
 
 def test_an_endpoint_that_two_models_share_is_tried_once() -> None:
     shared = endpoint("a", public_model="second")
-    made = planned(request(), model(endpoint("a")), second(shared, endpoint("b", public_model="second")))
-    assert [(c.endpoint.name, c.endpoint.public_model) for c in made.candidates] == [("a", "m"), ("b", "second")]
-    assert [(s.endpoint.public_model, s.reason) for s in made.skipped] == [("second", "already a candidate")]
+    plan_ = planned(request(), model(endpoint("a")), second(shared, endpoint("b", public_model="second")))
+    assert [(c.endpoint.name, c.endpoint.public_model) for c in plan_.candidates] == [("a", "m"), ("b", "second")]
+    assert [(s.endpoint.public_model, s.reason) for s in plan_.skipped] == [("second", "already a candidate")]
 
 
 @pytest.mark.parametrize(
@@ -406,10 +406,10 @@ KNOWN = ("direct", "vertex", "azure-eastus", "bedrock")
     ],
 )
 def test_unknown_names(routing: dict[str, Any], param: str | None) -> None:
-    asked = request(routing).lmchat.routing
+    directive = request(routing).lmchat.routing
     if param is None:
-        check_names(asked, KNOWN)
+        check_names(directive, KNOWN)
         return
     with pytest.raises(InvalidRequest, match="Known: azure-eastus, bedrock, direct, vertex") as e:
-        check_names(asked, KNOWN)
+        check_names(directive, KNOWN)
     assert (e.value.reason, e.value.param) == (Reason.INVALID_ROUTING, f"lmchat.routing.{param}")

@@ -25,6 +25,6 @@ SKIPPED = [SkippedRecord("c", "m", "in `ignore`")]
     ],
 )
 def test_both_forms_agree(report: Report, keys: set[str]) -> None:
-    told = json.loads(msgspec.json.encode(report))
-    assert told.keys() == {"provider", "tries", "dropped_params", "native_finish_reason"} | keys
-    assert told == dump_report(report.to_proto())
+    shown = json.loads(msgspec.json.encode(report))
+    assert shown.keys() == {"provider", "tries", "dropped_params", "native_finish_reason"} | keys
+    assert shown == dump_report(report.to_proto())

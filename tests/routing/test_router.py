@@ -116,18 +116,18 @@ def test_streams_fall_back_before_content(
     run(main())
 
 
-SAID = (ROLE, chunk(content="hello"))
+CONTENT = (ROLE, chunk(content="hello"))
 
 
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        row([*SAID, RESET], Reason.STREAM_TRUNCATED, id="cut"),
-        row([*SAID], Reason.STREAM_TRUNCATED, id="ended without a finish reason"),
-        row([*SAID, FOR_EVER], Reason.TIMEOUT, id="stalled"),
-        row([*SAID, event(b"{torn")], Reason.UPSTREAM_INVALID_RESPONSE, id="a malformed event"),
-        row([*SAID, event({"error": {"message": "no", "code": 503}})], Reason.OVERLOADED, id="an error event"),
-        row([*SAID, event({"error": {"message": "no", "code": 429}})], Reason.RATE_LIMITED, id="a limit"),
+        row([*CONTENT, RESET], Reason.STREAM_TRUNCATED, id="cut"),
+        row([*CONTENT], Reason.STREAM_TRUNCATED, id="ended without a finish reason"),
+        row([*CONTENT, FOR_EVER], Reason.TIMEOUT, id="stalled"),
+        row([*CONTENT, event(b"{torn")], Reason.UPSTREAM_INVALID_RESPONSE, id="a malformed event"),
+        row([*CONTENT, event({"error": {"message": "no", "code": 503}})], Reason.OVERLOADED, id="an error event"),
+        row([*CONTENT, event({"error": {"message": "no", "code": 429}})], Reason.RATE_LIMITED, id="a limit"),
     ],
 )
 def test_streams_never_fall_back_after_content(script: list[bytes | float | Exception], reason: Reason) -> None:
@@ -162,7 +162,7 @@ def test_streams_never_fall_back_after_content(script: list[bytes | float | Exce
 )
 def test_a_finish_reason_completes_a_stream(tail: list[bytes | float | Exception]) -> None:
     async def main() -> None:
-        rig = Rig({"a": [sends(*SAID, STOP, *tail)]}, circuit=Circuit(min_requests=1))
+        rig = Rig({"a": [sends(*CONTENT, STOP, *tail)]}, circuit=Circuit(min_requests=1))
         chunks = await rig.stream()
         assert text(chunks) == "hello"
         assert chunks[-1].choices[0].finish_reason == pb.FINISH_REASON_STOP
@@ -235,8 +235,8 @@ def test_directives(
             "c": {"price": Price(input=1, output=1)},
         }
         rig = Rig({"a": [HELLO], "b": [HELLO], "c": [HELLO], "z": [HELLO]}, own=own)
-        asked = request(routing, **fields)
-        answered = (await rig.stream(asked))[-1] if streamed else (await rig.complete(asked)).completion
+        proto = request(routing, **fields)
+        answered = (await rig.stream(proto))[-1] if streamed else (await rig.complete(proto)).completion
         assert (rig.names(), answered.lmchat.provider, answered.model) == (calls, provider, model)
         assert rig.calls[0][2]["model"] == (model.removeprefix("w/") if "/" in model else "up")
 
@@ -284,9 +284,9 @@ def test_bad_directives(
 ) -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO], "z": [HELLO]})
-        asked = request(routing, **fields)
+        proto = request(routing, **fields)
         with pytest.raises(LmchatError) as e:
-            await (rig.stream(asked) if streamed else rig.complete(asked))
+            await (rig.stream(proto) if streamed else rig.complete(proto))
         assert (e.value.reason, e.value.param, rig.calls) == (reason, param, [])
 
     run(main())
@@ -300,8 +300,8 @@ def test_the_report(*, streamed: bool) -> None:
     async def main() -> None:
         own = {"a": {"drops": frozenset({"seed"})}, "b": {"drops": frozenset({"seed", "user", "top_p"})}}
         rig = Rig({"a": [status(429)], "b": [answer("from b", 2.0)], "c": [HELLO], "z": [HELLO]}, own=own)
-        asked = request({"ignore": ["c"]}, seed=1, user="u", temperature=0.5, debug=["routing"])
-        answered = (await rig.stream(asked))[-1] if streamed else (await rig.complete(asked)).completion
+        proto = request({"ignore": ["c"]}, seed=1, user="u", temperature=0.5, debug=["routing"])
+        answered = (await rig.stream(proto))[-1] if streamed else (await rig.complete(proto)).completion
         report = answered.lmchat
         assert (report.provider, report.tries, report.native_finish_reason) == ("b", 2, "stop")
         assert sorted(report.dropped_params) == ["seed", "user"]
@@ -312,7 +312,7 @@ def test_the_report(*, streamed: bool) -> None:
         assert ["seed" in body for body in sent] == [False, False]
         assert ["user" in body for body in sent] == [True, False]
         assert [body["temperature"] for body in sent] == [0.5, 0.5]
-        assert asked.seed == 1  # the caller's request is as it was
+        assert proto.seed == 1  # the caller's request is as it was
 
     run(main())
 
@@ -330,8 +330,8 @@ def test_no_list_of_attempts_for_the_first_answer(*, streamed: bool) -> None:
 def test_a_duplicate_fallback_model_skips_nothing() -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO]})
-        asked = request({"models": ["m", "alias"]}, debug=["routing"])
-        assert not (await rig.complete(asked)).completion.lmchat.skipped
+        proto = request({"models": ["m", "alias"]}, debug=["routing"])
+        assert not (await rig.complete(proto)).completion.lmchat.skipped
 
     run(main())
 
@@ -340,8 +340,8 @@ def test_a_duplicate_fallback_model_skips_nothing() -> None:
 def test_an_inexpressible_request_falls_back(*, streamed: bool) -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO], "b": [HELLO]}, own={"a": {"dialect": "gemini"}})
-        asked = request(debug=["routing"])
-        report = ((await rig.stream(asked))[-1] if streamed else (await rig.complete(asked)).completion).lmchat
+        proto = request(debug=["routing"])
+        report = ((await rig.stream(proto))[-1] if streamed else (await rig.complete(proto)).completion).lmchat
         assert (report.provider, report.tries, rig.names()) == ("b", 1, "b")
         assert [(s.provider, s.reason) for s in report.skipped] == [("a", "There is no word for it.")]
 
@@ -352,9 +352,9 @@ def test_an_inexpressible_request_falls_back(*, streamed: bool) -> None:
 def test_a_request_that_no_dialect_can_express(*, streamed: bool) -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO]})
-        asked = request(stop=list("abcdefghijklmnopq"))
+        proto = request(stop=list("abcdefghijklmnopq"))
         with pytest.raises(InvalidRequest) as e:
-            await (rig.stream(asked) if streamed else rig.complete(asked))
+            await (rig.stream(proto) if streamed else rig.complete(proto))
         assert (e.value.param, e.value.attempts, rig.calls) == ("stop", (), [])
 
     run(main())
@@ -408,8 +408,8 @@ def test_an_answer_in_json_and_its_message_are_stamped_alike(fields: dict[str, A
 def test_usage_only_on_request(*, include_usage: bool) -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO]})
-        asked = request(stream_options=pb.StreamOptions(include_usage=include_usage))
-        chunks = await rig.stream(asked)
+        proto = request(stream_options=pb.StreamOptions(include_usage=include_usage))
+        chunks = await rig.stream(proto)
         assert [c.usage.completion_tokens for c in chunks if c.HasField("usage")] == [40] * include_usage
         assert chunks[-1].HasField("lmchat")
 
@@ -430,8 +430,8 @@ def test_figures(*, streamed: bool) -> None:
     async def main() -> None:
         rig = Rig({"a": [answer("hello", 4.0)], "b": [answer("hello", 2.0)]})
         for name in ("a", "b"):
-            asked = request({"only": [name]})
-            await (rig.stream(asked) if streamed else rig.complete(asked))
+            proto = request({"only": [name]})
+            await (rig.stream(proto) if streamed else rig.complete(proto))
         assert rig.health.throughput("a/a/up") == pytest.approx(10.0)
         assert rig.health.throughput("b/b/up") == pytest.approx(20.0)
         assert rig.health.latency("a/a/up") == pytest.approx(0.0 if streamed else 4.0)
@@ -539,7 +539,7 @@ def test_no_call_after_the_deadline(timeout: float) -> None:
         row(silent, True, id="streamed, before headers"),
         row(sends(FOR_EVER), True, id="streamed, before content"),
         row(sends(ROLE, FOR_EVER), True, id="streamed, after the role"),
-        row(sends(*SAID, FOR_EVER), True, id="streamed, after content"),
+        row(sends(*CONTENT, FOR_EVER), True, id="streamed, after content"),
         row(status(429, retry_after="2"), True, id="while waiting to try again"),
     ],
 )
@@ -563,7 +563,7 @@ def test_cancellation(behaviour: Behaviour, *, streamed: bool) -> None:
 @pytest.mark.parametrize("read", [None, 0, 1], ids=["never iterated", "entered only", "left after a batch"])
 def test_a_stream_that_is_not_read_to_its_end_is_closed(read: int | None) -> None:
     async def main() -> None:
-        rig = Rig({"a": [sends(*SAID, FOR_EVER)]}, circuit=Circuit(min_requests=1))
+        rig = Rig({"a": [sends(*CONTENT, FOR_EVER)]}, circuit=Circuit(min_requests=1))
         routed = await rig.open(request(), None)
         if read is None:
             await routed.aclose()
@@ -598,7 +598,7 @@ def test_many_callers_and_a_single_probe() -> None:
 
 def test_streams_that_break_open_the_circuit() -> None:
     async def main() -> None:
-        rig = Rig({"a": [sends(*SAID, RESET)], "b": [OTHER]})
+        rig = Rig({"a": [sends(*CONTENT, RESET)], "b": [OTHER]})
         for _ in range(5):
             with pytest.raises(LmchatError):
                 await rig.stream()
@@ -627,10 +627,10 @@ def test_a_thousand_requests_over_an_endpoint_that_fails_half_of_the_time() -> N
         dice = Random(3)
         evils = [status(500), status(529), refuses, silent, sends(RESET), sends(ROLE, RESET), sends(FOR_EVER)]
 
-        async def moody(asked: dict[str, Any]) -> httpx.Response:
-            return await (dice.choice(evils) if dice.random() < 0.5 else HELLO)(asked)
+        async def flaky(proto: dict[str, Any]) -> httpx.Response:
+            return await (dice.choice(evils) if dice.random() < 0.5 else HELLO)(proto)
 
-        rig = Rig({"a": [moody], "b": [OTHER]}, timeouts=Timeouts(first_token=2.0, total=60.0))
+        rig = Rig({"a": [flaky], "b": [OTHER]}, timeouts=Timeouts(first_token=2.0, total=60.0))
         texts: Counter[str] = Counter()
 
         async def one(number: int) -> None:

@@ -63,8 +63,8 @@ def listed(attempts: Sequence[dict[str, Any]]) -> list[str]:
     return [f"{a['provider']} {a.get('status', 0)} {a['reason']}" for a in attempts]
 
 
-async def by_rest(gate: Apis, body: dict[str, Any]) -> Outcome:
-    answered = await gate.post(body)
+async def by_rest(gateway: Apis, body: dict[str, Any]) -> Outcome:
+    answered = await gateway.post(body)
     if not (body["stream"] and answered.status == 200):
         parsed = answered.json()
         if answered.status == 200:
@@ -92,15 +92,15 @@ async def by_rest(gate: Apis, body: dict[str, Any]) -> Outcome:
     return Outcome(text, error["reason"], listed(error["attempts"]))
 
 
-async def by_grpc(gate: Apis, body: dict[str, Any]) -> Outcome:
+async def by_grpc(gateway: Apis, body: dict[str, Any]) -> Outcome:
     request = openai_json.parse(json.dumps(body).encode()).request
     text = ""
     try:
         if not body["stream"]:
-            whole = await gate.chat.CreateChatCompletion(request, metadata=AUTH)
+            whole = await gateway.chat.CreateChatCompletion(request, metadata=AUTH)
             return Outcome(whole.choices[0].message.content[0].text, "ok", reported(whole.lmchat))
         finishes = []
-        async for chunk in gate.chat.StreamChatCompletion(request, metadata=AUTH):
+        async for chunk in gateway.chat.StreamChatCompletion(request, metadata=AUTH):
             text += "".join(choice.delta.content for choice in chunk.choices)
             finishes += [choice.finish_reason for choice in chunk.choices if choice.finish_reason]
         assert finishes == [pb.FINISH_REASON_STOP]
@@ -123,12 +123,12 @@ def reported(report: pb.RoutingReport) -> list[str]:
 
 
 async def get(
-    gate: Apis, api: str, stream: bool, model: str = "m", text: str = "hello", **routing: Any
+    gateway: Apis, api: str, stream: bool, model: str = "m", text: str = "hello", **routing: Any
 ) -> Outcome:
     """Make one call whose report lists the attempts."""
     body = ask(model, stream=stream, lmchat={"routing": routing, "debug": ["routing"]})
     body["messages"][0]["content"] = text
-    return await (by_rest if api == "rest" else by_grpc)(gate, body)
+    return await (by_rest if api == "rest" else by_grpc)(gateway, body)
 
 
 def most_in_three_seconds(calls: Sequence[Call]) -> int:

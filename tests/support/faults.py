@@ -228,13 +228,13 @@ def late(seconds: float, then: Behaviour) -> Behaviour:
     return behave
 
 
-def held(gate: asyncio.Event) -> Behaviour:
-    """A good stream that waits for `gate` after its first word."""
+def held(release: asyncio.Event) -> Behaviour:
+    """A good stream that waits for `release` after its first word."""
 
     async def behave(call: Call) -> None:
         await call.head()
         await call.delta(content="one")
-        await gate.wait()
+        await release.wait()
         await call.delta("stop")
         await call.event(b"[DONE]")
         await call.end()

@@ -84,7 +84,7 @@ def ask(model: str = "m", **more: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def gateway(
+async def run_gateway(
     tmp_path: Path,
     configuration: str,
     environ: Mapping[str, str] | None = None,

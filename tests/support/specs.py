@@ -98,11 +98,11 @@ def _gemini_rules(contents: list[dict[str, Any]]) -> Iterator[str]:
             yield f"contents[{index}] has results, and is the model's"
         if "functionCall" in kinds and content["role"] != "model":
             yield f"contents[{index}] has calls, and is the user's"
-    for index, (asked, answered) in enumerate(itertools.pairwise(contents)):
-        if asked["role"] == answered["role"]:
-            yield f"contents[{index}] and the next are both the {asked['role']}'s"
-        calls = [part["functionCall"]["name"] for part in asked["parts"] if "functionCall" in part]
-        results = [part["functionResponse"]["name"] for part in answered["parts"] if "functionResponse" in part]
+    for index, (content, following) in enumerate(itertools.pairwise(contents)):
+        if content["role"] == following["role"]:
+            yield f"contents[{index}] and the next are both the {content['role']}'s"
+        calls = [part["functionCall"]["name"] for part in content["parts"] if "functionCall" in part]
+        results = [part["functionResponse"]["name"] for part in following["parts"] if "functionResponse" in part]
         if calls != results:
             yield f"contents[{index}] calls {calls}, and the next has results of {results}"
 

@@ -79,13 +79,13 @@ class Provider:
         self.emulation = TypedCaller(Emulation(upstream, fetch))
 
     async def _serve(self, sent: httpx.Request) -> httpx.Response:
-        asked = json.loads(sent.content)
-        self.calls.append(asked)
-        response = self._script(asked, len(self.calls) - 1)
+        request = json.loads(sent.content)
+        self.calls.append(request)
+        response = self._script(request, len(self.calls) - 1)
         await asyncio.sleep(response.wait)
         body = Body(response.pieces)
         self.bodies.append(body)
-        kind = "text/event-stream" if asked.get("stream") and response.status == 200 else "application/json"
+        kind = "text/event-stream" if request.get("stream") and response.status == 200 else "application/json"
         return httpx.Response(response.status, headers={"content-type": kind}, stream=body)
 
     def check_closed(self) -> None:
@@ -95,9 +95,9 @@ class Provider:
 
 def endpoint(*emulates: str, native_n: int = 1, dialect: str = "openai") -> Endpoint:
     """An endpoint that has these by emulation."""
-    made = routing_help.endpoint()
+    base = routing_help.endpoint()
     limits = Timeouts(first_token=10.0, idle=10.0, total=100.0)
-    return replace(made, emulates=frozenset(emulates), native_n=native_n, timeouts=limits, dialect=dialect)
+    return replace(base, emulates=frozenset(emulates), native_n=native_n, timeouts=limits, dialect=dialect)
 
 
 def request(**fields: Any) -> pb.ChatCompletionRequest:
@@ -161,10 +161,10 @@ async def read(stream: Stream) -> list[Chunks]:
 
 
 def texts(batches: list[Chunks]) -> dict[int, str]:
-    """What each choice says."""
-    said: dict[int, str] = {}
+    """The text of each choice, by its index."""
+    found: dict[int, str] = {}
     for batch in batches:
         for one in batch:
             for choice in one.choices:
-                said[choice.index] = said.get(choice.index, "") + choice.delta.content
-    return said
+                found[choice.index] = found.get(choice.index, "") + choice.delta.content
+    return found

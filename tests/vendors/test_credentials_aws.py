@@ -232,7 +232,7 @@ class AWS(Loopback):
 
     def __init__(self, host: str) -> None:
         super().__init__(host, self.aws)
-        self.given = 0
+        self.issued = 0
         self.fails: Reply | None = None
 
     def aws(self, seen: Seen) -> Reply:
@@ -244,8 +244,8 @@ class AWS(Loopback):
             return 200, "the-role"
         if self.fails:
             return self.fails
-        self.given += 1
-        id_, expires = f"{ROLE_ID}{self.given}", expiration(3600)
+        self.issued += 1
+        id_, expires = f"{ROLE_ID}{self.issued}", expiration(3600)
         if seen.path in (f"{roles}the-role", "/container"):
             names = ("Code", "AccessKeyId", "SecretAccessKey", "Token", "Expiration")
             return 200, dict(zip(names, ("Success", id_, ROLE_SECRET, SESSION, expires), strict=True))
@@ -386,7 +386,7 @@ async def test_an_instances_role(instance: AWS, clock: Clock) -> None:
     assert not instance.seen
     answers = await asyncio.gather(*(used(auth) for _ in range(100)))
     assert answers == [(f"{ROLE_ID}1", SESSION)] * 100
-    assert instance.given == 1
+    assert instance.issued == 1
     assert instance.seen[-1].headers["x-aws-ec2-metadata-token"] == "imds-token"
 
 

@@ -60,14 +60,14 @@ def _generated() -> bool:
     return not different
 
 
-def _differences(made: Path, kept: Path) -> list[str]:
+def _differences(generated: Path, committed: Path) -> list[str]:
     names = {
         str(path.relative_to(root))
-        for root in (made, kept)
+        for root in (generated, committed)
         for path in root.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    _, mismatched, missing = filecmp.cmpfiles(made, kept, sorted(names), shallow=False)
+    _, mismatched, missing = filecmp.cmpfiles(generated, committed, sorted(names), shallow=False)
     return sorted(mismatched + missing)
 
 
