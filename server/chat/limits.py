@@ -57,7 +57,7 @@ MAX_CHOICES = 128
 
 #: Bytes of JSON that cannot exceed any of the first three limits by enough to matter.
 UNCHECKED_BYTES = MAX_VALUES
-#: Bytes of JSON in which numbers of any length take no time to speak of.
+#: Bytes of JSON that need no check of digits: numbers in it are too short to take measurable time.
 _UNCHECKED_DIGITS = 1 << 20
 _PREFIX = 4 << 20
 
@@ -70,7 +70,7 @@ def check_json(data: bytes, most: int = MAX_ANSWER_VALUES) -> None:
     """Raise TooMuchJsonError where decoding `data` would take too long.
 
     Linear, and some 1 ns a byte: it counts characters of the syntax, and looks where they are only if there are
-    too many, since strings may hold as many as they like.
+    too many, since strings may hold any number of them.
     """
     if len(data) <= UNCHECKED_BYTES:
         return

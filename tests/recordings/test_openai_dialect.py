@@ -16,7 +16,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
 from server.chat.completion import JsonCompletion
-from server.chat.openai_json.response import dump_usage
+from server.chat.openai_json.response_objects import dump_usage
 from server.chat.request import JsonRequest, read
 from server.dialects.base import platform_of
 from server.dialects.openai import response

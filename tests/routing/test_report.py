@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from server.chat.openai_json.response import dump_report
+from server.chat.openai_json.response_objects import dump_report
 from server.errors import AttemptRecord, SkippedRecord
 from server.routing.report import Report
 
