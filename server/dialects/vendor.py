@@ -147,6 +147,12 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     refused_in_messages: frozenset[str] = _NONE
     #: The values of `image_url.detail` that it takes; None for any.
     image_details: frozenset[str] | None = None
+    #: Whether `input_audio.data` must be a data URL.
+    audio_as_url: bool = False
+    #: Whether turns of the user and the assistant must alternate; those that follow one another are sent as one.
+    alternating: bool = False
+    #: Fields of an assistant's turn that comes last, which the model continues, unless the caller sets them.
+    last_turn: Mapping[str, Any] = {}
     #: Characters that `user` may have; 0 for any number. One that does not fit is sent as a digest.
     min_user_length: int = 0
     max_user_length: int = 0

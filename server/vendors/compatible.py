@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from server.dialects.base import Vendor
@@ -33,8 +33,20 @@ DETAILS = frozenset({"auto", "low", "high"})
 
 NEWER_LIMIT = "max_completion_tokens"
 
+#: OpenAI's words for `reasoning_effort`.
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
 #: `Vendor.checked` of the rows whose source was read on this day.
 CHECKED = "2026-11-28"
+
+
+def efforts(*words: str, **others: Mapping[str, Any] | str) -> Mapping[str, Mapping[str, Any]]:
+    """`Vendor.efforts` of a vendor that takes `words` only.
+
+    `others` are words that it says differently: as another word, or with body fields. The rest is left out.
+    """
+    said = {word: {"reasoning_effort": said} if isinstance(said, str) else said for word, said in others.items()}
+    return {word: said.get(word, {}) for word in EFFORTS if word not in words}
 
 
 def compatible(type_: str, base_url: str = "", env: Iterable[str] = (), *, source: str, **quirks: Any) -> Vendor:

@@ -1,11 +1,10 @@
 """The vendors: one row each, with the account's settings and what differs from the dialect's plain form.
 
-A new vendor of the OpenAI dialect is a row in hosted.py or self_hosted.py and nothing else; see
-dialects/ADDING.md. VENDORS.md lists all rows with their sources; table.py writes it.
-Base URLs of that dialect hold the version (`/v1`), as the vendors' own pages give them,
-since `/chat/completions` is all that is added; those of the other dialects are bare
-origins. A quirk is listed only with the vendor's page, or the recording, that
-shows it; what is not known to be refused is sent.
+A new vendor of the OpenAI dialect is one row in makers.py, hosted.py, gateways.py or self_hosted.py; see
+dialects/ADDING.md. VENDORS.md, which table.py writes, lists all rows with their sources.
+Base URLs of that dialect hold the version (`/v1`), as the vendors' own pages give them, since `/chat/completions`
+is all that is added; those of the other dialects are bare origins. A quirk is listed only with the vendor's page,
+or the recording, that shows it; what is not known to be refused is sent.
 
 In `drops`, `n` means that a call gives one choice, `tools` that there are none,
 and `modalities` that the answer is text. `developer` turns go out as `system`
@@ -17,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from server.dialects.base import Vendor
-from server.vendors import azure, hosted, self_hosted, vertex
+from server.vendors import azure, gateways, hosted, makers, self_hosted, vertex
 from server.vendors.compatible import (
     DOCUMENTS,
     JSON_SCHEMA,
@@ -147,7 +146,9 @@ _ROWS = (
         max_stop=_GEMINI.max_stop,
     ),
     _BEDROCK,
+    *makers.ROWS,
     *hosted.ROWS,
+    *gateways.ROWS,
     *self_hosted.ROWS,
 )
 
