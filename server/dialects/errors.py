@@ -99,7 +99,8 @@ _CREDIT_PHRASES = (
     "make sure your account is in good standing",
 )
 
-#: Phrases of a 400 about the model: OpenRouter; DeepSeek, SiliconFlow; Mistral; Z.ai, GitHub; Cloudflare.
+#: Phrases of a 400 about the model: OpenRouter; DeepSeek, SiliconFlow; Mistral; Z.ai, GitHub; Cloudflare;
+#: Scaleway.
 _MODEL_PHRASES = (
     "is not a valid model id",
     "model not exist",
@@ -107,6 +108,7 @@ _MODEL_PHRASES = (
     "invalid model:",
     "unknown model",
     "no such model",
+    "model not found",
 )
 
 #: Phrases of a 404 about a feature that no provider behind OpenRouter has for the model.

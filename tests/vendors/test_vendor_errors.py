@@ -101,9 +101,9 @@ ERRORS: list[tuple[str, int, Any, Reason]] = [
     ("Cloudflare: capacity", 429, {"success": False, "errors": [{"code": 3040, "message": "x"}]}, R.OVERLOADED),
     ("Cloudflare: used up", 429, {"success": False, "errors": [{"code": 3036, "message": "x"}]}, R.RATE_LIMITED),
     ("Cloudflare: in a 200", 200, {"success": False, "errors": [{"code": 3040, "message": "x"}]}, R.OVERLOADED),
-    # https://docs.siliconflow.com/en/faqs/error-code
+    # https://docs.siliconflow.cn/en/faqs/error-code
     ("SiliconFlow: no such model", 400, {"code": 20012, "message": "Model does not exist."}, R.MODEL_NOT_FOUND),
-    ("SiliconFlow: no money", 403, {"code": 30001, "message": "x"}, R.UPSTREAM_AUTHENTICATION),
+    ("SiliconFlow: no money", 403, {"code": 30001, "message": "x", "data": None}, R.UPSTREAM_AUTHENTICATION),
     # https://docs.databricks.com/aws/en/machine-learning/model-serving/model-serving-limits
     ("Databricks: a limit", 429, {"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "x"}, R.RATE_LIMITED),
     (
@@ -161,6 +161,8 @@ ERRORS: list[tuple[str, int, Any, Reason]] = [
     ),
     # https://github.com/portkey-ai/gateway/tree/main/src/providers/fireworks-ai
     ("Fireworks: its proxy", 401, {"fault": {"faultstring": "x", "detail": {}}}, R.UPSTREAM_AUTHENTICATION),
+    # https://www.scaleway.com/en/docs/generative-apis/api-cli/understanding-errors/
+    ("Scaleway: no such model", 422, {"error": {"message": "Model Not Found", "code": 422}}, R.MODEL_NOT_FOUND),
     # https://console.groq.com/docs/deprecations
     ("Groq: gone", 400, {"error": {"message": "x", "code": "model_decommissioned"}}, R.MODEL_NOT_FOUND),
     (
@@ -295,6 +297,8 @@ def test_reasons(status: int, body: dict[str, Any], reason: Reason) -> None:
             "n",
         ),
         ({"error": "bad seed"}, "bad seed", None),
+        # https://www.scaleway.com/en/docs/generative-apis/api-cli/understanding-errors/
+        ({"error": "Bad Request", "status": 422, "message": "bad stop"}, "bad stop", None),
         ({"errors": ["bad role"]}, "bad role", None),
         ({"code": 500, "msg": "bad call", "success": False}, "bad call", None),
     ],

@@ -98,19 +98,11 @@ _DASHSCOPE: Mapping[str, Reason] = {
     "modelunavailable": _BUSY,
 }
 
-#: SiliconFlow: numbers beside the message. https://docs.siliconflow.com/en/faqs/error-code
-_SILICONFLOW: Mapping[str, Reason] = {
-    "20012": _MODEL,
-    "30001": _ACCOUNT,
-    "50501": _BUSY,
-    "50505": _BUSY,
-    "50603": _BUSY,
-}
-
 #: Words of others, as `code` or `type`.
 _WORDS: Mapping[str, Reason] = {
     "tokens_limit_reached": _TOO_LONG,  # GitHub Models: https://github.com/eslint/tsc-meetings/pull/593
     "unknown_model": _MODEL,  # GitHub Models
+    "20012": _MODEL,  # SiliconFlow: https://docs.siliconflow.cn/en/faqs/error-code
     "invalid_model": _MODEL,  # Perplexity, Mistral
     "model_decommissioned": _MODEL,  # Groq: https://console.groq.com/docs/deprecations
     "model_not_supported": _MODEL,  # Hugging Face: no provider that the account has enabled serves it
@@ -128,4 +120,4 @@ _WORDS: Mapping[str, Reason] = {
 }
 
 #: Code or type in lower case -> Reason.
-REASONS: Mapping[str, Reason] = {**_ZAI, **_MINIMAX, **_CLOUDFLARE, **_DASHSCOPE, **_SILICONFLOW, **_WORDS}
+REASONS: Mapping[str, Reason] = {**_ZAI, **_MINIMAX, **_CLOUDFLARE, **_DASHSCOPE, **_WORDS}

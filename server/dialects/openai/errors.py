@@ -120,7 +120,8 @@ def _classify(status: int, parts: _Parts, retry_after: float | None = None) -> P
 def _parts(obj: dict[str, Any]) -> _Parts:
     error = obj.get("error") or _in_other_places(obj) or obj
     if not isinstance(error, dict):  # x.ai, Ollama, Hugging Face: a text, with the code beside it
-        error = {"code": obj.get("code"), "type": obj.get("error_type"), "message": error}
+        message = obj.get("message") or error  # Scaleway has a title in `error`
+        error = {"code": obj.get("code"), "type": obj.get("error_type"), "message": message}
     own = code = failures.text(error.get("code"))
     type_ = failures.text(error.get("type")) or failures.text(error.get("reason"))
     inner = error.get("innererror")
