@@ -142,6 +142,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     #: Fields beyond OpenAI's that it accepts in messages, parts, calls and tools, such as `cache_control` and the
     #: `reasoning_content` of earlier completions; None for any.
     extensions: frozenset[str] | None = None
+    #: Request fields beyond the contract's that it refuses, such as OpenAI's `prompt_cache_key`.
+    refused_in_requests: frozenset[str] = _NONE
     #: OpenAI's own fields of messages that it refuses, such as `name` (but of tool results) and `refusal`. A
     #: user's name is then written into the text.
     refused_in_messages: frozenset[str] = _NONE

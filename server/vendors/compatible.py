@@ -23,6 +23,11 @@ PLATFORM = frozenset({"store", "prediction", "verbosity", "modalities", "audio",
 #: Fields that label a request, and the one that selects its queue.
 LABELS = frozenset({"user", "metadata", "service_tier"})
 
+#: OpenAI's request fields that the contract passes on as unknown ones; vendors with a fixed schema refuse them.
+NEWER = frozenset(
+    {"moderation", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "safety_identifier"}
+)
+
 #: Fields of OpenAI's assistant turns that vendors with a schema of their own do not have.
 OF_ANSWERS = frozenset({"refusal", "annotations", "audio"})
 

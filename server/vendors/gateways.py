@@ -93,6 +93,7 @@ ROWS: tuple[Vendor, ...] = (
         "https://{project}.snowflakecomputing.com/api/v2/cortex/v1",
         ["SNOWFLAKE_PAT", "SNOWFLAKE_API_KEY"],
         source="https://docs.snowflake.com/en/user-guide/snowflake-cortex/cortex-rest-api",
+        checked=CHECKED,
         required={"project": ("SNOWFLAKE_ACCOUNT",)},
         drops=frozenset({"tools", "tool_choice", "parallel_tool_calls"}),
         response_formats=TEXT_ONLY,

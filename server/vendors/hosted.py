@@ -14,6 +14,7 @@ from server.vendors.compatible import (
     IMAGES,
     JSON_OBJECT,
     LOGPROBS,
+    NEWER,
     NEWER_LIMIT,
     OF_ANSWERS,
     PENALTIES,
@@ -38,6 +39,7 @@ ROWS: tuple[Vendor, ...] = (
         source="https://github.com/groq/groq-python/blob/main/src/groq/types/chat/completion_create_params.py",
         checked=CHECKED,
         drops=_GROQ | {"reasoning_effort"},
+        refused_in_requests=NEWER,
         extensions=frozenset({"reasoning"}),
         refused_in_messages=OF_ANSWERS | {"name"},
         response_formats=JSON_OBJECT,
@@ -102,14 +104,17 @@ ROWS: tuple[Vendor, ...] = (
         token_limit=NEWER_LIMIT,
         modalities=IMAGES,
     ),
-    # A 400 for fields of a request that it does not know ("Validation: Unsupported parameter(s)").
-    # https://github.com/Gitlawb/openclaude/issues/1950
+    # A 400 or 422 for fields of a request that it does not know ("Unsupported parameter(s)", "Extra inputs are not
+    # permitted"). https://github.com/Gitlawb/openclaude/issues/1950  https://github.com/sipeed/picoclaw/issues/1019
+    # Penalties are refused by some models: https://github.com/Kilo-Org/kilocode/issues/9652
     compatible(
         "nvidia",
         "https://integrate.api.nvidia.com/v1",
         ["NVIDIA_API_KEY", "NVIDIA_NIM_API_KEY"],
         source="https://docs.api.nvidia.com/nim/reference/llm-apis",
         drops=PLATFORM | {"metadata", "service_tier"},
+        refused_in_requests=NEWER,
+        by_model={r"gemma-2|nemotron-4": {"drops": PLATFORM | PENALTIES | {"metadata", "service_tier", "n"}}},
     ),
     # Ignores these; content of text parts must be one string.
     # https://github.com/BerriAI/litellm/blob/main/litellm/llms/sambanova/chat.py (content)
@@ -118,6 +123,7 @@ ROWS: tuple[Vendor, ...] = (
         "https://api.sambanova.ai/v1",
         ["SAMBANOVA_API_KEY"],
         source="https://docs.sambanova.ai/docs/en/features/openai-compatibility",
+        checked=CHECKED,
         drops=LOGPROBS | PENALTIES | {"n", "logit_bias", "seed"},
         string_content=True,
     ),
@@ -133,7 +139,8 @@ ROWS: tuple[Vendor, ...] = (
         ["HYPERBOLIC_API_KEY"],
         source="https://docs.hyperbolic.xyz/docs/rest-api",
     ),
-    # Keys are per site; the other is api.siliconflow.cn.
+    # Keys are per site; the other is api.siliconflow.cn. Thinking is `enable_thinking`.
+    # https://docs.siliconflow.cn/en/faqs/error-code
     compatible(
         "siliconflow",
         "https://api.siliconflow.com/v1",

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from server.dialects.base import Vendor
 from server.vendors import azure, gateways, hosted, makers, self_hosted, vertex
 from server.vendors.compatible import (
+    CHECKED,
     DOCUMENTS,
     JSON_SCHEMA,
     LOGPROBS,
@@ -38,6 +39,7 @@ _ANTHROPIC = Vendor(
     auth="x-api-key",
     env=("ANTHROPIC_API_KEY",),
     source="https://platform.claude.com/docs/en/api/messages/create",
+    checked=CHECKED,
     drops=_FOREIGN | PENALTIES | LOGPROBS | {"n", "seed", "metadata", "store", "modalities", "audio"},
     response_formats=JSON_SCHEMA,
     modalities=DOCUMENTS,
@@ -52,6 +54,7 @@ _GEMINI = Vendor(
     auth="x-goog-api-key",
     env=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
     source="https://ai.google.dev/api/generate-content",
+    checked=CHECKED,
     drops=_FOREIGN | {"user", "metadata", "parallel_tool_calls", "n"},
     max_stop=5,
 )
@@ -65,6 +68,7 @@ _BEDROCK = Vendor(
     credentials=AWS,
     ambient_credentials={},
     source="https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",
+    checked=CHECKED,
     drops=_FOREIGN
     | PENALTIES
     | LOGPROBS
@@ -102,6 +106,7 @@ _ROWS = (
         elsewhere=PLAIN["openai"],
         env=("OPENAI_API_KEY",),
         source="https://platform.openai.com/docs/api-reference/chat/create",
+        checked=CHECKED,
         # Reasoning models refuse `max_tokens`, and all others know the newer name too.
         token_limit=NEWER_LIMIT,
         extensions=NO_EXTENSIONS,

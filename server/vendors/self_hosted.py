@@ -52,11 +52,14 @@ ROWS: tuple[Vendor, ...] = (
         drops=frozenset({"tool_choice", "logit_bias", "user", "n"}),
         modalities=IMAGES,
     ),
+    # It ignores `user` and the detail of images.
     compatible(
         "vllm",
         "http://localhost:8000/v1",
         source="https://docs.vllm.ai/en/stable/serving/openai_compatible_server/",
+        checked=CHECKED,
         drops=frozenset({"user"}),
+        image_details=frozenset[str](),
         prefill=True,
         prefill_body={"continue_final_message": True, "add_generation_prompt": False},
     ),

@@ -21,10 +21,14 @@ FIELDS = st.sampled_from(["content", "reasoning_content"])
 PIECES = st.lists(st.tuples(st.integers(0, 2), FIELDS, st.text(max_size=3)))
 
 
+def _delta(name: str, text: str) -> pb.Delta:
+    return pb.Delta(content=text) if name == "content" else pb.Delta(reasoning_content=text)
+
+
 @given(PIECES)
 def test_texts_are_joined_by_choice(pieces: list[tuple[int, str, str]]) -> None:
     whole = joined(
-        pb.ChatCompletionChunk(choices=[pb.ChunkChoice(index=index, delta=pb.Delta(**{name: text}))])
+        pb.ChatCompletionChunk(choices=[pb.ChunkChoice(index=index, delta=_delta(name, text))])
         for index, name, text in pieces
     )
     assert [choice.index for choice in whole.choices] == sorted({index for index, _, _ in pieces})

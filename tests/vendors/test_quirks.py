@@ -305,3 +305,53 @@ def test_snowflake_by_model(model: str, formats: set[str], tools: bool) -> None:
     row = VENDORS["snowflake"].for_model(model)
     assert row.response_formats == formats
     assert ("tools" not in row.drops) is tools
+
+
+@pytest.mark.parametrize(
+    ("vendor", "image", "goes", "dropped"),
+    [
+        # https://github.com/togethercomputer/openapi/blob/main/openapi.yaml
+        ("together", {"url": "https://x.example/a.png"}, {"url": "https://x.example/a.png"}, False),
+        (
+            "together",
+            {"url": "https://x.example/a.png", "detail": "auto"},
+            {"url": "https://x.example/a.png"},
+            False,
+        ),
+        (
+            "together",
+            {"url": "https://x.example/a.png", "detail": "low"},
+            {"url": "https://x.example/a.png"},
+            True,
+        ),
+        # https://docs.vllm.ai/en/stable/serving/openai_compatible_server/
+        ("vllm", {"url": "https://x.example/a.png", "detail": "high"}, {"url": "https://x.example/a.png"}, True),
+    ],
+)
+def test_images_without_detail(vendor: str, image: dict[str, Any], goes: dict[str, Any], dropped: bool) -> None:
+    messages = [{"role": "user", "content": [{"type": "image_url", "image_url": image}]}]
+    body, paths = sent(vendor, "m", messages=messages)
+    assert body["messages"][0]["content"][0]["image_url"] == goes
+    assert bool(paths) is dropped
+
+
+@pytest.mark.parametrize(
+    ("vendor", "field", "goes"),
+    [
+        # https://github.com/sipeed/picoclaw/issues/1019
+        ("nvidia", "prompt_cache_key", False),
+        ("groq", "safety_identifier", False),
+        ("cohere", "prompt_cache_key", False),
+        # https://github.com/mistralai/client-python/blob/main/docs/models/chatcompletionrequest.md
+        ("mistral", "prompt_cache_key", True),
+        ("mistral", "safety_identifier", False),
+        ("openai", "prompt_cache_key", True),
+        ("openrouter", "prompt_cache_key", True),
+        ("groq", "of_a_vendor", True),
+    ],
+)
+def test_fields_of_requests(vendor: str, field: str, goes: bool) -> None:
+    fields: dict[str, Any] = {field: "x"}
+    body, paths = sent(vendor, "m", **fields)
+    assert (field in body) is goes
+    assert (field in paths) is not goes

@@ -274,6 +274,12 @@ def test_reasons(status: int, body: dict[str, Any], reason: Reason) -> None:
             "Bad top_p.",
             None,
         ),
+        # https://github.com/Kilo-Org/kilocode/issues/9652
+        (
+            {"error": "body -> n\n  Extra inputs are not permitted (type=extra_forbidden)"},
+            "body -> n\n  Extra inputs are not permitted (type=extra_forbidden)",
+            None,
+        ),
         # https://docs.mistral.ai/api/
         (
             {

@@ -66,9 +66,10 @@ def _drop_details(messages: list[dict[str, Any]], known: frozenset[str], dropped
         content = message.get("content")
         for place, part in enumerate(content if isinstance(content, list) else ()):
             image = part.get("image_url")
-            if isinstance(image, dict) and image.get("detail", "auto") not in known:
-                del image["detail"]
-                dropped.add(f"messages[{index}].content[{place}].image_url.detail")
+            if isinstance(image, dict) and "detail" in image and image["detail"] not in known:
+                detail = image.pop("detail")
+                if detail != "auto":
+                    dropped.add(f"messages[{index}].content[{place}].image_url.detail")
 
 
 def _make_data_urls(messages: list[dict[str, Any]]) -> None:

@@ -13,6 +13,9 @@ from server.dialects.users import opaque_user
 def adapt_parameters(out: dict[str, Any], vendor: Vendor, dropped: Dropped, *, stream: bool) -> None:
     """Change the parameters of the body `out` to what the vendor takes, in place."""
     _set_token_limit(out, vendor, dropped)
+    for name in sorted(vendor.refused_in_requests & out.keys()):
+        del out[name]
+        dropped.add(name)
     if not vendor.stream_usage:
         out.pop("stream_options", None)
     for name, value in vendor.defaults.items():
