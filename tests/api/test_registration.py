@@ -1,4 +1,4 @@
-"""Bytes that are no message get the gateway's error, with and without a key; nothing is logged."""
+"""Undecodable messages get the gateway's error, with and without a key; nothing is logged."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ async def test_corrupt_messages(
 
 @pytest.mark.parametrize("data", [b"", NOISE], ids=["no key", "corrupt"])
 @pytest.mark.parametrize("path", [path for path in UNARY if not path.startswith(("/grpc", "/lmchat.v1.Rest"))])
-async def test_an_error_comes_without_a_message(gateway: Gateway, path: str, data: bytes) -> None:
-    """Not even an empty one, or Envoy cannot make JSON of the status."""
+async def test_errors_come_without_a_message(gateway: Gateway, path: str, data: bytes) -> None:
+    """Not even an empty one, with which Envoy could not convert the status to JSON."""
     channel: Any = gateway.channel
     call = channel.unary_stream(path)(data)
     with pytest.raises(grpc.aio.AioRpcError):

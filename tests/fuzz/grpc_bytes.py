@@ -35,9 +35,9 @@ _METHODS = {
     "/lmchat.v1.Operations/Nothing": False,
     "/grpc.health.v1.Health/Check": False,
 }
-#: What callers must not see: Python's exceptions, and what grpc says of them.
+#: Text that callers must not see: Python's exceptions, and grpc's messages about them.
 _PYTHON = ("Traceback", "Exception", "Error(", "<class", "object at 0x", "0x7f", ".py")
-#: Seconds after which a call hangs.
+#: Seconds after which a call counts as hanging.
 _TIMEOUT = 20.0
 
 
