@@ -1,4 +1,4 @@
-"""AWS's credentials, with its token service and metadata endpoints on loopback; signatures, computed independently.
+"""AWS's credentials, with token service and metadata endpoints on loopback, and independently computed signatures.
 
 The reference for signatures is `expected`, written from AWS's description, and checked against AWS's own vector:
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
