@@ -71,7 +71,7 @@ class Gateway:
         """One REST call, to its end."""
         call = self.open(body, content_type, metadata)
         pieces: list[bytes] = []
-        with suppress(grpc.aio.AioRpcError):  # the code is asked for below
+        with suppress(grpc.aio.AioRpcError):  # the code is read below
             while (message := await call.read()) is not grpc.aio.EOF:
                 pieces.append(message.data)
         headers = {name: str(value) for name, value in await call.initial_metadata()}
@@ -85,7 +85,7 @@ def ask(model: str = "m", **more: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def gateway(
+async def run_gateway(
     tmp_path: Path,
     configuration: str,
     environ: Mapping[str, str] | None = None,
@@ -95,7 +95,10 @@ async def gateway(
     vendors: Mapping[str, Vendor] = VENDORS,
     plain: Mapping[str, Vendor] = PLAIN,
 ) -> AsyncIterator[Gateway]:
-    """A worker for a configuration in YAML; the key KEY is added to it. For the rest see Worker and Catalog."""
+    """A worker for a configuration in YAML, to which the API key KEY is added.
+
+    Other parameters as for Worker and Catalog.
+    """
     file = tmp_path / "lmchat.yaml"
     file.write_text(f"auth: {{keys: [{{name: test, key: {KEY}}}]}}\n{configuration}")
     config = load(file, environ or {})

@@ -1,7 +1,7 @@
-"""`uv run check`: everything that must hold, one line a check, every failure shown.
+"""`uv run check`: all checks, one line each; every failure is shown.
 
 Format, lint, types, import rules, proto lint and breaking changes, generated
-files as the generator makes them, tests. `check lint types` runs those two.
+files against the generator, tests. `check lint types` runs those two.
 """
 
 from __future__ import annotations
