@@ -1,4 +1,4 @@
-"""Calls of every fate leave nothing behind: no task, no socket, no stream."""
+"""Calls with every outcome release their tasks, sockets and streams."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def gateway_fixture(upstream: FaultServer, tmp_path: Path) -> AsyncIterato
 
 
 async def left(call: Any, *, after: int) -> None:
-    """Leave a stream after so many messages; before the first, once the provider has the call."""
+    """Cancel a stream after `after` messages; with 0 once the provider has received the call."""
     for _ in range(after):
         await call.read()
     call.cancel()
@@ -79,7 +79,7 @@ async def mixed(gateway: Gateway, upstream: FaultServer) -> None:
 
 
 def held() -> Counter[str]:
-    """What there is now: tasks by what they run, file descriptors, and streams."""
+    """Current tasks by their coroutine, file descriptors, and streams."""
     gc.collect()
     found: Counter[str] = Counter(
         getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks() if not task.done()
@@ -95,7 +95,7 @@ _OF_A_CALL = (UpstreamStream, RoutedStream, Exchange, grpc.aio.ServicerContext)
 
 
 async def settled(expected: Counter[str]) -> Counter[str]:
-    """What is held once it is what was expected, or after two seconds."""
+    """`held()` once it equals `expected`, or after two seconds."""
     for _ in range(40):
         if held() == expected:
             break
@@ -104,7 +104,7 @@ async def settled(expected: Counter[str]) -> Counter[str]:
 
 
 def descriptors() -> int:
-    """Open file descriptors of this process; 0 where the system does not tell."""
+    """Open file descriptors of this process; 0 where the system has no /proc."""
     return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
@@ -126,7 +126,7 @@ async def test_calls_release_all_resources(gateway: Gateway, upstream: FaultServ
 
 @pytest.mark.parametrize("model", ["down", "cut", "refused", "unreadable", "unknown-key"])
 async def test_failed_calls_are_freed_at_once(gateway: Gateway, upstream: FaultServer, model: str) -> None:
-    """Without the garbage collector: an error that holds its frames, and they it, would keep the call's memory."""
+    """Without the garbage collector: a cycle of an error and its frames would keep the call's memory."""
     upstream.script("refused", faults.failure(400, "x" * 1000))
     upstream.script("unreadable", faults.reply(200, b"{"))
     typed = pb.ChatCompletionRequest(model=model)
@@ -153,6 +153,6 @@ async def test_failed_calls_are_freed_at_once(gateway: Gateway, upstream: FaultS
 
 
 def of_calls() -> Counter[str]:
-    """What there is of calls and their errors now, whether it can be collected or not."""
+    """Existing calls and their errors, whether they can be collected or not."""
     kinds = (Call, LmchatError, httpx.TransportError)
     return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds))

@@ -17,9 +17,9 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
+from lmchat.internal.v1 import operations_service_pb2 as operations
 from lmchat.v1 import chat_pb2 as pb
 from lmchat.v1 import model_service_pb2
-from lmchat.v1 import operations_service_pb2 as operations
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.api import rest
@@ -77,7 +77,7 @@ def typed(model: str = "m", **more: Any) -> pb.ChatCompletionRequest:
 
 
 async def drained(call: Any) -> list[bytes]:
-    """What is left of a call that `read` has begun."""
+    """The remaining messages of a call."""
     messages: list[bytes] = []
     while (message := await call.read()) is not grpc.aio.EOF:
         messages.append(message.data)
@@ -458,7 +458,7 @@ async def test_the_callers_deadline_reaches_the_provider(gateway: Gateway, upstr
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     info = error_details_pb2.ErrorInfo()
     assert rpc_status.from_call(raised.value).details[0].Unpack(info)  # type: ignore[arg-type]
-    assert info.reason == "TIMEOUT"  # said just before gRPC itself would end the call, without details
+    assert info.reason == "TIMEOUT"  # sent just before gRPC itself would end the call without details
     await asyncio.wait_for(upstream.calls[0].wait(), 1)
 
 
@@ -498,7 +498,7 @@ async def test_cancellation_closes_the_providers_socket(
 async def test_both_rest_rpcs_return_the_same(
     gateway: Gateway, upstream: FaultServer, body: Any, metadata: Any
 ) -> None:
-    """Its headers, in the text of an OK status, are nothing gRPC clients show: see tests/e2e/test_envoy.py."""
+    """The headers are in the text of an OK status, which is tested in tests/e2e/test_envoy.py."""
     upstream.script("m", answer("Hi"))
     upstream.script("down", failure(500))
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -518,7 +518,7 @@ async def test_both_rest_rpcs_return_the_same(
 
 
 def test_header_values_are_sanitised() -> None:
-    """Fields that an endpoint does not know are dropped, and named in a header as far as a header can."""
+    """Unknown fields are dropped, and listed in a header, cut to what a header can hold."""
     call: Any = SimpleNamespace(request_id="1", elapsed=lambda: 1.0)
     report = Report("up", 1, ["seed", "n\u00e9\r\nx-http-status: 500"], "stop")
     headers = dict(rest._headers(call, report, 0.5))
@@ -529,7 +529,7 @@ def test_header_values_are_sanitised() -> None:
 
 @pytest.mark.parametrize("lines", [("routing", "odd"), ("odd", "routing"), ("routing, odd",)])
 async def test_debug_topics_in_several_header_lines(gateway: Gateway, lines: tuple[str, ...]) -> None:
-    """None of them is lost, whichever is the last."""
+    """All lines count, not only the last."""
     metadata = (*AUTH, *(("x-lmchat-debug", line) for line in lines))
     with pytest.raises(grpc.aio.AioRpcError, match="There is no topic 'odd'"):
         await gateway.chat.CreateChatCompletion(typed(), metadata=metadata)

@@ -1,7 +1,7 @@
-"""Hypothesis strategies for the contract's messages, made from their descriptors: no field can be forgotten.
+"""Hypothesis strategies for the contract's messages, built from their descriptors, so that every field is covered.
 
-What a field may hold beyond its type stands in FIELDS. A form of a message
-that JSON cannot tell from another is brought to the one that it can.
+FIELDS has the values of fields that their type alone does not determine. Forms of a
+message that have the same JSON are normalised to one of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from server.chat.openai_json.fields import INT32_MAX, INT64_MAX
 
 Fields = dict[str, Any]
 
-#: For a machine with other things to do.
+#: Without hypothesis's deadline, for a busy machine.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT = st.text(max_size=8)
@@ -93,7 +93,7 @@ _ALWAYS = {
     "ToolChoice.mode",
 }
 
-#: Fields of which JSON knows nothing in requests (True) or in answers (False).
+#: Fields that JSON does not have in requests (True) or in answers (False).
 WORDLESS: Mapping[bool, set[str]] = {True: set(), False: {"Message.name", "Message.tool_call_id"}}
 
 

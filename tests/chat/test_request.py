@@ -1,4 +1,4 @@
-"""Requests as JSON: every field of the contract, right and wrong, and the way there and back."""
+"""Requests as JSON: every field of the contract, valid and invalid, and round trips."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ SCHEMA = {
 }
 ROLES = [pb.ROLE_SYSTEM, pb.ROLE_DEVELOPER, pb.ROLE_USER]
 
-#: The field it is about, the JSON, and what it is in protobuf. `dump` gives the JSON back.
+#: The tested field, the JSON, and the protobuf fields. `dump` returns the same JSON.
 GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("model", {"model": "openai/gpt-5"}, {"model": "openai/gpt-5"}),
     (
@@ -324,14 +324,14 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("fields", "expected"), [row[1:] for row in GOOD], ids=[row[0] for row in GOOD])
-def test_good(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_valid_fields(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     sent = {"model": "m", "messages": [HELLO], **fields}
     request = parse(json.dumps(sent).encode()).request
     assert request == pb.ChatCompletionRequest(**{"model": "m", "messages": [TURN], **expected})
     assert dump(request) == sent
 
 
-#: What may be said in two ways, and what `dump` makes of it.
+#: Equivalent spellings, and the one that `dump` writes.
 SPELLINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("null is absent", dict.fromkeys(("temperature", "stop", "tools", "response_format", "user", "lmchat")), {}),
     ("one stop", {"stop": "END"}, {"stop": ["END"]}),
@@ -630,7 +630,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("fields", "param", "message"), BAD, ids=[json.dumps(row[0])[:70] for row in BAD])
-def test_bad(fields: dict[str, Any], param: str, message: str) -> None:
+def test_invalid_fields(fields: dict[str, Any], param: str, message: str) -> None:
     error = refused(body(**fields))
     assert error.param == param
     assert message in error.message
@@ -681,7 +681,7 @@ def test_the_tables_are_complete() -> None:
         pytest.param(b"null", None, "The body must be a JSON object, got null.", id="null"),
         pytest.param(b"[]", None, "The body must be a JSON object, got an array.", id="array"),
         pytest.param(b'"x"', None, "The body must be a JSON object, got a string.", id="string"),
-        pytest.param(b"{}", "model", "Required.", id="nothing"),
+        pytest.param(b"{}", "model", "Required.", id="no bytes"),
         pytest.param(b'{"messages": [{"role": "user", "content": "Hi"}]}', "model", "Required.", id="no model"),
         pytest.param(b'{"model": "m"}', "messages", "Required.", id="no messages"),
     ],
@@ -765,7 +765,7 @@ def test_function_call_modes(mode: str) -> None:
     assert dump(read(functions=[{"name": "f"}], function_call=mode))["tool_choice"] == mode
 
 
-# Typed requests, which no JSON codec has seen
+# Typed requests that were not parsed from JSON
 
 
 @pytest.mark.parametrize(
@@ -784,14 +784,14 @@ def test_dump_of_unset_fields(request_: pb.ChatCompletionRequest, field: str, ex
     assert dump(request_)[field] == expected
 
 
-def test_what_the_contract_knows_wins_over_further_fields() -> None:
+def test_known_fields_win_over_unknown_ones() -> None:
     request = read()
     request.extra_body_json = '{"model":"other","x":1}'
     request.messages[0].extra_json = '{"role":"system","y":2}'
     assert dump(request) == {"model": "m", "messages": [HELLO | {"y": 2}], "x": 1}
 
 
-# There and back
+# Round trips
 
 
 @given(REQUESTS)

@@ -1,4 +1,4 @@
-"""Completions and chunks as JSON: written exactly, read forgivingly, and the way there and back."""
+"""Completions and chunks as JSON: strict writing, lenient reading, and round trips."""
 
 from __future__ import annotations
 
@@ -249,13 +249,13 @@ def test_finish_reasons(word: str) -> None:
 @pytest.mark.parametrize(
     ("chunk", "include_usage", "expected"),
     [
-        pytest.param(pb.ChatCompletionChunk(), False, "absent", id="not asked"),
-        pytest.param(pb.ChatCompletionChunk(), True, None, id="asked, not the last"),
+        pytest.param(pb.ChatCompletionChunk(), False, "absent", id="not requested"),
+        pytest.param(pb.ChatCompletionChunk(), True, None, id="requested, not the last"),
         pytest.param(
             pb.ChatCompletionChunk(usage=pb.Usage(prompt_tokens=1, total_tokens=1)),
             True,
             {"prompt_tokens": 1, "completion_tokens": 0, "total_tokens": 1},
-            id="asked, the last",
+            id="requested, the last",
         ),
     ],
 )
@@ -265,7 +265,7 @@ def test_usage_of_chunks(chunk: pb.ChatCompletionChunk, include_usage: bool, exp
 
 # Reading
 
-#: What vendors send, and what is read.
+#: JSON as vendors send it, and the fields read from it.
 FORGIVEN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("created as a float", {"created": 1700000000.9}, {"created": 1700000000}),
     ("created as text", {"created": "1700000000"}, {"created": 1700000000}),
@@ -308,7 +308,7 @@ def logged(token: Any) -> dict[str, Any]:
     return {"choices": [{"logprobs": {"content": [token]}}]}
 
 
-#: What makes no sense, where it is and a piece of the message.
+#: Invalid JSON, the path of the error and a part of its message.
 INVALID: list[tuple[Any, str | None, str]] = [
     ([], None, "Expected an object, got an array."),
     ({"id": 5}, "id", "Expected a string, got a number."),
@@ -365,7 +365,7 @@ def places(tree: Any) -> Iterator[tuple[Any, Any]]:
 
 @given(st.one_of(COMPLETIONS, CHUNKS), st.data())
 @settings(PATIENT, max_examples=100)
-def test_nonsense_anywhere_is_read_or_refused(
+def test_any_value_anywhere_is_read_or_refused(
     msg: pb.ChatCompletion | pb.ChatCompletionChunk, data: st.DataObject
 ) -> None:
     whole = isinstance(msg, pb.ChatCompletion)
@@ -378,7 +378,7 @@ def test_nonsense_anywhere_is_read_or_refused(
         assert error.param  # noqa: PT017
 
 
-# There and back
+# Round trips
 
 
 @given(COMPLETIONS)

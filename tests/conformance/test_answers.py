@@ -1,9 +1,9 @@
-"""The golden answers: what providers say, whole and streamed, and what callers get for it.
+"""The golden answers: provider responses, unary and streamed, and the completions and chunks for callers.
 
 `tests/golden/answers/<case>/case.json` holds `about` (what the case shows) and, where an answer depends on it,
-`request` (fields of the request). Beside it lies one file a dialect: `answer`, the provider's body, and `stream`,
-the events of the same answer streamed, both written by hand; and what comes of them, `completion` and `chunks`. A
-dialect that has no such answer says why under `none`.
+`request` (fields of the request). Beside it is one file per dialect: `answer`, the provider's body, and `stream`,
+the events of the same answer streamed, both written by hand; and the expected `completion` and `chunks`. For a
+dialect without such an answer the file has the reason under `none`.
 """
 
 from __future__ import annotations

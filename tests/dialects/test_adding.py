@@ -1,4 +1,4 @@
-"""What server/dialects/ADDING.md says, done: a dialect, a platform and vendors from outside the package."""
+"""The steps of server/dialects/ADDING.md: a dialect, a platform and vendors added from outside the package."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ TELEGRAPH = Dialect(
     signature_formats=frozenset({"morse"}),
 )
 
-# Vendors: of the new dialect, of a platform of its own, and of the OpenAI dialect.
+# Vendors: of the new dialect, with another platform, and of the OpenAI dialect.
 
 _DROPS = frozenset({"n", "tools"})
 WESTERN = Vendor(
@@ -166,7 +166,7 @@ def telegram(*words: str, end: str = "full stop") -> Behaviour:
 
 
 class Line:
-    """A gateway with what was added, and the provider behind it."""
+    """A gateway with the additions, and its provider."""
 
     def __init__(self, gateway: Gateway, upstream: FaultServer) -> None:
         self.gateway = gateway
@@ -298,7 +298,7 @@ def test_resource_names(platform: Platform, names: list[str], others: list[str])
     assert not any(map(platform.is_resource_name, others))
 
 
-# Where names may stand
+# Where names may occur
 
 SERVER = Path(__file__).parents[2] / "server"
 

@@ -90,7 +90,7 @@ def sse(events: list[dict[str, Any]]) -> bytes:
 
 
 def decode(data: bytes, cuts: list[int] | None = None) -> list[pb.ChatCompletionChunk]:
-    """Feed `data`, torn at `cuts`."""
+    """Feed `data`, split at `cuts`."""
     decoder = TRANSLATOR.decoder(NONE)
     chunks = []
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts or ()), len(data)]
@@ -100,7 +100,7 @@ def decode(data: bytes, cuts: list[int] | None = None) -> list[pb.ChatCompletion
 
 
 def same(completion: pb.ChatCompletion) -> dict[str, Any]:
-    """For comparing: JSON text as what it says, not how it is written."""
+    """For comparing: JSON text decoded, so that its formatting does not matter."""
     out = openai_json.dump_completion(completion)
     for call in out["choices"][0]["message"].get("tool_calls", ()):
         call["function"]["arguments"] = json.loads(call["function"]["arguments"])
@@ -205,7 +205,7 @@ def test_any_message_streamed_is_the_message(blocks: list[Any], stop: str, cuts:
     assert same(streamed) == same(unary(json.dumps(message).encode()))
 
 
-# Where it goes
+# URLs
 
 
 @pytest.mark.parametrize(
@@ -573,7 +573,7 @@ def test_models_name_only_known_levels() -> None:
         assert set(anthropic_models.of(model).efforts) <= set(anthropic_models.EFFORTS)
 
 
-# A turn goes out through a client and comes back
+# Round trips of a turn through a client
 
 
 @pytest.mark.parametrize("keeps_unknown", [True, False])
@@ -621,7 +621,7 @@ def test_every_documented_stop_reason_is_known() -> None:
 
 
 def test_a_broken_stream_is_never_an_end() -> None:
-    """Up to the event with the stop_reason it is truncated; from there on all has been said."""
+    """Up to the event with the stop_reason it is truncated; from there on it is complete."""
     for case in ANSWERS:
         for count in range(len(case["stream"])):
             part = case["stream"][:count]
@@ -939,7 +939,7 @@ def test_recorded_errors() -> None:
     assert seen == 8
 
 
-#: Recorded requests of the OpenAI dialect that Anthropic cannot be asked, and why.
+#: Recorded requests of the OpenAI dialect that Anthropic cannot express, and why.
 INEXPRESSIBLE = {
     "response_format.type": 6,  # json_object: the gateway prompts for it instead
     "messages[0].content[1].input_audio": 4,  # sound: no Claude hears

@@ -25,7 +25,7 @@ STOP, LENGTH = pb.FINISH_REASON_STOP, pb.FINISH_REASON_LENGTH
 S = ChoiceState
 
 #: Pieces of a choice: `r` its role, `c` content, `s` and `l` the reasons stop and length, `C` content with stop.
-#: The state after them, whether the end of the bytes is an end, and whether a break is none.
+#: The state after them, whether the stream may end without an end mark, and whether a break is ignored.
 STATES: list[tuple[str, ChoiceState, bool, bool]] = [
     ("r", S.WAITING, False, False),
     ("rc", S.STREAMING, False, False),
@@ -109,14 +109,14 @@ def failed(decoder: Any, pieces: Sequence[bytes]) -> ProviderError:
 
     with pytest.raises(ProviderError) as caught:
         decode()
-    with pytest.raises(ProviderError) as again:  # ever after
+    with pytest.raises(ProviderError) as again:  # also on later calls
         decoder.feed(b"data: {}\n\n")
     assert again.value is caught.value or again.value.reason is caught.value.reason
     return caught.value
 
 
 HI = sse(chunk(delta(content="Hi")))
-#: Streams of the OpenAI dialect that break after a reason, which was too early or is unreadable.
+#: Streams of the OpenAI dialect that break after a finish reason that was premature or is unreadable.
 EARLY: list[tuple[str, list[bytes], Reason]] = [
     ("an error after content that follows a reason",
      [sse(chunk(delta("stop", content=""))), HI, sse({"error": {"code": 503}})], Reason.OVERLOADED),
@@ -216,7 +216,7 @@ def test_endless_reasoning(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_endless_fields_after_a_reason() -> None:
-    """They are merged into the last chunk, which is held, as long as there is room."""
+    """They are merged into the held last chunk up to a limit."""
     decoder = OpenAIDecoder(1)
     decoder.feed(HI + sse(chunk(delta("stop"))))
     for n in range(100):

@@ -1,4 +1,4 @@
-"""The paths of what a translation leaves out, and what the dialects share to find them."""
+"""The paths of dropped fields, and the helpers that the dialects share to collect them."""
 
 from __future__ import annotations
 

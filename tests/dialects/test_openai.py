@@ -1,4 +1,4 @@
-"""The OpenAI dialect and where vendors stray from it: requests, answers, errors and streams."""
+"""The OpenAI dialect and vendors' deviations: requests, answers, errors and streams."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_the_whole_body() -> None:
 TWO_TEXTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
 IMAGE = {"type": "image_url", "image_url": {"url": "https://x"}}
 
-#: A vendor's quirk, a request, and what of it the vendor gets; None is absence.
+#: A vendor's quirk, a request, and the fields that the vendor gets; None is absence.
 QUIRKS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("either limit", {}, {"max_tokens": 5}, {"max_tokens": 5, "max_completion_tokens": None}),
     ("either limit", {}, {"max_completion_tokens": 5}, {"max_tokens": None, "max_completion_tokens": 5}),
@@ -267,7 +267,7 @@ def test_an_answer() -> None:
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
 TYPED_CALL = pb.ToolCall(id="1", function=pb.FunctionCall(name="f", arguments='{"x":1}'))
 
-#: A message as a vendor sends it, and as it is read.
+#: A message as a vendor sends it, and as it is parsed.
 MESSAGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("tool calls", {"content": None, "tool_calls": [CALL]}, {"tool_calls": [TYPED_CALL]}),
     (
@@ -351,7 +351,7 @@ def test_messages(message: dict[str, Any], expected: dict[str, Any]) -> None:
 STOP, LENGTH = pb.FINISH_REASON_STOP, pb.FINISH_REASON_LENGTH
 CALLS, FILTER = pb.FINISH_REASON_TOOL_CALLS, pb.FINISH_REASON_CONTENT_FILTER
 
-#: The vendor's word, ours, and what is reported as the vendor's.
+#: The vendor's finish reason, the contract's, and the reported native one.
 WORDS: list[tuple[Any, pb.FinishReason.ValueType, str]] = [
     ("stop", STOP, "stop"),
     ("length", LENGTH, "length"),
@@ -421,7 +421,7 @@ def test_an_upstream_gateways_report_is_replaced(lmchat: Any) -> None:
         pytest.param(b"<html>502</html>", id="a page"),
         pytest.param(b'{"id": "x", "choi', id="cut"),
         pytest.param(b"[]", id="an array"),
-        pytest.param(b"{}", id="nothing"),
+        pytest.param(b"{}", id="no bytes"),
         pytest.param(b"\xff", id="not UTF-8"),
         pytest.param(b"[" * 100_000, id="deep"),
         pytest.param(b'{"choices": []}', id="no choices"),
@@ -629,7 +629,7 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     assert TRANSLATOR.error(429, headers, b"").retry_after == seconds
 
 
-#: Errors that concern the caller's request: what of them reaches the caller, whole or in a stream.
+#: Errors that concern the caller's request, and the fields that reach the caller, unary or in a stream.
 OWN_ERRORS: list[tuple[str, int, dict[str, Any], str, dict[str, Any]]] = [
     # https://platform.openai.com/docs/guides/error-codes
     ("OpenAI's code", 400, {"message": "x", "type": "invalid_request_error", "code": "unsupported_parameter"},
@@ -787,7 +787,7 @@ def calls(*pieces: dict[str, Any], finish: str | None = None, **fields: Any) -> 
     return chunk(delta(finish, tool_calls=list(pieces), **fields))
 
 
-#: Events, and what is made of them.
+#: Events, and the summary of the chunks.
 STREAMS: list[tuple[str, list[Any], list[Any]]] = [
     (
         "OpenAI's",
@@ -1313,7 +1313,7 @@ def test_the_native_finish_reason(events: list[Any], native: str) -> None:
     assert decoder.native_finish_reason == native
 
 
-#: Events that do not end well: what callers got before, and why it failed.
+#: Events of streams that fail: the chunks before the failure, and its reason.
 BROKEN: list[tuple[str, list[Any], int, int, Reason]] = [
     ("nothing", [], 1, 0, R.STREAM_TRUNCATED),
     ("comments", [b": ping\n\n"], 1, 0, R.STREAM_TRUNCATED),
@@ -1363,7 +1363,7 @@ def test_broken_streams(events: list[Any], n: int, before: int, reason: Reason) 
     assert error.reason is reason
     assert isinstance(error, StreamTruncated) == (reason is R.STREAM_TRUNCATED)
     assert len(chunks) == before
-    whole, again = outcome([b"".join(pieces)], n)  # in one read, what came with the error may be lost
+    whole, again = outcome([b"".join(pieces)], n)  # chunks in the same read as the error may be lost
     assert again is not None
     assert again.reason is reason
     assert whole == chunks[: len(whole)]
@@ -1399,13 +1399,13 @@ def test_any_split_gives_the_same_chunks(events: list[Any], cuts: list[int], n: 
         finished = [choice.index for each in chunks for choice in each.choices if choice.finish_reason]
         assert len(finished) == len(set(finished)), "one finish reason for each choice"
         assert set(finished) == {choice.index for each in chunks for choice in each.choices}
-    else:  # what came in one read with the error is lost
+    else:  # chunks in the same read as the error are lost
         assert found == chunks[: len(found)]
 
 
 @given(st.sampled_from([row[1] for row in STREAMS]), st.data())
 @settings(PATIENT, max_examples=200)
-def test_nonsense_anywhere_is_the_providers_fault(events: list[Any], data: st.DataObject) -> None:
+def test_any_invalid_event_is_a_provider_error(events: list[Any], data: st.DataObject) -> None:
     events = copy.deepcopy(events)
     places = [(container, key) for event in events for container, key in _places(event)]
     if places:
@@ -1416,7 +1416,7 @@ def test_nonsense_anywhere_is_the_providers_fault(events: list[Any], data: st.Da
 
 @given(st.data())
 @settings(PATIENT, max_examples=100)
-def test_nonsense_anywhere_in_an_answer_is_the_providers_fault(data: st.DataObject) -> None:
+def test_any_invalid_answer_is_a_provider_error(data: st.DataObject) -> None:
     obj = answer(data.draw(st.sampled_from([copy.deepcopy(row[1]) for row in MESSAGES])), usage=dict(USAGE))
     container, key = data.draw(st.sampled_from(_places(obj)))
     container[key] = data.draw(JSON)
@@ -1434,7 +1434,7 @@ def _places(tree: Any) -> list[tuple[Any, Any]]:
     return [(tree, key) for key in keys] + [place for key in keys for place in _places(tree[key])]
 
 
-# A stream is its answer in pieces
+# Streams and completions are equal
 
 
 def pieces_of(text: str, data: st.DataObject) -> list[str]:

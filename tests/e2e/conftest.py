@@ -1,4 +1,4 @@
-"""One whole gateway for the session: `lmchat up` as a newcomer runs it, on a free port."""
+"""One complete gateway for the session: `lmchat up` with its defaults, on a free port."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ READY = 120  # seconds; the first start loads a model
 
 
 def free_port() -> int:
-    """A port nobody listens on just now."""
+    """A port of 127.0.0.1 that is free at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -34,13 +34,13 @@ def free_port() -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The test's environment without the keys of vendors, which would bring them into the catalogue."""
+    """The test's environment without API keys of vendors, which would add them to the catalogue."""
     return {k: v for k, v in os.environ.items() if not k.endswith(("_API_KEY", "_TOKEN"))} | more
 
 
 @dataclass
 class UpProcess:
-    """A running `lmchat up`. `output` grows as it prints."""
+    """A running `lmchat up`. `output` has the lines printed so far."""
 
     process: subprocess.Popen[str]
     port: int
@@ -56,7 +56,7 @@ class UpProcess:
 
     @property
     def key(self) -> str:
-        """The key it made."""
+        """The generated API key."""
         return (self.state / "api-key").read_text().strip()
 
     def children(self) -> dict[int, str]:
@@ -106,7 +106,7 @@ def stop(gateway: UpProcess) -> int:
 
 
 def finished(gateway: UpProcess) -> int:
-    """Its exit code, when it has ended and all it printed is in `output`."""
+    """Wait until it has ended and `output` is complete; the exit code."""
     code = gateway.process.wait(60)
     if gateway.reader is not None:
         gateway.reader.join(10)

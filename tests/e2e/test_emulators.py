@@ -25,7 +25,7 @@ TOOL_CALLS = [{"name": name, "arguments": arguments} for name, arguments in CALL
 GEMINI = "gemini-2.5-flash"
 FIXTURES = [
     {"match": {"userMessage": "weather", "hasToolResult": True}, "response": {"content": "18 degrees."}},
-    # Left alone, it gives Gemini's calls the finish reason FUNCTION_CALL, a word that Google has not.
+    # By default it gives Gemini's calls the finish reason FUNCTION_CALL, which Google does not have.
     {
         "match": {"userMessage": "weather", "model": GEMINI},
         "response": {"toolCalls": TOOL_CALLS, "finishReason": "stop"},
@@ -60,7 +60,7 @@ UNARY_AND_STREAMED = [
 
 @pytest.fixture(scope="module", name="emulator")
 def emulator_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the emulator listens."""
+    """The emulator's URL."""
     node = needs.node()
     package = needs.NODE / "node_modules" / "@copilotkit" / "aimock"
     if not package.is_dir():
@@ -100,7 +100,7 @@ def chat(model: str, text: str, *, stream: bool = False, **more: Any) -> dict[st
 
 
 class Got:
-    """An answer, whole or put together."""
+    """A completion, unary or joined from chunks."""
 
     def __init__(self, reply: RestReply, *, stream: bool) -> None:
         assert reply.status == 200, reply.body
@@ -165,7 +165,7 @@ async def test_errors(gateway: Gateway, vendor: str, stream: bool) -> None:
 
 @pytest.fixture(scope="module", name="llama")
 def llama_fixture() -> Iterator[str]:
-    """Where llama.cpp's server listens."""
+    """The URL of llama.cpp's server."""
     reason = local_model.available()
     if reason:
         needs.missing(f"the embedded model: {reason}")

@@ -44,7 +44,7 @@ JSON = {"content-type": "application/json"}
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
-    """The error of a reply in OpenAI's shape, complete and of one piece with the headers."""
+    """The error of a reply in OpenAI's shape, complete and consistent with the headers."""
     assert response.headers["content-type"] == "application/json"
     body = response.json()
     assert list(body) == ["error"]
@@ -141,7 +141,7 @@ async def test_events_leave_one_by_one(edge: Edge) -> None:
         lines = aiter(response.aiter_lines())
         assert await event_of(lines) == "0"
         for i in range(1, 20):
-            # Only now does the worker have it: an event that were held back would hang here.
+            # Only now does the worker continue: an event that is held back would block here.
             more.put_nowait(b"data: %d\n\n" % i)
             assert await event_of(lines) == str(i)
         more.put_nowait(b"data: a\n\ndata: b\n\ndata: [DONE]\n\n")
@@ -289,7 +289,7 @@ async def test_a_status_without_a_reason_becomes_its_usual_error(
     response = await edge.client.get("/api/v1/models/m")
     assert says(response) == expected
     if message is None:
-        # A fault of ours: the text is for logs.
+        # A bug of the gateway: the text is for logs.
         assert "no" not in error_of(response)["message"].split()
     else:
         assert error_of(response)["message"] == message
@@ -317,7 +317,7 @@ _INVALID = "invalid_request_error"
         ("GET", "/nowhere", {}, (404, _INVALID, "not_found"), None),
         ("POST", "/v2/chat/completions", JSON, (404, _INVALID, "not_found"), None),
         ("POST", "/api/v1", JSON, (404, _INVALID, "not_found"), None),
-        ("POST", "/lmchat.v1.Rest/CreateChatCompletion", JSON, (404, _INVALID, "not_found"), None),
+        ("POST", "/lmchat.internal.v1.Rest/CreateChatCompletion", JSON, (404, _INVALID, "not_found"), None),
         ("GET", CHAT, {}, (405, _INVALID, "method_not_allowed"), "POST"),
         ("GET", f"{CHAT}?x=1", {}, (405, _INVALID, "method_not_allowed"), "POST"),
         ("GET", f"{CHAT}/", {}, (405, _INVALID, "method_not_allowed"), "POST"),
@@ -377,7 +377,7 @@ async def test_a_head_request_gets_an_error_without_a_body(edge: Edge) -> None:
 
 @asynccontextmanager
 async def connected(edge: Edge, sent: bytes) -> AsyncIterator[asyncio.StreamReader]:
-    """What comes back on a connection that sends these very bytes."""
+    """The connection's reply to exactly these bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.envoy.port)
     try:
         writer.write(sent)
@@ -389,7 +389,7 @@ async def connected(edge: Edge, sent: bytes) -> AsyncIterator[asyncio.StreamRead
 
 
 async def raw(edge: Edge, sent: bytes) -> httpx.Response:
-    """The reply to these very bytes."""
+    """The reply to exactly these bytes."""
     async with connected(edge, sent) as reader:
         status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
@@ -411,7 +411,7 @@ async def test_30_mb_pass(edge: Edge) -> None:
 
 
 async def test_65_mb_are_too_large(edge: Edge) -> None:
-    """Whatever the worker thinks of it, and even though this client reads nothing before it has written all."""
+    """Whatever the worker replies, and although this client reads nothing before it has written all."""
     seen = []
 
     async def rest(request: HttpBody, context: Context) -> AsyncGenerator[HttpBody, None]:
@@ -454,7 +454,7 @@ async def test_gzip_bodies_are_inflated_up_to_the_limit(edge: Edge, plain: bytes
 
 
 async def test_headers_that_no_worker_reads_stay_at_the_edge(edge: Edge) -> None:
-    """gRPC makes Python objects of every header, and an SDK sends a dozen."""
+    """gRPC creates Python objects for every header, and an SDK sends a dozen."""
     seen: dict[str, str] = {}
 
     async def rest(request: HttpBody, context: Context) -> AsyncGenerator[HttpBody, None]:
@@ -594,7 +594,7 @@ def frames(body: bytes) -> tuple[list[bytes], dict[str, str]]:
 
 
 def unpadded(text: bytes) -> bytes:
-    """base64 that may have been padded in several places, as each frame is encoded for itself."""
+    """Decodes base64 with padding in several places, as each frame is encoded separately."""
     return b"".join(base64.b64decode(text[i : i + 4]) for i in range(0, len(text), 4))
 
 
@@ -767,7 +767,7 @@ async def test_the_log_tells_what_happened_and_no_secrets(edge: Edge) -> None:
     assert "s3cret" not in json.dumps(edge.envoy.access_log())
 
 
-# --- Workers that come, go and hang ----------------------------------------------------------------------------
+# --- Workers that start, stop and hang----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("streaming", [True, False])
@@ -830,7 +830,7 @@ async def test_a_caller_that_does_not_read_slows_the_worker_down(edge: Edge) -> 
     edge.worker.rest = rest
     async with edge.client.stream("POST", CHAT, json={"stream": True}) as response:
         before = -1
-        # Until it stands still; what it sent by then is in buffers.
+        # Until it blocks; what it has sent by then is in buffers.
         while sent != before:
             before = sent
             await asyncio.sleep(0.1)
@@ -852,7 +852,7 @@ async def test_a_killed_worker_cuts_its_streams_and_is_a_503(edge: Edge) -> None
             lines = aiter(response.aiter_lines())
             assert await event_of(lines) == "0"
             process.kill()
-            # Cut, not ended: what came so far is not to be taken for the whole.
+            # Cut, not ended: a truncated reply must not look complete.
             with pytest.raises(httpx.RemoteProtocolError):
                 await asyncio.wait_for(anext(lines), DEADLINE)
         response = await edge.client.post(CHAT, json={})
@@ -866,7 +866,7 @@ async def test_a_killed_worker_cuts_its_streams_and_is_a_503(edge: Edge) -> None
             process.kill()
         await process.wait()
 
-    # And back: the one that is well takes over without a restart of anything.
+    # A new worker takes over without a restart of Envoy.
     edge.envoy.workers(address, edge.address)
     await edge.ready()
     assert (await edge.client.post(CHAT, json={})).status_code == 200
@@ -890,7 +890,7 @@ async def test_a_dead_worker_beside_a_live_one_fails_no_call(edge: Edge) -> None
             return served == {"a", "b"}
 
         await envoy_fixture.until(both, "both workers serve")
-    # Before the health check can know.
+    # Before the health check detects it.
     replies = [await edge.client.post(CHAT, json={}) for _ in range(50)]
     assert {reply.status_code for reply in replies} == {200}
 

@@ -25,7 +25,7 @@ ELSEWHERE = {f"uv run {name}" for name in ("lmchat up", "pytest", "check", "gene
 
 
 def run(gateway: UpProcess, *command: str | Path, cwd: Path = needs.ROOT, text: str | None = None) -> str:
-    """What a command prints, with this gateway in the place of the README's."""
+    """The output of a command, with this gateway's address in place of the README's."""
     environ = {**os.environ, "LMCHAT_API_KEY": gateway.key, "LMCHAT_URL": gateway.url}
     environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
     done = subprocess.run(

@@ -28,7 +28,7 @@ MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What 
 
 
 class City(BaseModel):
-    """What the structured answer must be."""
+    """The schema of the structured answer."""
 
     city: str
     country: str
@@ -225,7 +225,7 @@ def test_compatcanary(gateway: UpProcess) -> None:
 
 
 def test_llm_comply(gateway: UpProcess) -> None:
-    """All but tools and images, for which the embedded model is not made."""
+    """All but tools and images, which the embedded model does not support."""
     done = subprocess.run(
         [
             Path(sys.executable).with_name("llm-comply"), "run", "--format", "openai-chat", "--json",

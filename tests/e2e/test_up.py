@@ -63,7 +63,7 @@ async def post(session: aiohttp.ClientSession, gateway: UpProcess, body: Any) ->
 
 @dataclass
 class Load:
-    """Calls that go on until told to stop, and what became of them."""
+    """Calls in a loop until stopped, and their outcomes."""
 
     gateway: UpProcess
     done: int = 0
@@ -72,7 +72,7 @@ class Load:
     progress: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def run(self, callers: int) -> None:
-        """`callers` at once, each one call after the other."""
+        """`callers` callers at once, each of which makes one call after the other."""
         async with client() as session:
             await asyncio.gather(*(self._caller(session, number) for number in range(callers)))
 
@@ -120,7 +120,7 @@ async def test_a_killed_worker_loses_only_its_own_calls(provider: FaultServer, r
     assert len(load.failed) <= 8, load.failed
 
 
-async def test_a_rolling_restart_loses_none(provider: FaultServer, remote: UpProcess) -> None:
+async def test_a_rolling_restart_loses_no_call(provider: FaultServer, remote: UpProcess) -> None:
     provider.script("m", answer("Hi", " there"))
     load = Load(remote)
     running = asyncio.create_task(load.run(8))
@@ -146,10 +146,10 @@ async def keys_accepted(gateway: UpProcess, *keys: str) -> list[int]:
         return statuses
 
 
-async def test_a_changed_file_counts_from_the_reload_on(
+async def test_a_changed_file_applies_from_the_reload_on(
     provider: FaultServer, remote: UpProcess, tmp_path: Path
 ) -> None:
-    """A worker that is started again has the configuration of the others, whatever the file says by then."""
+    """A restarted worker has the configuration of the others, even if the file has changed."""
     provider.script("m", answer("Hi"))
     file = tmp_path / "lmchat.yaml"
     text = file.read_text()
@@ -182,19 +182,19 @@ async def test_a_changed_file_counts_from_the_reload_on(
     assert await keys_accepted(remote, "sk-test", "sk-new") == [401, 200] * 8
 
 
-async def test_workers_share_what_they_know_of_endpoints(provider: FaultServer, remote: UpProcess) -> None:
-    """Whichever worker is asked, the circuit that any of them opened is open, and one probe closes it for all."""
+async def test_workers_share_circuits(provider: FaultServer, remote: UpProcess) -> None:
+    """A circuit opened by one worker is open in all, and one probe closes it for all."""
     provider.script("m", faults.failure(500))
     async with client() as session:
         for _ in range(10):
             assert (await post(session, remote, ask()))[0] == 502
-        # A rolling restart forgets nothing.
+        # A rolling restart keeps the statistics.
         remote.process.send_signal(signal.SIGHUP)
         while not any("reload done" in line for line in remote.output):
             assert (await session.get(f"{remote.url}/api/v1/models/m")).status == 200
         provider.script("m", answer("Hi"))
         failures = len(provider.calls)
-        for _ in range(20):  # some of them asked of either worker
+        for _ in range(20):  # some of them at either worker
             async with session.get(f"{remote.url}/api/v1/models/m") as reply:
                 [endpoint] = (await reply.json())["lmchat"]["endpoints"]
             assert endpoint["health"]["state"] in ("open", "half_open")
@@ -224,7 +224,7 @@ async def test_envoy_comes_back(provider: FaultServer, remote: UpProcess) -> Non
     await running
 
 
-async def test_many_at_once_leave_nothing_behind(provider: FaultServer, remote: UpProcess) -> None:
+async def test_many_calls_at_once_leak_nothing(provider: FaultServer, remote: UpProcess) -> None:
     """200 open streams, then 2,000 calls, half of them streams: no error, and no worker restarted."""
     release = asyncio.Event()
 
@@ -297,7 +297,7 @@ def test_missing_envoy(tmp_path: Path) -> None:
     assert "envoy" in done.stderr
 
 
-async def test_stopping_drains_and_leaves_nothing(provider: FaultServer, tmp_path: Path) -> None:
+async def test_stopping_drains_and_leaks_nothing(provider: FaultServer, tmp_path: Path) -> None:
     release = asyncio.Event()
 
     provider.script("held", faults.held(release))
@@ -321,7 +321,7 @@ async def test_stopping_drains_and_leaves_nothing(provider: FaultServer, tmp_pat
 
 
 async def test_the_embedded_model_is_the_last_resort(tmp_path: Path) -> None:
-    """Two dead providers before it: a real answer all the same, and the account of how it came about."""
+    """With two failing providers before it: a real answer, with the attempts in the report."""
     file = tmp_path / "lmchat.yaml"
     file.write_text(f"""
 auth: {{keys: [{{name: test, key: sk-test}}]}}

@@ -1,4 +1,4 @@
-"""What recordings say, read without any of the code under test."""
+"""Decodes recordings without any of the code under test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from botocore.eventstream import EventStreamBuffer
 
 
 def content_of(message: dict[str, Any]) -> tuple[str | None, str]:
-    """Text and reasoning, wherever they stand."""
+    """Text and reasoning of a message, from any of their places."""
     content = message.get("content")
     thoughts = message.get("reasoning_content") or message.get("reasoning") or ""
     if not isinstance(content, list):
@@ -83,7 +83,7 @@ class StreamReading:
 
 
 def anthropic_stream(stream: str) -> dict[str, Any]:
-    """The message a recorded stream amounts to, read independently of the dialect."""
+    """The message of a recorded stream, decoded independently of the dialect."""
     blocks: dict[int, dict[str, Any]] = {}
     message: dict[str, Any] = {}
     for line in stream.splitlines():
@@ -126,7 +126,7 @@ def gemini_responses(text: str) -> list[dict[str, Any]]:
 
 
 def gemini(pieces: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a recording says, read without the translator."""
+    """The content of a recording, decoded without the translator."""
     out: dict[str, Any] = {"text": "", "reasoning": "", "calls": [], "signed": 0, "audio": ""}
     usage: dict[str, int] = {}
     for piece in pieces:
@@ -154,7 +154,7 @@ def gemini(pieces: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def converse(message: Any, stop_reason: str, usage: Any) -> dict[str, Any]:
-    """What a recorded turn says, read apart from the code under test."""
+    """The content of a recorded turn, decoded without the code under test."""
     blocks = message["content"]
     text = "".join(
         block.get("text", "") + "".join(p["text"] for p in block.get("citationsContent", {}).get("content", ()))
@@ -179,7 +179,7 @@ def converse(message: Any, stop_reason: str, usage: Any) -> dict[str, Any]:
 
 
 def converse_stream(data: bytes) -> dict[str, Any]:
-    """The unary answer that a recorded stream amounts to."""
+    """The unary answer of a recorded stream."""
     buffer = EventStreamBuffer()
     buffer.add_data(data)
     blocks: dict[int, dict[str, Any]] = {}
@@ -216,7 +216,7 @@ def converse_stream(data: bytes) -> dict[str, Any]:
     return {**answer, "output": {"message": {"role": "assistant", "content": content}}}
 
 
-# What all of them have in common
+# Common form
 
 
 class Choice(NamedTuple):

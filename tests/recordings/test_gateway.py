@@ -1,7 +1,7 @@
 """Every recorded chat answer, served by a worker over REST and gRPC, compared with an independent decoding.
 
-The recordings are replayed by ../shared/recordings/replay.py, which tears their
-bytes at random; a recording is asked for by its id as the model.
+The recordings are replayed by ../shared/recordings/replay.py, which splits their
+bytes at random; the model of a request is the id of a recording.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PROVIDERS = {
 
 
 class Count(NamedTuple):
-    """How many recordings a vendor has. `others` are calls of its batch API, which the gateway has not."""
+    """How many recordings a vendor has. `others` are calls of its batch API, which the gateway does not have."""
 
     answers: int
     streams: int
@@ -73,8 +73,8 @@ COUNTS = {
     "perplexity": Count(14, 1, 2),
     "vertex": Count(57, 11, 1),
 }
-#: Streams that were recorded without `alt=sse`, as a JSON list of the same responses. The gateway always asks
-#: for events, so that is what they are replayed as.
+#: Streams that were recorded without `alt=sse`, as a JSON list of the same responses. The gateway always requests
+#: events, so they are replayed as events.
 REWRITTEN = {"gemini": 15}
 
 
@@ -126,7 +126,7 @@ def as_events(folder: Path) -> Counter[str]:
 
 @pytest.fixture(scope="module", name="origin")
 def origin_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the recordings are replayed."""
+    """The URL of the replay server."""
     if not RECORDINGS.is_dir():
         missing("../shared/recordings")
     folder = tmp_path_factory.mktemp("as_events")
@@ -164,14 +164,14 @@ models: {{"*": {{endpoints: [{{provider: up, model: "*"}}]}}}}
 
 
 class Failed(NamedTuple):
-    """An error as the caller has it."""
+    """An error as callers get it."""
 
     reason: str
     message: str
 
 
 class Building:
-    """A choice, while it is put together."""
+    """A choice, joined piece by piece."""
 
     def __init__(self) -> None:
         self.text = self.reasoning = self.finish = ""
@@ -271,7 +271,7 @@ def typed_finish(finish: pb.FinishReason.ValueType) -> str:
     return pb.FinishReason.Name(finish).removeprefix("FINISH_REASON_").lower() if finish else ""
 
 
-# What the recordings say
+# The expected answers
 
 
 def recorded_answer(vendor: str, recording: Recording) -> Answer:
@@ -286,14 +286,14 @@ def recorded_answer(vendor: str, recording: Recording) -> Answer:
 
 
 AUTHENTICATION = "upstream_authentication", "refused the gateway's credentials"
-#: Where the provider's own words are not passed on: its status -> the reason callers see, and some of the message.
+#: Where the provider's message is not passed on: its status -> the reason for callers, and a part of the message.
 MASKED = {
     401: AUTHENTICATION,
     403: AUTHENTICATION,
     404: ("model_not_found", "does not know this model"),
     429: ("rate_limited", "rate limit"),
 }
-#: Every 400: a part of what the provider says -> the reason; else the prompt was too long.
+#: Every 400: a part of the provider's message -> the reason; else the prompt was too long.
 MISTAKES = {
     "Unsupported parameter: 'max_tokens'": "invalid_request",
     "Invalid 'messages': empty array": "invalid_request",

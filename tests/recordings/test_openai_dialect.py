@@ -1,4 +1,4 @@
-"""What providers of the OpenAI dialect really accepted and sent, against a second reading of the same bytes."""
+"""Recorded requests and answers of the OpenAI dialect, compared with an independent decoding."""
 
 from __future__ import annotations
 
@@ -103,11 +103,11 @@ def test_every_vendor_is_known() -> None:
 
 
 def meaning(value: Any, key: str = "") -> Any:
-    """A request without the differences that make none.
+    """A request with equivalent spellings normalised.
 
     null is absent; content of one text part and nothing else is a string; one
-    stop sequence is a list of one; an image's address is an object. That 1 is
-    1.0 Python knows.
+    stop sequence is a list of one; an image's address is an object. 1 equals
+    1.0 in Python.
     """
     if isinstance(value, dict):
         return {name: meaning(item, name) for name, item in value.items() if item is not None}
@@ -136,7 +136,7 @@ def test_requests(vendor: str) -> None:
         expected = {name: value for name, value in found.request.items() if name != "stream"}
         assert meaning(openai_json.dump(parsed.request)) == meaning(expected), found.name
         assert parsed.stream == found.stream
-        # To a vendor that takes everything goes what was asked, with the model's name there.
+        # A vendor that accepts every field gets the request unchanged, but for the model's name.
         http_request = TRANSLATOR.request(parsed.request, endpoint(), stream=found.stream)
         sent = json.loads(http_request.body)
         options = {} if found.stream else {"stream": None, "stream_options": None}

@@ -1,8 +1,8 @@
 """A tool conversation begun on one dialect and finished on another, each way, by a client of OpenAI's.
 
 The client sends back the message of the REST API: whole, or reduced to role,
-content and tool calls. What then reaches the provider is checked against the
-provider's published schema, and for whose signatures it holds.
+content and tool calls. The request to the provider is checked against the
+provider's published schema, and for the signatures in it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tests.support.gateway import Gateway, run_gateway
 
 
 class Call(NamedTuple):
-    """A tool's call, and what the tool gives."""
+    """A tool call, and the tool's result."""
 
     name: str
     arguments: dict[str, Any]
     result: str
 
 
-#: What the model does in the first two turns; in the third it answers.
+#: The model's calls in the first two turns; in the third it answers.
 TURNS = [
     [Call("weather", {"city": "Rome"}, '{"temp": 18}'), Call("now", {}, "12:00")],
     [Call("weather", {"city": "Ærø", "days": [1, 2.5]}, "It is {raining")],
@@ -54,7 +54,7 @@ TOOLS = [
 
 
 def signature(party: str, turn: int) -> str:
-    """A signature that shows whose it is."""
+    """A signature that names its party and turn."""
     return base64.b64encode(f"<signed by {party}, turn {turn}>".encode()).decode()
 
 
@@ -149,10 +149,10 @@ def opaque_answer(turn: int, calls: list[Call]) -> dict[str, Any]:
     return converse_answer(turn, calls, {"redactedContent": signature("bedrock-gpt", turn)})
 
 
-# What reaches them: is it valid, and which calls and results does it hold
+# Requests to providers: validation, and the calls and results in them
 
 Calls = list[tuple[str, str, Any]]  # id, name, arguments
-Results = list[tuple[str, str]]  # id, what the tool gave
+Results = list[tuple[str, str]]  # id, result
 
 
 def openai_sent(body: Any) -> tuple[Calls, Results]:
@@ -170,7 +170,7 @@ def anthropic_sent(body: Any) -> tuple[Calls, Results]:
         "user"
     ]
     blocks = [block for turn in body["messages"] for block in turn["content"]]
-    # A turn that goes on begins with thinking where there is a budget for it.
+    # A continued turn begins with thinking where there is a budget for it.
     thinks = body["messages"][-2]["content"][0]["type"] == "thinking"
     assert ("thinking" in body) == thinks
     return (
@@ -220,9 +220,9 @@ class Party(NamedTuple):
     model: str
     answer: Callable[[int, list[Call]], dict[str, Any]]
     sent: Callable[[Any], tuple[Calls, Results]]
-    #: The parties whose signatures it takes: its own, and those of the same models elsewhere.
+    #: The parties whose signatures it accepts: its own, and those of the same models elsewhere.
     takes: frozenset[str]
-    #: What may not stand in ids.
+    #: Characters that ids must not contain.
     forbidden: str = "$^"
 
 
@@ -275,7 +275,7 @@ def whole(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def reduced(message: dict[str, Any]) -> dict[str, Any]:
-    """A client that keeps what OpenAI's own fields hold."""
+    """A client that keeps OpenAI's own fields only."""
     return {name: message[name] for name in ("role", "content", "tool_calls")}
 
 
@@ -298,7 +298,7 @@ async def turn(
 
 
 def signers(body: Any) -> list[tuple[str, int]]:
-    """Whose signatures stand anywhere in a body, in order and each once."""
+    """The parties and turns of all signatures in a body, in order and each once."""
     text = json.dumps(body, ensure_ascii=False)
     found = [
         (text.index(value), (party, number))
@@ -335,7 +335,7 @@ async def test_conversations_continue_at_another_vendor(
             results.append((call["id"], spec.result))
             messages.append({"role": "tool", "tool_call_id": call["id"], "content": spec.result})
         assert len({id_ for id_, _, _ in calls}) == len(calls)
-        # The next call, by the same conversation so far, is `last`'s: both times.
+        # The next call of the same conversation goes to `last`, in both rounds.
         answer = await turn(gateway, upstream, last, number + 1, messages)
         party_last = PARTIES[last]
         body = upstream.calls[-1].body

@@ -27,7 +27,7 @@ from server.upstream.client import Upstream
 from tests.routing.routing_help import request
 from tests.support.sending import MockSender
 
-#: What a provider does with a call.
+#: A scripted response to a call.
 Behaviour = Callable[[dict[str, Any]], Awaitable[httpx.Response]]
 
 
@@ -82,7 +82,7 @@ USAGE = event({"id": "chatcmpl-up", "created": 5, "choices": [], "usage": {"comp
 
 
 def answer(text: str, seconds: float = 0.0) -> Behaviour:
-    """A good answer, whole or word by word; it takes so many `seconds`."""
+    """A complete answer, unary or streamed word by word, which takes `seconds`."""
     message = {"role": "assistant", "content": text}
     whole = {
         "id": "chatcmpl-up", "created": 5, "model": "up", "usage": {"completion_tokens": 40},
@@ -109,7 +109,7 @@ async def refuses(body: dict[str, Any]) -> httpx.Response:
 
 
 async def silent(body: dict[str, Any]) -> httpx.Response:
-    """A connection, and nothing more."""
+    """A connection without a response."""
     await asyncio.sleep(FOR_EVER)
     raise AssertionError
 
@@ -135,9 +135,9 @@ class Answer(NamedTuple):
 
 
 class Rig:
-    """A router over one endpoint for each script, its last behaviour for ever; model `m` has them all.
+    """A router over one endpoint for each script, whose last behaviour is repeated; model `m` has them all.
 
-    Model `second` has the endpoint `z`, `w/*` the endpoint `a`. To be made inside a running loop.
+    Model `second` has the endpoint `z`, `w/*` the endpoint `a`. Needs a running event loop.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class Rig:
         return response
 
     def names(self) -> str:
-        """Who was called, in order."""
+        """The names of the called endpoints, in order."""
         return "".join(name for name, _, _ in self.calls)
 
     def is_open(self, name: str) -> bool:
@@ -208,7 +208,7 @@ class Rig:
     async def open(
         self, chat_request: pb.ChatCompletionRequest | None = None, timeout: float | None = None
     ) -> RoutedStream:
-        """A stream whose first content has come."""
+        """A stream whose first content has arrived."""
         return await self.router.stream(ProtoRequest(chat_request or request()), timeout)
 
     async def stream(
@@ -221,7 +221,7 @@ class Rig:
         return chunks
 
     def check_closed(self) -> None:
-        """Nothing is left open."""
+        """Assert that all responses were closed."""
         assert all(body.closed for body in self.bodies)
 
 

@@ -66,7 +66,7 @@ models:
 
 
 def configuration(upstream: FaultServer, *, min_requests: int, silence: str = "300ms", total: str = "2s") -> str:
-    """Two providers on the fault server; `silence` is what first tokens and gaps may take."""
+    """Two providers on the fault server; `silence` is the timeout of first tokens and gaps."""
     return CONFIGURATION.format(
         base_url=upstream.base_url, min_requests=min_requests, silence=silence, total=total
     )
@@ -121,13 +121,13 @@ async def test_one_provider_misbehaves(
 DOWN = [
     pytest.param([failure(503)], [failure(503)], "overloaded", "aab", id="503s"),
     pytest.param([reset], [reset], "upstream_error", "aab", id="resets"),
-    pytest.param([silence], [silence], "timeout", "ab", id="silence"),
+    pytest.param([silence], [silence], "timeout", "ab", id="timeouts"),
     pytest.param([failure(401)], [failure(403)], "upstream_authentication", "ab", id="no credentials"),
-    pytest.param([failure(429)], [failure(429, retry_after="9")], "rate_limited", "ab", id="limits"),
-    pytest.param([failure(429)], [failure(500)], "overloaded", "abb", id="a mix"),
-    pytest.param([TOO_LONG], [TOO_LONG], "context_length_exceeded", "ab", id="too long for both"),
+    pytest.param([failure(429)], [failure(429, retry_after="9")], "rate_limited", "ab", id="rate limits"),
+    pytest.param([failure(429)], [failure(500)], "overloaded", "abb", id="different errors"),
+    pytest.param([TOO_LONG], [TOO_LONG], "context_length_exceeded", "ab", id="context too long for both"),
     pytest.param(
-        [reply(200, PAGE, "text/html")], [reply(200, b"{]")], "upstream_invalid_response", "ab", id="junk"
+        [reply(200, PAGE, "text/html")], [reply(200, b"{]")], "upstream_invalid_response", "ab", id="undecodable"
     ),
     pytest.param([cut()], [headers_only], "overloaded", "aab", id="cut and stall before content"),
 ]
@@ -174,9 +174,9 @@ async def test_no_hammering(
 @pytest.mark.parametrize(
     ("b", "text", "reason", "last"),
     [
-        pytest.param(answer(" and", " two"), "one and two", "ok", OK_B, id="goes on"),
+        pytest.param(answer(" and", " two"), "one and two", "ok", OK_B, id="continues"),
         pytest.param(failure(400, "no prefill"), "one", "stream_truncated", "b 400 invalid_request", id="refuses"),
-        pytest.param(silence, "one", "stream_truncated", "b 0 timeout", id="is silent"),
+        pytest.param(silence, "one", "stream_truncated", "b 0 timeout", id="times out"),
     ],
 )
 async def test_a_broken_stream_is_resumed(
@@ -221,7 +221,7 @@ async def test_circuits_are_shown(upstream: FaultServer, tmp_path: Path) -> None
 async def test_the_debug_header(
     gateway: Gateway, upstream: FaultServer, api: str, stream: bool, behaviour: Behaviour, headers: tuple[Any, ...]
 ) -> None:
-    """Answers and errors say which endpoints were left out, and why, to callers who ask."""
+    """With the header, answers and errors list the skipped endpoints and the reasons."""
     upstream.script("a", behaviour)
     body = ask(stream=stream, lmchat={"routing": {"ignore": ["b"]}})
     report = await (rest_report if api == "rest" else typed_report)(gateway, body, (*AUTH, *headers))
@@ -276,7 +276,7 @@ async def test_no_fallbacks_is_one_endpoint(
 
 @ways
 async def test_a_flapping_primary(upstream: FaultServer, tmp_path: Path, api: str, stream: bool) -> None:
-    """Down: the fallback serves, and the primary is left alone. Up: it is back within a cooldown."""
+    """While it fails the fallback serves and the primary is not called; it is used again within a cooldown."""
     upstream.script("a", failure(503))
     async with run_gateway(tmp_path, configuration(upstream, min_requests=2)) as gateway:
         assert (await get(gateway, api, stream)).attempts == ["a 503 overloaded", "a 503 overloaded", OK_B]

@@ -1,4 +1,4 @@
-"""Reports say the same in JSON and in the contract's message."""
+"""Reports are equal in JSON and as the contract's message."""
 
 from __future__ import annotations
 

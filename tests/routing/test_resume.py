@@ -1,4 +1,4 @@
-"""Streams that die in the middle of their text, and who goes on: the parts, and the whole router."""
+"""Streams that break in the middle of their text and are continued by a fallback: the parts, and the router."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ DEATHS = [
 @pytest.mark.parametrize(("death", "reason"), DEATHS)
 def test_a_fallback_continues_the_stream(death: list[Any], reason: str) -> None:
     async def main() -> None:
-        # A beat between what was read and how it ends: both in one read is another matter.
+        # A pause between the text and the error, since both in one read would be another case.
         rig = Rig({"a": [sends(*HALF, 0.1, *death)], "b": [sends(*REST)]}, timeouts=Timeouts(idle=5.0))
         chunks = await rig.stream(resumable())
         assert text(chunks) == "The quick brown fox jumps."
@@ -136,10 +136,10 @@ def never(
 
 
 NEVER = [
-    never([*HALF, RESET], sends(*REST), routing={"resume_streams": False}, id="not asked for"),
+    never([*HALF, RESET], sends(*REST), routing={"resume_streams": False}, id="resume_streams off"),
     never([*HALF, CALL, RESET], sends(*REST), id="tool calls"),
     never([ROLE, chunk(reasoning_content="hm"), RESET], sends(*REST), id="reasoning"),
-    never([ROLE, chunk(content="  "), RESET], sends(*REST), id="nothing said"),
+    never([ROLE, chunk(content="  "), RESET], sends(*REST), id="white space only"),
     never([*HALF, RESET], sends(*REST), n=2, id="two choices"),
     never([*HALF, RESET], sends(*REST), routing={"max_provider_tries": 1}, id="no try left"),
     never([*HALF, RESET], sends(*REST), routing={"allow_fallbacks": False}, id="no fallbacks"),
@@ -249,17 +249,17 @@ def delta(text: str = "", finish: bool = False, **more: Any) -> pb.ChatCompletio
 @pytest.mark.parametrize(
     ("before", "after", "new"),
     [
-        pytest.param(SENT, [" jumps"], " jumps", id="as asked"),
-        pytest.param(SENT + " ", [" jumps"], "jumps", id="the space is there already"),
+        pytest.param(SENT, [" jumps"], " jumps", id="a plain continuation"),
+        pytest.param(SENT + " ", [" jumps"], "jumps", id="the space was already sent"),
         pytest.param(SENT + " ", ["jumps"], "jumps", id="without the space"),
         pytest.param(SENT + "\n\n", ["\n", "\nNext"], "Next", id="white space in pieces"),
         pytest.param(SENT + "\n", [" x"], " x", id="other white space"),
-        pytest.param(SENT, [SENT + " jumps"], " jumps", id="all of it again"),
-        pytest.param(SENT, ["The", " quick brown", " fox", " jumps"], " jumps", id="again, in pieces"),
-        pytest.param(SENT + " ", ["The quick brown fox", " jumps"], "jumps", id="again, and the space"),
-        pytest.param(SENT, ["The", " end"], "The end", id="only begins alike"),
-        pytest.param(SENT, ["The", None], "The", id="ends while it may repeat"),
-        pytest.param("ha", ["ha", " ha"], "ha ha", id="too short to tell"),
+        pytest.param(SENT, [SENT + " jumps"], " jumps", id="the whole text repeated"),
+        pytest.param(SENT, ["The", " quick brown", " fox", " jumps"], " jumps", id="repeated in pieces"),
+        pytest.param(SENT + " ", ["The quick brown fox", " jumps"], "jumps", id="repeated, space already sent"),
+        pytest.param(SENT, ["The", " end"], "The end", id="only the beginning is the same"),
+        pytest.param(SENT, ["The", None], "The", id="ends within a possible repetition"),
+        pytest.param("ha", ["ha", " ha"], "ha ha", id="too short to detect a repetition"),
     ],
 )
 def test_splices(before: str, after: list[str | None], new: str) -> None:

@@ -1,4 +1,4 @@
-"""What a test needs beyond Python: skipped with the reason where it is missing, an error on CI."""
+"""Requirements of tests beyond Python: where one is missing the test is skipped, on CI it fails."""
 
 from __future__ import annotations
 

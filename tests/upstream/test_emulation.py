@@ -1,4 +1,4 @@
-"""Which calls are emulated, and images and files by URL; over a scripted provider and a scripted web."""
+"""Which calls are emulated, and images and files by URL; with a scripted provider and scripted downloads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ WHERE = endpoint("image_url", "file_url")
 
 
 class Web:
-    """What is where. A number is a wait in seconds first."""
+    """Scripted downloads by URL; a number is a wait in seconds before the response."""
 
     def __init__(self, **more: tuple[str, bytes] | InvalidRequest | float) -> None:
         self.pages: dict[str, Any] = {
@@ -96,7 +96,7 @@ def answering(web: Web) -> Provider:
 
 
 def sent(provider: Provider) -> list[dict[str, Any]]:
-    """The parts that the provider got, less the text."""
+    """The content parts that the provider received, without the text."""
     (call,) = provider.calls
     parts: list[dict[str, Any]] = call["messages"][0]["content"][1:]
     return parts
@@ -172,7 +172,7 @@ def test_only_what_the_endpoint_wants_as_bytes_is_fetched(where: Endpoint, fetch
 )
 def test_provider_urls_are_not_downloaded(url: str, fetched: bool) -> None:
     class Recorder:
-        """An upstream that keeps what it is sent."""
+        """An upstream that records the request."""
 
         async def complete(self, where: Endpoint, request: ChatRequest, limit: float) -> Completion:
             self.request = request.to_proto()
@@ -244,7 +244,7 @@ def test_failures_name_the_part(parts: Any, message: str, param: str) -> None:
 
 
 def test_attempts_share_what_was_fetched() -> None:
-    """A failure too; and so do attempts for which parameters are left out."""
+    """Failed downloads too, and also for attempts with dropped parameters."""
     web = Web()
     there, missing = (ProtoRequest(asking(image(url), seed=1)) for url in (CAT, "http://pets.test/cat"))
 
@@ -322,7 +322,7 @@ def test_everything_at_once() -> None:
 )
 def test_a_request_that_needs_nothing_is_passed_on_itself(fields: dict[str, Any]) -> None:
     class Same:
-        """An upstream that gives nothing but notes what it gets."""
+        """An upstream that records its requests."""
 
         def __init__(self) -> None:
             self.got: list[ChatRequest] = []
@@ -369,7 +369,7 @@ def test_schemas_that_a_provider_follows_itself_are_left_to_it(
     dialect: str, model: str, schema: Any, native: bool
 ) -> None:
     class Recorder:
-        """An upstream that keeps what it is sent."""
+        """An upstream that records the request."""
 
         async def complete(self, where: Endpoint, request: ChatRequest, limit: float) -> Completion:
             self.request = request.to_proto()
@@ -387,7 +387,7 @@ def test_schemas_that_a_provider_follows_itself_are_left_to_it(
     assert recorder.request.HasField("response_format") is native
 
 
-def test_the_real_fetcher_fits() -> None:
+def test_the_real_fetcher() -> None:
     provider = Provider(lambda body, index: whole(completion("x")), Fetcher(Fetch()))
     with pytest.raises(InvalidRequest) as raised:
         asyncio.run(provider.emulation.complete(WHERE, asking(image("https://127.0.0.1/cat")), 5.0))

@@ -37,7 +37,7 @@ STOP = chunk("stop")
 
 
 def words(*texts: str, start: float = 0.0, every: float = 1.0, tokens: int = 5) -> Response:
-    """A stream of words, each so many seconds after the one before."""
+    """A stream of words, each `every` seconds after the one before."""
     timed = [piece for word in texts for piece in (every, chunk(content=word))]
     return Response(ROLE, start, *timed, STOP, usage(10, tokens), DONE)
 
@@ -288,7 +288,7 @@ def test_closing_releases_every_stream(leave: Callable[[Provider], Any]) -> None
 
 
 def test_backpressure_of_a_slow_reader() -> None:
-    """Nothing is read ahead but a few chunks of each stream."""
+    """Only a few chunks of each stream are read ahead."""
     words: list[bytes | float] = [chunk(content="a"), 0.0] * 1000
     endless = Response(ROLE, *words, STOP, DONE)
     provider = Provider(lambda body, index: endless)

@@ -35,7 +35,7 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
 
 
 def says(*answers: str | dict[str, Any]) -> Provider:
-    """A provider with these answers, one a call."""
+    """A provider with these answers, one per call."""
     bodies = [completion(one) if isinstance(one, str) else one for one in answers]
     return Provider(lambda body, index: whole(bodies[index]))
 
@@ -338,7 +338,7 @@ def test_chunks_fold_to_the_completion() -> None:
     assert fold_messages(chain.from_iterable([structured.chunks(want)])) == want
 
 
-def test_the_rest_goes_through_as_it_is() -> None:
+def test_other_requests_pass_unchanged() -> None:
     """No emulation where the request needs none, or the endpoint has it natively."""
     asks: Sequence[tuple[Any, pb.ChatCompletionRequest]] = [
         (ENDPOINT, request()),
@@ -355,10 +355,10 @@ def test_the_rest_goes_through_as_it_is() -> None:
         assert texts([structured.chunks(got.completion)]) == {0: "as it is"}
 
 
-# Native first
+# Native structured output first
 
 NATIVE = endpoint()
-#: What providers say of a model without structured output; see server/dialects/openai/errors.py for the sources.
+#: Providers' messages for a model without structured output; see server/dialects/openai/errors.py for the sources.
 REFUSALS = [
     "This model does not support response format `json_schema`. See supported models at https://x.example",
     "This response_format type is unavailable now",
@@ -383,7 +383,7 @@ def refuses(message: str) -> Provider:
 
 
 @pytest.mark.parametrize("message", REFUSALS)
-def test_a_model_without_structured_output_is_asked_in_words(message: str) -> None:
+def test_a_model_without_structured_output_is_prompted(message: str) -> None:
     provider = refuses(message)
     answer = run(provider.emulation.complete(NATIVE, request(response_format=JSON_SCHEMA), 100.0)).completion
     assert content(answer) == ['{"a": 1}']

@@ -1,4 +1,4 @@
-"""One provider call, against scripted answers and a clock that jumps: what comes out, and when."""
+"""One provider call with scripted responses and simulated time: results and their times."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ R = Reason
 
 
 class _Selector(selectors.DefaultSelector):
-    """Does not wait: it says how long it would have."""
+    """A selector that does not wait and records how long it would have."""
 
     slept = 0.0
 
@@ -37,7 +37,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """Its time stands still while anything can run, and jumps to the next timer when nothing can."""
+    """An event loop whose time stands still while a callback is ready, and else jumps to the next timer."""
 
     def __init__(self) -> None:
         self._jumps = _Selector()
@@ -57,7 +57,7 @@ def now() -> float:
 
 
 class Wait(float):
-    """Seconds until the provider goes on."""
+    """Seconds until the provider continues."""
 
 
 NEVER = Wait(1e9)
@@ -71,7 +71,7 @@ def again(times: int, *steps: Step) -> list[Step]:
 
 
 class Body(httpx.AsyncByteStream):
-    """A response's bytes as scripted; whether it was closed, and whether nobody is left reading it."""
+    """A scripted response body that records whether it was closed and whether a read is pending."""
 
     def __init__(self, *steps: Step) -> None:
         self._steps = steps
@@ -107,7 +107,7 @@ Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 
 class Provider:
-    """Answers every call with the same status, headers and steps, `delay` seconds after it came."""
+    """Answers every call with the same status, headers and steps, `delay` seconds after it arrived."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Provider:
     async def stream(
         self, where: Endpoint | None = None, limit: float = 1000.0, deadline: float = 1e6, **fields: Any
     ) -> tuple[list[list[str]], list[float], ProviderError | None]:
-        """What came out, read by read, when it came, and how it failed; closed as the router closes it."""
+        """The batches, their times, and the error; closed as the router closes it."""
         stream = self.upstream.stream(where or endpoint(), ask(**fields))
         batches: list[list[str]] = []
         times: list[float] = []
@@ -182,7 +182,7 @@ COMPLETION = json.dumps(
 SHORT = Timeouts(connect=1.0, first_token=10.0, idle=20.0, total=40.0)
 
 
-# What is sent
+# Requests
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -241,7 +241,7 @@ def test_complete() -> None:
     assert provider.body.closed
 
 
-#: A call that fails, and the failure: reason, status, whether to try again here, and when it came.
+#: A failing call, and the failure: reason, status, `retry_here`, and its time.
 UNARY: list[tuple[str, Provider, Reason, int | None, bool, float]] = [
     ("no connection", Provider(failure=httpx.ConnectError("refused")), R.UPSTREAM_ERROR, None, True, 0),
     (
@@ -329,7 +329,7 @@ def test_how_long_to_wait(headers: dict[str, str], seconds: float | None) -> Non
 
 # Streams
 
-#: The steps of a stream, and the batches that come out of it.
+#: The steps of a stream, and its batches.
 GOOD: list[tuple[str, list[Step], list[list[str]]]] = [
     ("read by read", [ROLE, HI, BYE, STOP, DONE], [["+", "Hi"], [" bye"], ["."]]),
     ("the role is held back until the content", [ROLE, Wait(5), HI, STOP, DONE], [["+", "Hi"], ["."]]),
@@ -375,7 +375,7 @@ def test_streams(steps: list[Step], batches: list[list[str]]) -> None:
     assert provider.body.closed
 
 
-#: The steps of a stream, what comes out, how it fails, and when.
+#: The steps of a stream, its batches, and the failure: reason, status and time.
 BAD: list[tuple[str, Provider, list[list[str]], Reason, int | None, float]] = [
     ("no connection", Provider(failure=httpx.ConnectError("x")), [], R.UPSTREAM_ERROR, None, 0),
     ("no headers", Provider(delay=NEVER), [], R.TIMEOUT, None, 10),

@@ -19,7 +19,7 @@ from server.wire.exchange import Response
 from server.wire.transport import Transport
 from tests.wire.test_transport import CHUNKED, DEADLINE, OK, Server, piece, replying
 
-#: Not loopback's, which is never reached through a proxy; nobody resolves it.
+#: Not a loopback name, which would bypass the proxy; it is not resolved.
 HOST = "api.test"
 
 

@@ -40,11 +40,14 @@ class Level(NamedTuple):
 
 
 class KnownDecoder(Generic[_T]):
-    """Decodes JSON to structs that forbid unknown fields, after separating the fields unknown to `level`."""
+    """Decodes JSON to structs that forbid unknown fields, after separating the fields unknown to a level.
 
-    def __init__(self, struct: type[_T], level: Level) -> None:
+    `levels` are tried in turn: one that has unknown fields only where they are usual saves searching all objects.
+    """
+
+    def __init__(self, struct: type[_T], *levels: Level) -> None:
         self._struct = struct
-        self._level = level
+        self._levels = levels
         self._decode = msgspec.json.Decoder(struct).decode
 
     def decode(self, body: bytes) -> tuple[_T, Unknown] | None:
@@ -52,16 +55,25 @@ class KnownDecoder(Generic[_T]):
 
         Raises InvalidRequest for an object with too many unknown fields.
         """
-        unknown: Unknown = []
         try:
             try:
-                return self._decode(body), unknown
+                return self._decode(body), []
             except msgspec.ValidationError:  # the object may have unknown fields
-                obj = _decode_object(body)
-                set_aside(obj, self._level, unknown)
-                return (msgspec.convert(obj, self._struct), unknown) if unknown else None
+                return self._decode_extended(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
+
+    def _decode_extended(self, body: bytes) -> tuple[_T, Unknown] | None:
+        obj = _decode_object(body)
+        unknown: Unknown = []
+        for level in self._levels:
+            set_aside(obj, level, unknown)
+            if unknown:
+                try:
+                    return msgspec.convert(obj, self._struct), unknown
+                except msgspec.ValidationError:
+                    continue
+        return None
 
 
 def set_aside(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()) -> None:
