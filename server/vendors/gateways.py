@@ -23,6 +23,11 @@ from server.vendors.compatible import (
     compatible,
 )
 
+#: What no model of Databricks's takes.
+_DATABRICKS = PLATFORM | LABELS | PENALTIES | {"logit_bias", "seed", "parallel_tool_calls"}
+#: Claude 4.7 and later.
+_SAMPLING_IS_FIXED = r"claude-opus-4-[7-9]|claude-[a-z]+-[5-9]"
+
 ROWS: tuple[Vendor, ...] = (
     # Takes `developer` for every model, as recorded.
     compatible(
@@ -71,6 +76,7 @@ ROWS: tuple[Vendor, ...] = (
         checked=CHECKED,
     ),
     # A workspace's address. A 400 for `strict` and `include_usage` with some models; streams carry usage anyway.
+    # Newer models of Claude refuse sampling parameters. https://github.com/leonardovida/duckdb-ai/issues/85
     # https://github.com/tidyverse/ellmer/issues/548  https://github.com/anomalyco/opencode/issues/4698
     compatible(
         "databricks",
@@ -79,7 +85,8 @@ ROWS: tuple[Vendor, ...] = (
         source="https://docs.databricks.com/aws/en/machine-learning/foundation-model-apis/api-reference",
         platforms={"openai": databricks.OPENAI},
         required={"base_url": ("DATABRICKS_HOST",)},
-        drops=PLATFORM | LABELS | PENALTIES | {"logit_bias", "seed", "parallel_tool_calls"},
+        drops=_DATABRICKS,
+        by_model={_SAMPLING_IS_FIXED: {"drops": _DATABRICKS | {"temperature", "top_p"}}},
         stream_usage=False,
         extensions=frozenset({"cache_control"}),
         strict_tools="refused",

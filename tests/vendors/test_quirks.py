@@ -355,3 +355,18 @@ def test_fields_of_requests(vendor: str, field: str, goes: bool) -> None:
     body, paths = sent(vendor, "m", **fields)
     assert (field in body) is goes
     assert (field in paths) is not goes
+
+
+@pytest.mark.parametrize(
+    ("model", "dropped"),
+    [
+        # https://github.com/leonardovida/duckdb-ai/issues/85
+        ("databricks-claude-opus-5", True),
+        ("databricks-claude-opus-4-7", True),
+        ("databricks-claude-sonnet-4-5", False),
+        ("databricks-claude-3-7-sonnet", False),
+        ("databricks-meta-llama-3-3-70b-instruct", False),
+    ],
+)
+def test_sampling_at_databricks(model: str, dropped: bool) -> None:
+    assert ("temperature" in VENDORS["databricks"].for_model(model).drops) is dropped

@@ -312,3 +312,20 @@ def test_reasons(status: int, body: dict[str, Any], reason: Reason) -> None:
 def test_messages(body: dict[str, Any], message: str, param: str | None) -> None:
     error = read(422, body)
     assert (error.reason, error.message, error.param) == (R.INVALID_REQUEST, message, param)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        # https://github.com/musistudio/claude-code-router/issues/708
+        "Unsupported JSON schema fields: {'minItems', 'items'}",
+        # https://github.com/vllm-project/vllm/issues/26421
+        "The provided JSON schema contains features not supported by xgrammar.",
+        # https://github.com/ggml-org/llama.cpp/blob/master/common/json-schema-to-grammar.cpp
+        "JSON schema conversion failed:\nPattern must start with '^' and end with '$'",
+    ],
+)
+def test_a_schema_that_grammars_cannot_express_is_emulated(message: str) -> None:
+    """The reason and the field by which `upstream/emulation/fallback.py` knows it."""
+    error = read(400, {"error": {"message": message, "code": "wrong_api_format"}})
+    assert (error.reason, error.param) == (R.UNSUPPORTED_FEATURE, "response_format")

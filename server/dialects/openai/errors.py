@@ -65,6 +65,14 @@ _ABSENT = re.compile(
     re.IGNORECASE,
 )
 _BAD_SCHEMA = re.compile(r"invalid schema|\bschema (for|at|contains|is)\b|keyword|in context=", re.IGNORECASE)
+#: A 400 about a schema of which the vendor's grammars cannot express a part; emulation checks it all. Cerebras
+#: (https://github.com/musistudio/claude-code-router/issues/708), vLLM
+#: (https://github.com/vllm-project/vllm/issues/26421), llama.cpp
+#: (https://github.com/ggml-org/llama.cpp/blob/master/common/json-schema-to-grammar.cpp).
+_PARTLY = re.compile(
+    r"unsupported json schema fields|json schema contains features not supported|json schema conversion failed",
+    re.IGNORECASE,
+)
 
 
 class _Parts(NamedTuple):
@@ -211,7 +219,9 @@ def _status(error: dict[str, Any]) -> int:
 
 
 def _lacks_format(message: str) -> bool:
-    """Whether a refusal says that the model has no structured output, or not of this kind."""
+    """Whether a refusal says that the model has no structured output, not of this kind, or not for this schema."""
+    if _PARTLY.search(message):
+        return True
     return bool(_FORMAT.search(message) and _ABSENT.search(message)) and not _BAD_SCHEMA.search(message)
 
 
