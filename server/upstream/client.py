@@ -20,6 +20,7 @@ from server.upstream.body import read_body, timeout_error, transport_error
 from server.upstream.boundary import BoundedTranslator
 from server.upstream.joined import joined
 from server.upstream.stream import UpstreamStream
+from server.upstream.tool_names import RestoringDecoder, restored
 from server.wire.deadlines import Deadlines
 from server.wire.exchange import Response
 
@@ -77,6 +78,8 @@ class Upstream:
             completion = _of_stream(translator.decoder(request), body)
         else:
             completion = translator.completion(body, request)
+        if call.tool_names:
+            completion = restored(completion, call.tool_names)
         completion.dropped = call.dropped
         return completion
 
@@ -94,6 +97,8 @@ class Upstream:
             return response
 
         decoder = translator.decoder(request)
+        if call.tool_names:
+            decoder = RestoringDecoder(decoder, call.tool_names)
         return UpstreamStream(send, decoder, endpoint.timeouts, self._deadlines, dropped=call.dropped)
 
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> Response:

@@ -87,6 +87,7 @@ PLAIN: Mapping[str, Vendor] = {
         source="https://platform.openai.com/docs/api-reference/chat/create",
         token_limit="",
         foreign_signatures=True,
+        any_tool_name=True,
     ),
     "anthropic": _ANTHROPIC,
     "gemini": _GEMINI,

@@ -19,6 +19,7 @@ from server.dialects.anthropic import response as anthropic_response
 from server.dialects.anthropic.limits import Limits
 from server.dialects.anthropic.platform import DEFAULT_PLATFORM
 from server.dialects.anthropic.stream import AnthropicDecoder
+from server.dialects.anthropic.tools import fit_names
 from server.dialects.base import Endpoint, HttpRequest, platform_of
 from server.dialects.dropped import Dropped
 from server.errors import InvalidRequest, ProviderError
@@ -43,6 +44,7 @@ class AnthropicTranslator:
             body = anthropic_request.body(message, endpoint, dropped, remote=not platform.bytes_only)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"A field of JSON text does not hold JSON: {error}") from None
+        names = fit_names(body)
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream" if stream else "application/json",
@@ -54,7 +56,8 @@ class AnthropicTranslator:
             headers["anthropic-beta"] = ",".join(filter(None, betas))
         streamed = {"stream": True} if stream else {}
         content = _encode({**platform.body, **named, **body, **streamed})
-        return HttpRequest(platform.url(endpoint, stream=stream), headers, content, dropped=dropped.paths)
+        url = platform.url(endpoint, stream=stream)
+        return HttpRequest(url, headers, content, tool_names=names, dropped=dropped.paths)
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, and Anthropic's `stop_reason`."""

@@ -19,6 +19,7 @@ from server.dialects.anthropic.models import Claude
 from server.dialects.anthropic.replay import Block
 from server.dialects.dropped import Dropped
 from server.dialects.tool_choice import allowed_tools, drop_extras, drop_idle
+from server.dialects.tool_ids import FittedNames
 from server.errors import InvalidRequest, unsupported
 
 #: Anthropic's fields of a tool that callers may set.
@@ -31,6 +32,8 @@ _CHOICES = {
     pb.TOOL_CHOICE_MODE_NONE: "none",
 }
 _FORCED = ("any", "tool")
+#: Characters. https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use
+_MAX_NAME_LENGTH = 128
 _LOCATION_FIELDS = frozenset({"city", "region", "country", "timezone"})
 
 
@@ -59,6 +62,21 @@ def tools(
         else:
             choice["disable_parallel_tool_use"] = True
     return {"tools": listed, "tool_choice": choice} if choice else {"tools": listed}
+
+
+def fit_names(body: Mapping[str, Any]) -> dict[str, str]:
+    """Rewrite the names of the caller's tools that Anthropic refuses, in place; rewritten name -> the caller's."""
+    names = FittedNames(_MAX_NAME_LENGTH)
+    for tool in body.get("tools", ()):
+        if "input_schema" in tool:
+            names.fit(tool)
+    names.fit(body.get("tool_choice"))
+    for turn in body["messages"]:
+        content = turn["content"]
+        for block in content if isinstance(content, list) else ():
+            if block["type"] == "tool_use":
+                names.fit(block)
+    return names.originals
 
 
 def is_forced(body: Mapping[str, Any]) -> bool:
