@@ -23,7 +23,7 @@ row = pytest.param
 
 @dataclass
 class Health:
-    """Statistics by endpoint name; `unwell` are those whose circuit is open."""
+    """Statistics by endpoint name; `open_circuits` are those whose circuit is open."""
 
     open_circuits: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
