@@ -21,13 +21,13 @@ UNARY = [
     "/lmchat.v1.ChatCompletions/CreateChatCompletion",
     "/lmchat.v1.Models/GetModel",
     "/lmchat.v1.Models/ListModels",
-    "/lmchat.v1.Rest/CreateUnaryChatCompletion",
-    "/lmchat.v1.Operations/GetMetrics",
+    "/lmchat.internal.v1.Rest/CreateUnaryChatCompletion",
+    "/lmchat.internal.v1.Operations/GetMetrics",
     "/grpc.health.v1.Health/Check",
 ]
 STREAMING = [
     "/lmchat.v1.ChatCompletions/StreamChatCompletion",
-    "/lmchat.v1.Rest/CreateChatCompletion",
+    "/lmchat.internal.v1.Rest/CreateChatCompletion",
     "/grpc.health.v1.Health/Watch",
 ]
 REASONS = {
@@ -36,7 +36,7 @@ REASONS = {
 }
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 #: Methods whose request has no fields.
-EMPTY = ("/lmchat.v1.Models/ListModels", "/lmchat.v1.Operations/GetMetrics")
+EMPTY = ("/lmchat.v1.Models/ListModels", "/lmchat.internal.v1.Operations/GetMetrics")
 NOISE = b"\xff" * 40
 SHORT = b"\x0a\x7fx"
 #: A text that is not UTF-8, as Envoy makes it of `/api/v1/models/%ff`.
@@ -85,7 +85,9 @@ async def test_corrupt_messages(
 
 
 @pytest.mark.parametrize("data", [b"", NOISE], ids=["no key", "corrupt"])
-@pytest.mark.parametrize("path", [path for path in UNARY if not path.startswith(("/grpc", "/lmchat.v1.Rest"))])
+@pytest.mark.parametrize(
+    "path", [path for path in UNARY if not path.startswith(("/grpc", "/lmchat.internal.v1.Rest"))]
+)
 async def test_errors_come_without_a_message(gateway: Gateway, path: str, data: bytes) -> None:
     """Not even an empty one, with which Envoy could not convert the status to JSON."""
     channel: Any = gateway.channel

@@ -17,9 +17,9 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
+from lmchat.internal.v1 import operations_service_pb2 as operations
 from lmchat.v1 import chat_pb2 as pb
 from lmchat.v1 import model_service_pb2
-from lmchat.v1 import operations_service_pb2 as operations
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.api import rest

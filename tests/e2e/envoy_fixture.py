@@ -27,8 +27,8 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from lmchat.internal.v1 import rest_service_pb2_grpc as rest_grpc
 from lmchat.v1 import chat_pb2, chat_service_pb2_grpc, model_pb2, model_service_pb2, model_service_pb2_grpc
-from lmchat.v1 import rest_pb2_grpc as rest_grpc
 
 from server.launcher import envoy as places
 from server.launcher.preflight import runtime_directory
@@ -240,7 +240,7 @@ def running(
     # Not pytest's own: the paths of unix sockets must be short.
     with runtime_directory() as directory:
         config, endpoints, admin = (directory / each for each in ("envoy.yaml", "endpoints.yaml", "admin.sock"))
-        shutil.copy(ROOT / "generated" / "lmchat.pb", directory)
+        shutil.copy(ROOT / "generated" / "lmchat.binpb", directory)
         places.write(endpoints, places.endpoints([]))
         template = change((ROOT / "envoy.yaml").read_text(encoding="utf-8"))
         # Port 0: Envoy takes a free one, and the admin interface tells which.
@@ -249,7 +249,7 @@ def running(
             host="127.0.0.1",
             port=0,
             admin=admin,
-            descriptor=directory / "lmchat.pb",
+            descriptor=directory / "lmchat.binpb",
             endpoints=endpoints,
             request_filter=directory / "request_filter.yaml",
         )

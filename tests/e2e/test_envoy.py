@@ -317,7 +317,7 @@ _INVALID = "invalid_request_error"
         ("GET", "/nowhere", {}, (404, _INVALID, "not_found"), None),
         ("POST", "/v2/chat/completions", JSON, (404, _INVALID, "not_found"), None),
         ("POST", "/api/v1", JSON, (404, _INVALID, "not_found"), None),
-        ("POST", "/lmchat.v1.Rest/CreateChatCompletion", JSON, (404, _INVALID, "not_found"), None),
+        ("POST", "/lmchat.internal.v1.Rest/CreateChatCompletion", JSON, (404, _INVALID, "not_found"), None),
         ("GET", CHAT, {}, (405, _INVALID, "method_not_allowed"), "POST"),
         ("GET", f"{CHAT}?x=1", {}, (405, _INVALID, "method_not_allowed"), "POST"),
         ("GET", f"{CHAT}/", {}, (405, _INVALID, "method_not_allowed"), "POST"),

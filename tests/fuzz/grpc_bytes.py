@@ -28,11 +28,11 @@ models: {{public-model: {{endpoints: [{{provider: up, model: m}}]}}}}
 _METHODS = {
     "/lmchat.v1.ChatCompletions/CreateChatCompletion": False,
     "/lmchat.v1.ChatCompletions/StreamChatCompletion": True,
-    "/lmchat.v1.Rest/CreateChatCompletion": True,
-    "/lmchat.v1.Rest/CreateUnaryChatCompletion": False,
+    "/lmchat.internal.v1.Rest/CreateChatCompletion": True,
+    "/lmchat.internal.v1.Rest/CreateUnaryChatCompletion": False,
     "/lmchat.v1.Models/GetModel": False,
     "/lmchat.v1.Models/ListModels": False,
-    "/lmchat.v1.Operations/Nothing": False,
+    "/lmchat.internal.v1.Operations/Nothing": False,
     "/grpc.health.v1.Health/Check": False,
 }
 #: Text that callers must not see: Python's exceptions, and grpc's messages about them.
@@ -66,7 +66,7 @@ def generate(rng: Random) -> Call:
 def _messages(method: str) -> list[bytes]:
     if method.startswith("/lmchat.v1.ChatCompletions"):
         return [message.SerializeToString() for message in seeds.messages()]
-    if method.startswith("/lmchat.v1.Rest"):
+    if method.startswith("/lmchat.internal.v1.Rest"):
         bodies = [json.dumps(body).encode() for body in seeds.requests()]
         return [HttpBody(content_type="application/json", data=body).SerializeToString() for body in bodies]
     return [model_service_pb2.GetModelRequest(model="public-model").SerializeToString(), b""]

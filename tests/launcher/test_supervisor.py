@@ -471,7 +471,7 @@ def test_a_log_whose_stream_is_closed_goes_on() -> None:
 
 def test_the_files_of_envoy_are_found() -> None:
     assert resources.envoy_template().name == "envoy.yaml"
-    assert resources.descriptor().name == "lmchat.pb"
+    assert resources.descriptor().name == "lmchat.binpb"
 
 
 async def never() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import grpc
 from google.api.httpbody_pb2 import HttpBody
-from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2_grpc, operations_service_pb2_grpc, rest_pb2_grpc
+from lmchat.internal.v1 import operations_service_pb2_grpc, rest_service_pb2_grpc
+from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2_grpc
 
 from server.config.load import load
 from server.dialects.base import Dialect, Vendor
@@ -57,7 +58,7 @@ class Gateway:
         self.chat = chat_service_pb2_grpc.ChatCompletionsStub(channel)
         self.models = model_service_pb2_grpc.ModelsStub(channel)
         self.operations = operations_service_pb2_grpc.OperationsStub(channel)
-        self.rest = rest_pb2_grpc.RestStub(channel)
+        self.rest = rest_service_pb2_grpc.RestStub(channel)
 
     def open(self, body: Any, content_type: str = "application/json", metadata: Any = AUTH) -> Any:
         """Start a REST call; an async iterator of HttpBody."""

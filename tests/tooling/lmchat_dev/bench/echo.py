@@ -16,8 +16,9 @@ import msgspec
 import uvloop
 from google.api.httpbody_pb2 import HttpBody
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from lmchat.internal.v1 import rest_service_pb2_grpc
 from lmchat.v1 import chat_pb2 as pb
-from lmchat.v1 import chat_service_pb2_grpc, rest_pb2_grpc
+from lmchat.v1 import chat_service_pb2_grpc
 
 from lmchat_dev.bench import dialect
 from lmchat_dev.bench.mock import RequestFields
@@ -29,7 +30,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _decode = msgspec.json.Decoder(RequestFields).decode
 
 
-class Rest(rest_pb2_grpc.RestServicer):
+class Rest(rest_service_pb2_grpc.RestServicer):
     """The servicer of the REST API."""
 
     async def CreateChatCompletion(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
@@ -89,7 +90,7 @@ def _pieces(model: str) -> list[bytes]:
 async def serve(address: str) -> None:
     """Listen at `address` until killed."""
     server = grpc.aio.server(options=(("grpc.max_receive_message_length", 64 * 1024 * 1024),))
-    rest_pb2_grpc.add_RestServicer_to_server(Rest(), server)
+    rest_service_pb2_grpc.add_RestServicer_to_server(Rest(), server)
     chat_service_pb2_grpc.add_ChatCompletionsServicer_to_server(Chat(), server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
