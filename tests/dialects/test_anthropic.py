@@ -961,7 +961,7 @@ INVALID = {"max_tokens": 1, "messages": 1}
         ("claude-opus-4-6", "anthropic", {}),
         ("claude-opus-5", "anthropic", {}),
         ("claude-3-haiku-20240307", "anthropic", {"response_format.type": 14}),  # it has no schemas either
-        ("claude-opus-5-5", "anthropic", {"tool_choice": 7}),  # it cannot be made to call tools
+        ("claude-opus-5-5", "anthropic", {"tool_choice": 7}),  # tool calls cannot be forced
         ("claude-sonnet-4-5", "vertex", {"messages[0].content[1].image_url.url": 3}),  # it fetches no URLs
     ],
 )

@@ -201,7 +201,7 @@ def test_answers(vendor: str) -> None:
                 "stop",
                 "length",
                 "tool_calls",
-            )  # no vendor has words of its own here
+            )  # no recording has a native finish reason of a vendor
             if isinstance(choice["message"].get("content"), list):
                 choice["message"]["content"] = content
         usage = {"usage": contract_usage(sent["usage"])} if sent.get("usage") else {}
