@@ -12,16 +12,14 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 
-import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json.fields import decode
 from server.dialects import data_url
 from server.dialects.anthropic.replay import THINKING, Block, Thinking, server_side
 from server.dialects.data_url import DataUrl
 from server.dialects.dropped import Dropped
 from server.dialects.participants import ToolNames, named_content
-from server.dialects.tool_ids import fit
+from server.dialects.tool_ids import CallIds, fit, renamed, tool_input
 from server.errors import InvalidRequest, unsupported
 
 _CACHE = frozenset({"cache_control"})
@@ -39,8 +37,26 @@ _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 #: Sent as plain text beside `text/*`.
 _TEXTS = frozenset({"application/json", "application/xml", "application/yaml", "application/x-yaml"})
 _MAX_TITLE_LENGTH = 500
-#: https://platform.claude.com/docs/en/api/messages/create (pattern of tool_use ids)
-_NOT_IN_IDS = re.compile(r"[^a-zA-Z0-9_-]")
+#: Where arguments that are no object stand.
+#: https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming
+_UNREADABLE_INPUT = "INVALID_JSON"
+#: https://platform.claude.com/docs/en/api/messages/create (patterns of tool_use ids and of tools' names)
+_FORBIDDEN = re.compile(r"[^a-zA-Z0-9_-]")
+_MAX_TOOL_NAME = 128
+
+
+def _call_id(id_: str) -> str:
+    return fit(id_, _FORBIDDEN)
+
+
+def tool_name(name: str) -> str:
+    """`name` as Anthropic takes it. https://github.com/BerriAI/litellm/pull/26788"""
+    return fit(name, _FORBIDDEN, _MAX_TOOL_NAME)
+
+
+def tool_names(request: pb.ChatCompletionRequest) -> dict[str, str]:
+    """Anthropic's name -> the caller's, for the tools of `request` whose names are rewritten."""
+    return renamed(request, tool_name)
 
 
 class Conversation:
@@ -54,6 +70,7 @@ class Conversation:
         self._remote = remote
         self._dropped = dropped
         self._tool_names = ToolNames()
+        self._call_ids = CallIds(_call_id)
         self.container = ""
         self.system: list[Block] = []
         self.turns: list[Block] = []
@@ -128,8 +145,9 @@ class Conversation:
         if message.refusal.strip():
             blocks.append({"type": "text", "text": message.refusal})
         thinking = Thinking(message, path, self._dropped)
-        for index, call in enumerate(message.tool_calls):
-            blocks.append(self._tool_use(call, f"{path}.tool_calls[{index}]", thinking))
+        ids = self._call_ids.calls([call.id for call in message.tool_calls])
+        for index, (call, id_) in enumerate(zip(message.tool_calls, ids, strict=True)):
+            blocks.append(self._tool_use(call, id_, f"{path}.tool_calls[{index}]", thinking))
         return thinking.blocks() + self._marked(blocks, message, path)
 
     def _drop_markers(self, message: pb.Message, path: str) -> None:
@@ -151,7 +169,7 @@ class Conversation:
                 blocks[-1]["cache_control"] = marker
         return blocks
 
-    def _tool_use(self, call: pb.ToolCall, path: str, thinking: Thinking) -> Block:
+    def _tool_use(self, call: pb.ToolCall, id_: str, path: str, thinking: Thinking) -> Block:
         if call.HasField("custom"):
             raise unsupported("Anthropic has no custom tools.", f"{path}.custom")
         self._dropped.pick(f"{path}.function", call.function.extra_json)
@@ -159,9 +177,9 @@ class Conversation:
         thinking.add(f"{path}.extra_content", extra.pop("extra_content", None))
         return {
             "type": "tool_use",
-            "id": fit(call.id, _NOT_IN_IDS),
-            "name": call.function.name,
-            "input": _tool_input(call.function.arguments),
+            "id": id_,
+            "name": tool_name(call.function.name),
+            "input": tool_input(call.function.arguments, _UNREADABLE_INPUT, as_text=True),
             **_present(extra),
         }
 
@@ -171,7 +189,7 @@ class Conversation:
         plain = len(parts) == 1 and parts[0].HasField("text") and (not blocks or len(blocks[0]) == _PLAIN)
         return {
             "type": "tool_result",
-            "tool_use_id": fit(message.tool_call_id, _NOT_IN_IDS),
+            "tool_use_id": self._call_ids.result(message.tool_call_id),
             "content": parts[0].text if plain else blocks,
             **_present(self._dropped.pick(path, message.extra_json, _NATIVE_FIELDS["tool_result"])),
         }
@@ -255,15 +273,3 @@ def _document_source(inline: DataUrl, path: str) -> Block:
             raise InvalidRequest("Expected text in UTF-8.", path) from None
         return {"type": "text", "media_type": "text/plain", "data": text}
     raise unsupported(f"Anthropic reads PDF and text, not {media_type[:80]!r}.", path)
-
-
-def _tool_input(arguments: str) -> Block:
-    """The arguments as an object; blank ones are an empty object, and text that is none is wrapped.
-
-    https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming
-    """
-    try:
-        value = decode(arguments) if arguments.strip() else {}
-    except msgspec.DecodeError:
-        value = None
-    return value if isinstance(value, dict) else {"INVALID_JSON": arguments}

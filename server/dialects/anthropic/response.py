@@ -95,14 +95,17 @@ def _classify(obj: Any, status: int, retry_after: float | None = None) -> Provid
 # Answers
 
 
-def completion(body: bytes) -> tuple[pb.ChatCompletion, str]:
-    """The answer, and Anthropic's `stop_reason`. Raises ProviderError for an error in a 200 or nonsense."""
+def completion(body: bytes, names: Mapping[str, str]) -> tuple[pb.ChatCompletion, str]:
+    """The answer, and Anthropic's `stop_reason`. Raises ProviderError for an error in a 200 or nonsense.
+
+    `names` maps tool names that were changed for Anthropic to the caller's.
+    """
     obj = read(body)
     with reading(body):
-        return _completion(obj)
+        return _completion(obj, names)
 
 
-def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
+def _completion(obj: dict[str, Any], names: Mapping[str, str]) -> tuple[pb.ChatCompletion, str]:
     out = pb.ChatCompletion(id=completion_id(obj.get("id") or ""))
     choice = out.choices.add()
     message = choice.message
@@ -123,7 +126,7 @@ def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
             case "tool_use":
                 carry = "" if message.tool_calls else carried(replay)
                 call = message.tool_calls.add(id=block["id"], extra_json=carry)
-                call.function.name = block["name"]
+                call.function.name = names.get(block["name"], block["name"])
                 call.function.arguments = encode_text(block["input"])
     if length:
         message.content.add().text = "".join(text)
