@@ -81,6 +81,11 @@ def renamed(request: pb.ChatCompletionRequest, fitted: Callable[[str], str]) -> 
 # Ids
 
 
+def call_id(answer_id: str, index: int) -> str:
+    """The id of a call that has none, or that of another: as unique as that of its answer, which may be empty."""
+    return "_".join(filter(None, ("call", answer_id.removeprefix("chatcmpl-"), str(index))))
+
+
 class CallIds:
     """The ids of the calls and results of one conversation, rewritten by `fitted`.
 

@@ -226,3 +226,108 @@ def streamed_names(dialect: str, events: list[Any], fields: Mapping[str, Any]) -
     choices = [choice for chunk in chunks_of(dialect, data, fields) for choice in chunk["choices"]]
     calls = [made for choice in choices for made in choice["delta"].get("tool_calls", ())]
     return [made["function"]["name"] for made in calls if "name" in made["function"]]
+
+
+# Answers
+
+
+def answered(calls: list[dict[str, Any]], finish: str = "tool_calls") -> dict[str, Any]:
+    """A completion of the OpenAI dialect."""
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    return {"id": "x7", "created": 1, "choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+
+
+def streamed(*pieces: list[dict[str, Any]], finish: str = "tool_calls") -> list[bytes]:
+    """The same as a stream, with these pieces of calls."""
+    deltas = [{"role": "assistant"}, *({"tool_calls": piece} for piece in pieces)]
+    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices.append({"index": 0, "delta": {}, "finish_reason": finish})
+    events = [json.dumps({"id": "x7", "created": 1, "choices": [choice]}) for choice in choices]
+    return [f"data: {event}\n\n".encode() for event in [*events, "[DONE]"]]
+
+
+def folded(chunks: list[Any]) -> list[tuple[str, str, str]]:
+    """The calls of a stream, as SDKs put them together: id, name, arguments."""
+    calls: dict[int, list[str]] = {}
+    for piece in [piece for chunk in chunks for piece in chunk["choices"][0]["delta"].get("tool_calls", ())]:
+        known = calls.setdefault(piece["index"], ["", "", ""])
+        function = piece["function"]
+        for place, text in enumerate((piece.get("id"), function.get("name"), function.get("arguments"))):
+            known[place] += text or ""
+    return [(known[0], known[1], known[2]) for _, known in sorted(calls.items())]
+
+
+def whole(completion: Any) -> list[tuple[str, str, str]]:
+    calls = completion["choices"][0]["message"]["tool_calls"]
+    return [(made["id"], made["function"]["name"], made["function"]["arguments"]) for made in calls]
+
+
+@pytest.mark.parametrize("arguments", ["", None, ...])
+def test_a_call_without_arguments_has_an_empty_object(arguments: Any) -> None:
+    """https://github.com/Kilo-Org/cloud/pull/4753 https://github.com/agentgateway/agentgateway/pull/3002"""
+    first = {"name": "f"} if arguments is ... else {"name": "f", "arguments": arguments}
+    calls = [
+        {"id": "a", "index": 0, "type": "function", "function": first},
+        {"id": "b", "index": 1, "type": "function", "function": {"name": "g", "arguments": '{"x":1}'}},
+    ]
+    expected = [("a", "f", "{}"), ("b", "g", '{"x":1}')]
+    assert whole(completion_of("openai", json.dumps(answered(calls)).encode())) == expected
+    assert folded(chunks_of("openai", streamed(calls))) == expected
+    assert folded(chunks_of("openai", streamed(calls[:1], calls[1:]))) == expected
+
+
+def test_arguments_that_come_after_a_finish_reason_are_not_preceded_by_an_empty_object() -> None:
+    first = {"id": "a", "index": 0, "type": "function", "function": {"name": "f", "arguments": ""}}
+    *head, end, done = streamed([first])
+    data = [*head, end, streamed([{"index": 0, "function": {"arguments": '{"x":1}'}}])[1], end, done]
+    assert folded(chunks_of("openai", data)) == [("a", "f", '{"x":1}')]
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"), [(("f", "g"), ("a", "a")), (("f", "f"), ("a", "a")), (("f", "g"), (None, ""))]
+)
+def test_calls_with_one_id_or_none_get_ids_of_their_own(names: tuple[str, str], ids: tuple[Any, Any]) -> None:
+    """https://github.com/vectorize-io/hindsight/pull/4250"""
+    calls = [
+        {
+            "id": id_,
+            "index": index,
+            "type": "function",
+            "function": {"name": name, "arguments": f'{{"n":{index}}}'},
+        }
+        for index, (name, id_) in enumerate(zip(names, ids, strict=True))
+    ]
+    found = whole(completion_of("openai", json.dumps(answered(calls)).encode()))
+    assert [(name, arguments) for _, name, arguments in found] == [(names[0], '{"n":0}'), (names[1], '{"n":1}')]
+    assert found[0][0] == (ids[0] or "call_x7_0")
+    assert found[1][0] == "call_x7_1"
+    assert folded(chunks_of("openai", streamed(calls))) == found
+    assert folded(chunks_of("openai", streamed(calls[:1], calls[1:]))) == found
+
+
+def test_an_id_and_a_name_in_every_piece_are_one_call() -> None:
+    pieces = [
+        [{"id": "a", "index": 0, "function": {"name": "f", "arguments": text}}] for text in ("{", '"x"', ":1}")
+    ]
+    assert folded(chunks_of("openai", streamed(*pieces))) == [("a", "f", '{"x":1}')]
+
+
+@pytest.mark.parametrize("finish", ["tool_calls", "tool_use", "function_call"])
+def test_tool_calls_without_calls_is_stop(finish: str) -> None:
+    """An agent would go on for ever. https://github.com/mastra-ai/mastra/pull/14187"""
+    assert (
+        completion_of("openai", json.dumps(answered([], finish)).encode())["choices"][0]["finish_reason"] == "stop"
+    )
+    assert chunks_of("openai", streamed(finish=finish))[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_tool_use_without_calls_is_stop() -> None:
+    message = {"id": "m", "content": [], "stop_reason": "tool_use"}
+    assert completion_of("anthropic", json.dumps(message).encode())["choices"][0]["finish_reason"] == "stop"
+    events = [
+        {"type": "message_start", "message": {"id": "m", "content": []}},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
+        {"type": "message_stop"},
+    ]
+    chunks = chunks_of("anthropic", [f"data: {json.dumps(event)}\n\n".encode() for event in events])
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"

@@ -18,6 +18,7 @@ from server.dialects import errors as failures
 from server.dialects import usage as tiers
 from server.dialects.anthropic.replay import FORMAT, THINKING
 from server.dialects.base import completion_id
+from server.dialects.choices import settled_finish
 from server.dialects.reading import read_error_body, read_object, reading
 from server.errors import ProviderError, Reason
 
@@ -149,7 +150,7 @@ def _completion(obj: dict[str, Any], names: Mapping[str, str]) -> tuple[pb.ChatC
 
 def finish_reason(native: str, calls: bool) -> pb.FinishReason.ValueType:
     """What Anthropic's `stop_reason` means; `calls`: the answer has tool calls."""
-    return _FINISH.get(native, pb.FINISH_REASON_TOOL_CALLS if calls else pb.FINISH_REASON_STOP)
+    return settled_finish(_FINISH.get(native, pb.FINISH_REASON_UNSPECIFIED), calls)
 
 
 def refusal(obj: dict[str, Any]) -> str:
