@@ -241,8 +241,8 @@ def test_streams(vendor: str) -> None:
         made = [
             {"id": c.id, "name": c.function.name, "arguments": c.function.arguments} for c in message.tool_calls
         ]
-        said = [told.calls[index] for index in sorted(told.calls)]
-        assert made == [call | {"arguments": call["arguments"] or "{}"} for call in said], found.name
+        recorded = [told.calls[index] for index in sorted(told.calls)]
+        assert made == [call | {"arguments": call["arguments"] or "{}"} for call in recorded], found.name
         kept = openai_json.dump_completion(whole)
         assert kept["choices"][0]["message"].get("reasoning_details", []) == told.details, found.name
         # One ends with [DONE] alone.

@@ -21,6 +21,7 @@ from server.dialects.dropped import Dropped
 from server.dialects.participants import ToolNames, named_content
 from server.dialects.tool_ids import CallIds, fit, renamed, tool_input
 from server.errors import InvalidRequest, unsupported
+from server.media.mime import by_name
 
 _CACHE = frozenset({"cache_control"})
 #: Block type -> Anthropic's fields that callers may set on it.
@@ -36,6 +37,7 @@ _CALL_FIELDS = _CACHE | {"extra_content"}
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 #: Sent as plain text beside `text/*`.
 _TEXTS = frozenset({"application/json", "application/xml", "application/yaml", "application/x-yaml"})
+_PDF = "application/pdf"
 _MAX_TITLE_LENGTH = 500
 #: Where arguments that are no object stand.
 #: https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming
@@ -222,7 +224,10 @@ class Conversation:
 
     def _image(self, url: str, path: str) -> Block:
         if data_url.is_data_url(url):
-            return _inline_image(data_url.parse(url, path), path)
+            inline = data_url.parse(url, path)
+            if inline.media_type == _PDF:  # https://github.com/BerriAI/litellm/pull/39977
+                return {"type": "document", "source": _document_source(inline, "", path)}
+            return _inline_image(inline, path)
         return {"type": "image", "source": self._url_source(url, path)}
 
     def _file(self, file: pb.File, path: str) -> Block:
@@ -233,14 +238,15 @@ class Conversation:
             self._dropped.add_set(file, path, ("file_data", "filename"))
             return {"type": "document", "source": {"type": "file", "file_id": file.file_id}}
         data = f"{path}.file_data"
-        if data_url.is_data_url(file.file_data):
-            inline = data_url.parse(file.file_data, data)
+        url = data_url.as_url(file.file_data)
+        if data_url.is_data_url(url):
+            inline = data_url.parse(url, data)
             if inline.media_type in _IMAGES:
                 self._dropped.add_set(file, path, ("filename",))
                 return _inline_image(inline, data)
-            source = _document_source(inline, data)
+            source = _document_source(inline, file.filename, data)
         else:
-            source = self._url_source(file.file_data, data)
+            source = self._url_source(url, data)
         title = {"title": file.filename[:_MAX_TITLE_LENGTH]} if file.filename else {}
         return {"type": "document", "source": source, **title}
 
@@ -262,9 +268,11 @@ def _inline_image(inline: DataUrl, path: str) -> Block:
     return {"type": "image", "source": {"type": "base64", "media_type": inline.media_type, "data": inline.data}}
 
 
-def _document_source(inline: DataUrl, path: str) -> Block:
-    media_type = inline.media_type or "text/plain"  # RFC 2397's default
-    if media_type == "application/pdf":
+def _document_source(inline: DataUrl, filename: str, path: str) -> Block:
+    media_type = inline.media_type
+    if media_type in data_url.UNTYPED:
+        media_type = by_name(filename) or media_type or "text/plain"  # RFC 2397's default
+    if media_type == _PDF:
         return {"type": "base64", "media_type": media_type, "data": inline.data}
     if media_type.startswith("text/") or media_type in _TEXTS:
         try:
