@@ -1,7 +1,7 @@
-"""The tests' environment: nothing of the shell they are run from that the gateway or its libraries act upon.
+"""Removes from the environment the variables that the gateway or its libraries read.
 
-Tests use loopback alone, which a proxy does not reach, and set the variables that they are about. Hypothesis makes
-the same examples in every run, so that a failure is a change's; `--hypothesis-profile random` makes new ones.
+Tests use loopback only, without a proxy, and set the variables that they test. Hypothesis makes the same examples
+in every run, so that a failure is a change's; `--hypothesis-profile random` makes new ones.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from contextvars import ContextVar
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 
 from server.api.call import Calls, Context
@@ -65,14 +64,11 @@ class Registrar:
         self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
         """Register the methods of one service."""
-        described = descriptor_pool.Default().FindServiceByName(service).methods_by_name
-        guarded = {
-            name: self._guarded(handler, nested(described[name].input_type)) for name, handler in handlers.items()
-        }
+        guarded = {name: self._guarded(handler) for name, handler in handlers.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
         self._server.add_registered_method_handlers(service, guarded)
 
-    def _guarded(self, handler: Any, tags: Nested) -> Any:
+    def _guarded(self, handler: Any) -> Any:
         method: dict[str, Any]
         if handler.request_streaming:
             method = {"stream_stream": self._streaming(handler.stream_stream)}
@@ -80,7 +76,7 @@ class Registrar:
             method = {"unary_stream": self._unary(handler.unary_stream)}
         else:
             method = {"unary_unary": self._unary(handler.unary_unary)}
-        return handler._replace(request_deserializer=_reading(handler.request_deserializer, tags), **method)
+        return handler._replace(request_deserializer=_reading(handler.request_deserializer), **method)
 
     def _unary(self, method: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
         async def guarded(request: Any, context: Context) -> Any:
@@ -120,7 +116,10 @@ class Registrar:
         return guarded
 
 
-def _reading(parse: Callable[[bytes], Any], tags: Nested) -> Callable[[bytes], Any]:
+def _reading(parse: Any) -> Callable[[bytes], Any]:
+    """A deserializer; `parse` is the method FromString of a message's class."""
+    tags = nested(parse.__self__.DESCRIPTOR)
+
     def deserialize(data: bytes) -> Any:
         if len(data) <= LARGE_BYTES:
             try:

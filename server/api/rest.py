@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 import msgspec
 from google.api.httpbody_pb2 import HttpBody
-from lmchat.v1 import rest_pb2_grpc
+from lmchat.internal.v1 import rest_service_pb2_grpc
 
 from server.api.call import Call, Calls, Context
 from server.api.public_error import PublicError
@@ -41,7 +41,7 @@ class _Response(msgspec.Struct, frozen=True):
     error: PublicError | None = None
 
 
-class Rest(rest_pb2_grpc.RestServicer):
+class Rest(rest_service_pb2_grpc.RestServicer):
     """`keep_alive`: seconds without an event after which a stream sends a comment line."""
 
     def __init__(self, calls: Calls, router: Router, keep_alive: float) -> None:

@@ -59,7 +59,7 @@ class Completion(ABC):
     def stamp(self, *, new_id: Callable[[], str], created: int, model: str, report: Report) -> None:
         """Set what is the gateway's; the provider's own model name goes into the report.
 
-        `created` (Unix seconds) and an id that `new_id` makes stand in where the provider gave none.
+        `created` (Unix seconds) and an id that `new_id` makes are the defaults where the provider sent none.
         """
 
     @abstractmethod

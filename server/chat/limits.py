@@ -63,9 +63,9 @@ MAX_ECHOED = 64
 MAX_CHOICES = 128
 
 #: Bytes of JSON that cannot exceed any of the first three limits by enough to matter: a value that is not the only
-#: one of its array takes two bytes, and arrays nest only so deep.
+#: one of its array takes two bytes, and the depth of arrays is limited.
 UNCHECKED_BYTES = 2 * MAX_VALUES
-#: Bytes of JSON in which numbers of any length take no time to speak of.
+#: Bytes of JSON up to which decoding takes little time whatever the length of its numbers.
 _UNCHECKED_DIGITS = 1 << 20
 _PREFIX = 4 << 20
 
@@ -78,7 +78,7 @@ def check_json(data: bytes, most: int = MAX_ANSWER_VALUES) -> None:
     """Raise TooMuchJsonError where decoding `data` would take too long.
 
     Linear, and some 1 ns a byte: it counts characters of the syntax, and looks where they are only if there are
-    too many, since strings may hold as many as they like.
+    too many, since strings may hold any number of them.
     """
     if len(data) <= UNCHECKED_BYTES:
         return

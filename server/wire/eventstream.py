@@ -48,7 +48,7 @@ class EventStreamDecoder:
         self._error: CorruptStream | None = None
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that `data` completes, parsed one by one. Raises CorruptStream, and does so ever after."""
+        """The frames that `data` completes, parsed one by one. Raises CorruptStream, also on every later call."""
         self._pieces.append(data)
         self._size += len(data)
         return self._complete() if self._size >= self._needed else iter(())
@@ -82,7 +82,7 @@ class EventStreamDecoder:
         try:
             self._buffer.add_data(data)
             message = next(self._buffer)
-        except (ParserError, struct.error, LookupError, ValueError) as error:  # header types and lengths that lie
+        except (ParserError, struct.error, LookupError, ValueError) as error:  # wrong lengths and header types
             raise CorruptStream(f"corrupt event stream: {error}") from None
         # The stubs say that headers are a number.
         return Frame(message.headers, message.payload)  # type: ignore[arg-type]
