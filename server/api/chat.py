@@ -24,7 +24,8 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
         """The completion as one message."""
         async with self._calls(context) as call:
             validate(request)
-            routed = await self._router.complete(call.with_options(ProtoRequest(request)), call.timeout)
+            with call.drain:
+                routed = await self._router.complete(call.with_options(ProtoRequest(request)), call.timeout)
             await call.begin()
             return routed.completion.to_proto()
 
@@ -34,9 +35,10 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
         """The completion in chunks, one message each."""
         async with self._calls(context) as call:
             validate(request)
-            routed = await self._router.stream(call.with_options(ProtoRequest(request)), call.timeout)
+            with call.drain:
+                routed = await self._router.stream(call.with_options(ProtoRequest(request)), call.timeout)
             async with aclosing(routed.batches()) as batches:
                 await call.begin()
-                async for batch in batches:
+                while batch := await call.drain.next(batches):
                     for chunk in batch:
                         await context.write(chunk)
