@@ -16,7 +16,7 @@ def opaque_user(user: str, max_length: int, min_length: int = 0) -> str:
 
     A `max_length` of 0 is no limit.
 
-    OpenAI and Anthropic ask for ids that identify nobody: hash a name or an e-mail address.
+    OpenAI and Anthropic require ids that identify no person: names and e-mail addresses are to be hashed.
     https://platform.openai.com/docs/guides/safety-best-practices  https://docs.claude.com/en/api/messages
     """
     if len(user) < min_length or (max_length and len(user) > max_length) or _EMAIL.search(user) or _is_phone(user):

@@ -11,9 +11,8 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
 from server.chat.request import ProtoRequest
-from server.dialects.anthropic.dialect import AnthropicTranslator
 from server.dialects.openai.dialect import OpenAITranslator
-from server.vendors.registry import PLAIN, VENDORS
+from server.vendors.registry import VENDORS
 from tests.dialects.openai_help import DONE, chunk, delta, endpoint, sse
 from tests.upstream.test_upstream import Provider, run
 
@@ -57,24 +56,6 @@ def test_every_place_has_the_same_name(vendor: str) -> None:
     assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name)
     assert call.tool_names == {name: NAME}
     assert body["tools"][-1]["function"]["name"] in ("plain_name-1", name)
-
-
-def test_the_same_at_anthropic() -> None:
-    where = endpoint(PLAIN["anthropic"], model="claude-sonnet-4-5")
-    call = AnthropicTranslator().request(ProtoRequest(request()), where, stream=False)
-    body = json.loads(call.body)
-    (use,) = [b for turn in body["messages"] for b in turn["content"] if b["type"] == "tool_use"]
-    assert body["tools"][0]["name"] == body["tool_choice"]["name"] == use["name"] != NAME
-    assert call.tool_names == {use["name"]: NAME}
-
-
-@pytest.mark.parametrize("length", [64, 128])
-def test_names_as_long_as_anthropic_takes_them(length: int) -> None:
-    tools = [{"type": "function", "function": {"name": "x" * length}}]
-    where = endpoint(PLAIN["anthropic"], model="claude-sonnet-4-5")
-    sent = request(tools=tools, tool_choice="auto", messages=[{"role": "user", "content": "q"}])
-    call = AnthropicTranslator().request(ProtoRequest(sent), where, stream=False)
-    assert json.loads(call.body)["tools"][0]["name"] == "x" * length
 
 
 def test_allowed_tools() -> None:

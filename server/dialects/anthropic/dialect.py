@@ -17,9 +17,9 @@ from server.dialects.anthropic import models
 from server.dialects.anthropic import request as anthropic_request
 from server.dialects.anthropic import response as anthropic_response
 from server.dialects.anthropic.limits import Limits
+from server.dialects.anthropic.messages import tool_names
 from server.dialects.anthropic.platform import DEFAULT_PLATFORM
 from server.dialects.anthropic.stream import AnthropicDecoder
-from server.dialects.anthropic.tools import fit_names
 from server.dialects.base import Endpoint, HttpRequest, platform_of
 from server.dialects.dropped import Dropped
 from server.errors import InvalidRequest, ProviderError
@@ -44,7 +44,6 @@ class AnthropicTranslator:
             body = anthropic_request.body(message, endpoint, dropped, remote=not platform.bytes_only)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"A field of JSON text does not hold JSON: {error}") from None
-        names = fit_names(body)
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream" if stream else "application/json",
@@ -56,12 +55,11 @@ class AnthropicTranslator:
             headers["anthropic-beta"] = ",".join(filter(None, betas))
         streamed = {"stream": True} if stream else {}
         content = _encode({**platform.body, **named, **body, **streamed})
-        url = platform.url(endpoint, stream=stream)
-        return HttpRequest(url, headers, content, tool_names=names, dropped=dropped.paths)
+        return HttpRequest(platform.url(endpoint, stream=stream), headers, content, dropped=dropped.paths)
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, and Anthropic's `stop_reason`."""
-        return ProtoCompletion(*anthropic_response.completion(body))
+        return ProtoCompletion(*anthropic_response.completion(body, tool_names(request.to_proto())))
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """Anthropic's `{"type": "error", "error": {...}}`, Google's `[{"error": {...}}]`, HTML or nothing."""
@@ -69,7 +67,7 @@ class AnthropicTranslator:
 
     def decoder(self, request: ChatRequest) -> AnthropicDecoder:
         """A fresh decoder."""
-        return AnthropicDecoder()
+        return AnthropicDecoder(tool_names(request.to_proto()))
 
 
 def native_format(request: pb.ChatCompletionRequest, model: str) -> bool:

@@ -14,12 +14,11 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat.openai_json.fields import decode, kind
 from server.dialects.anthropic import schema as anthropic_schema
 from server.dialects.anthropic.limits import Limits
-from server.dialects.anthropic.messages import Conversation
+from server.dialects.anthropic.messages import Conversation, tool_name
 from server.dialects.anthropic.models import Claude
 from server.dialects.anthropic.replay import Block
 from server.dialects.dropped import Dropped
 from server.dialects.tool_choice import allowed_tools, drop_extras, drop_idle
-from server.dialects.tool_ids import FittedNames
 from server.errors import InvalidRequest, unsupported
 
 #: Anthropic's fields of a tool that callers may set.
@@ -32,8 +31,6 @@ _CHOICES = {
     pb.TOOL_CHOICE_MODE_NONE: "none",
 }
 _FORCED = ("any", "tool")
-#: Characters. https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use
-_MAX_NAME_LENGTH = 128
 _LOCATION_FIELDS = frozenset({"city", "region", "country", "timezone"})
 
 
@@ -64,21 +61,6 @@ def tools(
     return {"tools": listed, "tool_choice": choice} if choice else {"tools": listed}
 
 
-def fit_names(body: Mapping[str, Any]) -> dict[str, str]:
-    """Rewrite the names of the caller's tools that Anthropic refuses, in place; rewritten name -> the caller's."""
-    names = FittedNames(_MAX_NAME_LENGTH)
-    for tool in body.get("tools", ()):
-        if "input_schema" in tool:
-            names.fit(tool)
-    names.fit(body.get("tool_choice"))
-    for turn in body["messages"]:
-        content = turn["content"]
-        for block in content if isinstance(content, list) else ():
-            if block["type"] == "tool_use":
-                names.fit(block)
-    return names.originals
-
-
 def is_forced(body: Mapping[str, Any]) -> bool:
     """Whether the request `body` makes the model call a tool."""
     return "tool_choice" in body and body["tool_choice"]["type"] in _FORCED
@@ -95,7 +77,8 @@ def _tool(tool: pb.Tool, path: str, model: Claude, limits: Limits, dropped: Drop
     schema: dict[str, Any] = {"properties": {}}
     if function.parameters_json:
         schema = _object(function.parameters_json, f"{path}.function.parameters")
-    out: Block = {"name": function.name, "input_schema": {"type": "object", **anthropic_schema.tool_input(schema)}}
+    schema = anthropic_schema.tool_input(schema)
+    out: Block = {"name": tool_name(function.name), "input_schema": {"type": "object", **schema}}
     if function.description:
         out["description"] = function.description
     if function.strict:
@@ -143,5 +126,5 @@ def _choice(choice: pb.ToolChoice, dropped: Dropped) -> tuple[Block | None, Coll
             return {"type": _CHOICES.get(choice.mode, "auto")}, None
         case "function_name":
             drop_extras(choice, dropped)
-            return {"type": "tool", "name": choice.function_name}, None
+            return {"type": "tool", "name": tool_name(choice.function_name)}, None
     return None, None
