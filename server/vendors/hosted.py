@@ -74,8 +74,10 @@ ROWS: tuple[Vendor, ...] = (
         "fireworks",
         "https://api.fireworks.ai/inference/v1",
         ["FIREWORKS_API_KEY"],
-        source="https://docs.fireworks.ai/tools-sdks/openai-compatibility",
+        source="https://docs.fireworks.ai/serverless/serverless-modes",
+        checked=CHECKED,
         drops=PLATFORM - {"prediction"},
+        refused_in_requests=NEWER - {"prompt_cache_key"},
         service_tiers={"auto": "", "default": "", "priority": "priority"},
         extensions=frozenset({"reasoning_content"}),
     ),
@@ -140,12 +142,13 @@ ROWS: tuple[Vendor, ...] = (
         source="https://docs.hyperbolic.xyz/docs/rest-api",
     ),
     # Keys are per site; the other is api.siliconflow.cn. Thinking is `enable_thinking`.
-    # https://docs.siliconflow.cn/en/faqs/error-code
+    # https://docs.siliconflow.com/en/api-reference
     compatible(
         "siliconflow",
         "https://api.siliconflow.com/v1",
         ["SILICONFLOW_API_KEY"],
-        source="https://docs.siliconflow.com/en/api-reference",
+        source="https://docs.siliconflow.cn/en/faqs/error-code",
+        checked=CHECKED,
         efforts={"none": {"enable_thinking": False}},
     ),
     compatible(

@@ -72,7 +72,8 @@ ROWS: tuple[Vendor, ...] = (
     _server(
         "lmstudio",
         "http://localhost:1234/v1",
-        source="https://lmstudio.ai/docs/developer/openai-compat",
+        source="https://lmstudio.ai/docs/developer/openai-compat/chat-completions",
+        checked=CHECKED,
         response_formats=JSON_SCHEMA,
     ),
     _server(
