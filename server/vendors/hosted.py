@@ -161,7 +161,9 @@ ROWS: tuple[Vendor, ...] = (
         "novita",
         "https://api.novita.ai/openai/v1",
         ["NOVITA_API_KEY"],
-        source="https://novita.ai/docs/guides/llm-api",
+        source="https://novita.ai/docs/api-reference/model-apis-llm-create-chat-completion",
+        checked=CHECKED,
+        efforts={"none": {"enable_thinking": False}},
     ),
     compatible(
         "nebius",

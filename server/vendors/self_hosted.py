@@ -35,6 +35,7 @@ ROWS: tuple[Vendor, ...] = (
     _server(
         "local",
         source=_LLAMA_SERVER,
+        checked=CHECKED,
         required=_LOCAL_URL,
         # As many tokens as launcher/local_model.py gives each request.
         embedded=EmbeddedModel(id="local/smollm2", model="smollm2", context_length=4096),
@@ -67,7 +68,7 @@ ROWS: tuple[Vendor, ...] = (
         prefill=True,
         prefill_body={"continue_final_message": True, "add_generation_prompt": False},
     ),
-    _server("llamacpp", "http://localhost:8080/v1", source=_LLAMA_SERVER, **_LLAMA_PREFILL),
+    _server("llamacpp", "http://localhost:8080/v1", source=_LLAMA_SERVER, checked=CHECKED, **_LLAMA_PREFILL),
     # A 400 for json_object. https://github.com/willmiao/ComfyUI-Lora-Manager/issues/1033
     _server(
         "lmstudio",
@@ -86,6 +87,7 @@ ROWS: tuple[Vendor, ...] = (
         "tgi",
         "http://localhost:8080/v1",
         source="https://huggingface.co/docs/text-generation-inference/reference/api_reference",
+        checked=CHECKED,
         drops=frozenset({"n", "logit_bias"}),
         modalities=IMAGES,
     ),

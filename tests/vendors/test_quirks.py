@@ -78,6 +78,10 @@ EFFORTS: list[tuple[str, str, str, dict[str, Any], bool]] = [
     # https://platform.kimi.ai/docs/api/chat
     ("moonshot", "kimi-k2.6", "none", {"thinking": {"type": "disabled"}}, False),
     ("moonshot", "kimi-k3", "none", {}, True),
+    # https://novita.ai/docs/api-reference/model-apis-llm-create-chat-completion
+    ("novita", "zai-org/glm-4.6", "none", {"enable_thinking": False}, False),
+    # https://docs.siliconflow.com/en/api-reference
+    ("siliconflow", "Qwen/Qwen3-32B", "none", {"enable_thinking": False}, False),
     # https://github.com/togethercomputer/openapi/blob/main/openapi.yaml
     ("together", "zai-org/GLM-5", "none", {"reasoning": {"enabled": False}}, False),
     ("together", "zai-org/GLM-5", "minimal", {"reasoning_effort": "low"}, False),
