@@ -15,7 +15,7 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
 from lmchat.internal.v1 import operations_service_pb2 as operations
 from lmchat.v1 import chat_pb2 as pb
@@ -652,13 +652,20 @@ async def test_health_and_reflection_need_no_key(gateway: Gateway) -> None:
         reply = await health.Check(health_pb2.HealthCheckRequest(service=service))
         assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
-    async def requests() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
-        yield reflection_pb2.ServerReflectionRequest(list_services="")
-
-    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(gateway.channel)  # type: ignore[arg-type]
-    async for reply in reflection.ServerReflectionInfo(requests()):
-        assert set(SERVICES) <= {service.name for service in reply.list_services_response.service}
-        break
+    request = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+    for version in ("v1", "v1alpha"):
+        method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+        call: Any = gateway.channel.stream_stream(method)
+        await (info := call()).write(request)
+        response = reflection_pb2.ServerReflectionResponse.FromString(await info.read())
+        assert [service.name for service in response.list_services_response.service] == [
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
+            "lmchat.v1.ChatCompletions",
+            "lmchat.v1.Models",
+        ]
+        info.cancel()
 
 
 async def test_drain_finishes_active_calls(gateway: Gateway, upstream: FaultServer) -> None:

@@ -1,4 +1,4 @@
-"""protoc plugins of the languages beside Python, at pinned versions.
+"""`uv run plugins`: protoc plugins of the languages beside Python, and grpcurl, at pinned versions.
 
 They are installed below `.plugins` by each language's own package manager, once; a new version is a new folder.
 """
@@ -25,6 +25,7 @@ PROTOC_JAVA = "4.35.1"
 PROTOC_GEN_GRPC_JAVA = "1.83.1"
 PROTOC_GEN_PROST = "0.5.0"
 PROTOC_GEN_TONIC = "0.5.0"
+GRPCURL = "1.9.3"
 _MAVEN_DEPENDENCY_PLUGIN = "3.8.1"
 
 
@@ -197,3 +198,27 @@ LANGUAGES: Mapping[str, Language] = {
     "java": Language(_install_java, _java),
     "rust": Language(_install_rust, _rust),
 }
+
+
+# Tools of tests
+
+
+def install_grpcurl() -> Path:
+    """The folder of grpcurl."""
+    package = f"github.com/fullstorydev/grpcurl/cmd/grpcurl@v{GRPCURL}"
+    return _installed("grpcurl", GRPCURL, "go", ("go", "install", package), GOBIN="DIR")
+
+
+def grpcurl() -> Path | None:
+    """grpcurl, if it is installed."""
+    path = PLUGINS / f"grpcurl-{GRPCURL}" / "grpcurl"
+    return path if path.is_file() else None
+
+
+def main() -> None:
+    installers = {name: language.install for name, language in LANGUAGES.items()} | {"grpcurl": install_grpcurl}
+    for name, install in installers.items():
+        try:
+            sys.stdout.write(f"{name}: {install()}\n")
+        except MissingToolError as error:
+            sys.stdout.write(f"skipped {name}: {error}\n")
