@@ -57,7 +57,7 @@ ROWS: tuple[Vendor, ...] = (
         modalities=IMAGES,
         image_details=DETAILS,
     ),
-    # Images have no `detail`; a model that can do without thinking is told so under `reasoning`.
+    # Images have no `detail`; thinking is turned off under `reasoning`, where the model allows it.
     compatible(
         "together",
         "https://api.together.ai/v1",
@@ -82,7 +82,7 @@ ROWS: tuple[Vendor, ...] = (
         extensions=frozenset({"reasoning_content"}),
     ),
     # A 400 for these and for unknown fields in messages: reasoning goes back as `reasoning`; `strict` must be the
-    # same for all tools. GPT-OSS always thinks, GLM can be told not to.
+    # same for all tools. GPT-OSS always thinks; GLM's thinking can be turned off.
     # https://inference-docs.cerebras.ai/resources/openai
     # https://inference-docs.cerebras.ai/capabilities/reasoning https://github.com/QwenLM/qwen-code/issues/11045
     # (reasoning) https://github.com/mpfaffenberger/code_puppy/pull/368 (strict)
