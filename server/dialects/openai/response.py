@@ -100,8 +100,13 @@ def is_plain(completion: JsonCompletion) -> bool:
         counts.total_tokens == counts.prompt_tokens + counts.completion_tokens
         and (reasoning or 0) <= counts.completion_tokens
         and (cached or 0) <= counts.prompt_tokens
-        and not (completion.unknown and usage.has_other_names(completion.unknown_at(("usage",))))
+        and not (completion.unknown and _has_other_counts(completion))
     )
+
+
+def _has_other_counts(completion: JsonCompletion) -> bool:
+    places = (("usage",), ("usage", "prompt_tokens_details"))
+    return any(usage.has_other_names(completion.unknown_at(place)) for place in places)
 
 
 # Usage and service tier
