@@ -184,9 +184,9 @@ def _normalise_message(message: dict[str, Any]) -> None:
 
 
 def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
-    """Split content that is a list, as from Mistral's reasoning models, into text and reasoning.
+    """Split content that is a list, as from reasoning models at Mistral and Databricks, into text and reasoning.
 
-    https://docs.mistral.ai/capabilities/reasoning
+    https://docs.mistral.ai/capabilities/reasoning  https://github.com/tidyverse/ellmer/issues/822
     """
     text, thinking, other = [], [], []
     for part in parts:
@@ -195,7 +195,9 @@ def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
                 text.append(piece)
             case {"type": "thinking", "thinking": str(piece)}:
                 thinking.append(piece)
-            case {"type": "thinking", "thinking": list(pieces)}:
+            case {"type": "reasoning", "text": str(piece)}:
+                thinking.append(piece)
+            case {"type": "thinking", "thinking": list(pieces)} | {"type": "reasoning", "summary": list(pieces)}:
                 thinking += [p["text"] for p in pieces if isinstance(p, dict) and isinstance(p.get("text"), str)]
             case _:
                 other.append(part)
