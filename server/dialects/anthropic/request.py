@@ -18,7 +18,7 @@ from server.chat.openai_json.fields import decode, kind
 from server.dialects import reasoning
 from server.dialects.anthropic import models as anthropic_models
 from server.dialects.anthropic import tools as anthropic_tools
-from server.dialects.anthropic.limits import Limits
+from server.dialects.anthropic.limits import MAX_CACHE_MARKERS, Limits
 from server.dialects.anthropic.messages import Conversation
 from server.dialects.anthropic.models import Claude
 from server.dialects.anthropic.replay import Block
@@ -68,6 +68,10 @@ def body(
     limits = Limits()
     format_ = _output_format(request.response_format, model, limits, dropped)
     out |= anthropic_tools.tools(request, model, conversation, limits, dropped)
+    # `cache_control` of the request itself marks one more place.
+    for path, block in conversation.markers.excess(MAX_CACHE_MARKERS - ("cache_control" in extra)):
+        del block["cache_control"]
+        dropped.add(path)
     native = _native_config(extra.pop("output_config", None), format_, dropped)
     # "Thinking may not be enabled when tool_choice forces tool use."
     accepts_budget = not anthropic_tools.is_forced(out) and conversation.accepts_budget()

@@ -37,7 +37,7 @@ def config(
     if not none or conversation.has_tool_blocks:
         for index, tool in enumerate(request.tools):
             if allowed is None or tool.function.name in allowed:
-                tools += _tool(tool, f"tools[{index}]", row, limits, dropped)
+                tools += _tool(tool, f"tools[{index}]", conversation.cache, row, limits, dropped)
     if not tools and not none:
         drop_idle(request, dropped)
     if conversation.has_tool_blocks:
@@ -57,7 +57,9 @@ def _stub(name: str) -> dict[str, Any]:
     return {"toolSpec": {"name": name, "inputSchema": {"json": {"type": "object"}}}}
 
 
-def _tool(tool: pb.Tool, path: str, row: Family, limits: Limits, dropped: Dropped) -> list[dict[str, Any]]:
+def _tool(
+    tool: pb.Tool, path: str, cache: CachePoints, row: Family, limits: Limits, dropped: Dropped
+) -> list[dict[str, Any]]:
     """The tool, and after it the cache point for its `cache_control`."""
     if tool.HasField("other_json"):
         match decode(tool.other_json):
@@ -80,10 +82,10 @@ def _tool(tool: pb.Tool, path: str, row: Family, limits: Limits, dropped: Droppe
     spec["inputSchema"] = {"json": enforced or {"type": "object", **schema}}
     if enforced is not None:
         spec["strict"] = True
-    return [{"toolSpec": spec}, *_cache_point(tool, path, row, dropped)]
+    return [{"toolSpec": spec}, *_cache_point(tool, path, cache, dropped)]
 
 
-def _cache_point(tool: pb.Tool, path: str, row: Family, dropped: Dropped) -> list[dict[str, Any]]:
+def _cache_point(tool: pb.Tool, path: str, cache: CachePoints, dropped: Dropped) -> list[dict[str, Any]]:
     controls = {
         f"{place}.cache_control": fields["cache_control"]
         for place, text in ((f"{path}.function", tool.function.extra_json), (path, tool.extra_json))
@@ -92,7 +94,7 @@ def _cache_point(tool: pb.Tool, path: str, row: Family, dropped: Dropped) -> lis
     *unused, last = controls or [""]
     for place in unused:
         dropped.add(place)
-    return CachePoints(row, dropped).after(last, controls.get(last), "tools")
+    return cache.after(last, controls.get(last), "tools")
 
 
 def _choice(choice: pb.ToolChoice, dropped: Dropped) -> tuple[dict[str, Any] | None, Collection[str] | None]:
