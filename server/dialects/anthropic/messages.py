@@ -17,6 +17,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat.openai_json.fields import decode
 from server.dialects import data_url
 from server.dialects.anthropic.limits import CacheMarkers
+from server.dialects.anthropic.models import CONTINUE
 from server.dialects.anthropic.replay import THINKING, Block, Thinking, server_side
 from server.dialects.data_url import DataUrl
 from server.dialects.dropped import Dropped
@@ -67,15 +68,19 @@ class Conversation:
     """`system` blocks, and `turns`, which alternate between user and assistant.
 
     `container`: the id of the container in which code ran before, empty where there is none. `remote`: the
-    platform fetches https URLs and keeps files. Raises InvalidRequest for content that Anthropic cannot read.
+    platform fetches https URLs and keeps files. `ends_with_user`: the model refuses to continue an assistant's
+    text that comes last. Raises InvalidRequest for content that Anthropic cannot read.
     """
 
-    def __init__(self, messages: Sequence[pb.Message], dropped: Dropped, *, remote: bool) -> None:
+    def __init__(
+        self, messages: Sequence[pb.Message], dropped: Dropped, *, remote: bool, ends_with_user: bool
+    ) -> None:
         self._remote = remote
         self._dropped = dropped
         #: Blocks with `cache_control`.
         self.markers = CacheMarkers[Block]()
         self._lasting = False  # in the system prompt
+        self._replayed = False  # the last turn is whole, as Anthropic sent it
         self._tool_names = ToolNames()
         self._call_ids = CallIds(_call_id)
         self.container = ""
@@ -86,13 +91,17 @@ class Conversation:
         if not self.turns:  # Anthropic requires a turn
             self._add("user", self.system)
             self.system = []
+        if not self.turns:
+            raise InvalidRequest("No message has any content.", "messages")
         for turn in self.turns:
             if turn["role"] == "user":  # results must directly follow the calls, so they come first
                 turn["content"].sort(key=lambda block: block["type"] != "tool_result")
-        last = self.turns[-1]["content"][-1] if self.turns else {}
-        if last.get("type") == "text" and self.turns[-1]["role"] == "assistant":
+        last = self.turns[-1]["content"][-1]
+        if last["type"] == "text" and self.turns[-1]["role"] == "assistant":
             # A 400 from Anthropic: "final assistant content cannot end with trailing whitespace".
             last["text"] = last["text"].rstrip()
+            if ends_with_user and not self._replayed:
+                self._add("user", [{"type": "text", "text": CONTINUE}])
 
     def called_tools(self) -> list[str]:
         """The names of the tools in the assistant's calls, in order, each once."""
@@ -118,6 +127,7 @@ class Conversation:
 
     def _add_message(self, message: pb.Message, path: str) -> None:
         self._dropped.message(message, path)
+        self._replayed = False
         self._lasting = message.role in (pb.ROLE_SYSTEM, pb.ROLE_DEVELOPER)
         match message.role:
             case pb.ROLE_TOOL:
@@ -147,6 +157,7 @@ class Conversation:
         replayed = server_side(message, path, self._dropped)
         self.container = replayed.container or self.container
         if replayed.blocks:
+            self._replayed = True
             self._drop_markers(message, path)
             return self._marked(replayed.blocks, message, path)
         blocks = self._blocks(message, path)

@@ -25,7 +25,7 @@ from server.dialects.anthropic.replay import Block
 from server.dialects.anthropic.schema import InexpressibleError
 from server.dialects.base import Endpoint
 from server.dialects.dropped import Dropped
-from server.dialects.schema_text import described
+from server.dialects.schemas import described
 from server.dialects.users import opaque_user
 from server.errors import InvalidRequest, unsupported
 
@@ -56,7 +56,8 @@ def body(
         raise unsupported("Anthropic's models have no audio output.", "modalities")
     model = anthropic_models.of(endpoint.model)
     extra = dropped.pick("", request.extra_body_json, EXTRA_BODY)
-    conversation = Conversation(request.messages, dropped, remote=remote)
+    ends_with_user = anthropic_models.ends_with_user(model)
+    conversation = Conversation(request.messages, dropped, remote=remote, ends_with_user=ends_with_user)
     limit = request.max_completion_tokens or request.max_tokens or endpoint.max_output_tokens or model.max_output
     if request.max_completion_tokens and request.max_tokens:
         dropped.add("max_tokens")

@@ -18,6 +18,7 @@ from server.dialects.anthropic.messages import Conversation, tool_name
 from server.dialects.anthropic.models import Claude
 from server.dialects.anthropic.replay import Block
 from server.dialects.dropped import Dropped
+from server.dialects.schemas import of_object
 from server.dialects.tool_choice import allowed_tools, drop_extras, drop_idle
 from server.errors import InvalidRequest, unsupported
 
@@ -79,8 +80,8 @@ def _tool(
     schema: dict[str, Any] = {"properties": {}}
     if function.parameters_json:
         schema = _object(function.parameters_json, f"{path}.function.parameters")
-    schema = anthropic_schema.tool_input(schema)
-    out: Block = {"name": tool_name(function.name), "input_schema": {"type": "object", **schema}}
+    schema = of_object(anthropic_schema.tool_input(schema))
+    out: Block = {"name": tool_name(function.name), "input_schema": schema}
     if function.description:
         out["description"] = function.description
     if function.strict:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lmchat.v1 import chat_pb2 as pb
 
 from server.dialects.anthropic.limits import CacheMarkers
+from server.dialects.anthropic.models import CONTINUE
 from server.dialects.bedrock.media import DOCUMENT_FIELDS, MediaBlocks
 from server.dialects.bedrock.models import Family
 from server.dialects.bedrock.replay import Block, Reasoning
@@ -143,6 +144,8 @@ class Conversation:
         if last and last["role"] == "assistant" and "text" in last["content"][-1]:
             # Claude: "final assistant content cannot end with trailing whitespace".
             last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
+            if self._row.ends_with_user:
+                turns.append({"role": "user", "content": [{"text": CONTINUE}]})
         if not turns or turns[0]["role"] != "user":
             turns.insert(0, {"role": "user", "content": [{"text": _FIRST_TURN}]})
         return turns

@@ -16,6 +16,7 @@ from server.dialects.anthropic.limits import Limits
 from server.dialects.bedrock.messages import CachePoints, Conversation, tool_name
 from server.dialects.bedrock.models import Family, additional_fields, grammar
 from server.dialects.dropped import Dropped
+from server.dialects.schemas import of_object
 from server.dialects.tool_choice import allowed_tools, drop_extras, drop_idle
 from server.errors import InvalidRequest, unsupported
 
@@ -73,13 +74,14 @@ def _tool(
         raise InvalidRequest(f"Expected an object, got {kind(schema)}.", f"{path}.function.parameters")
     if not row.combined_tools:
         schema = anthropic_schema.tool_input(schema)
-    enforced = grammar(row, {"type": "object", **schema}, limits, tool=True) if function.strict else None
+    schema = of_object(schema)
+    enforced = grammar(row, schema, limits, tool=True) if function.strict else None
     if function.strict and enforced is None:
         dropped.add(f"{path}.function.strict")
     spec: dict[str, Any] = {"name": tool_name(function.name)}
     if function.description.strip():
         spec["description"] = function.description
-    spec["inputSchema"] = {"json": enforced or {"type": "object", **schema}}
+    spec["inputSchema"] = {"json": enforced or schema}
     if enforced is not None:
         spec["strict"] = True
     return [{"toolSpec": spec}, *_cache_point(tool, path, cache, dropped)]
