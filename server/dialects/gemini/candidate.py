@@ -54,7 +54,7 @@ class Candidate:
 
     def __init__(self, index: int, answer_id: str, names: Mapping[str, str]) -> None:
         self.index = index
-        #: Google's word for why it ended, the last; empty until then.
+        #: Google's last `finishReason`; empty until it has sent one.
         self.native = ""
         self._answer_id = answer_id
         self._names = names
@@ -120,7 +120,7 @@ class Candidate:
                     pictures.append(picture | _extra_content(signature))
                     continue
                 case _ if part.keys() - {"thought", "thoughtSignature"}:
-                    # Code that Google ran, searches it made: not shown, but to be sent back as they are.
+                    # Code executions and searches by Google: not shown, but sent back unchanged.
                     block = {"type": "gemini.part", "format": FORMAT, "part": part}
                     delta.reasoning_details.add(other_json=encode_text(block))
                     continue
@@ -149,15 +149,15 @@ class Candidate:
 
     def _read_call(self, delta: pb.Delta, call: dict[str, Any], signature: str) -> None:
         """A whole call, or with `willContinue` or `partialArgs` a piece of one; the last piece may be empty."""
-        partial, goes_on = call.get("partialArgs"), call.get("willContinue")
-        if self._open is None and not partial and not goes_on:
+        partial, continues = call.get("partialArgs"), call.get("willContinue")
+        if self._open is None and not partial and not continues:
             self._add_call(delta, call.get("id"), call["name"], call.get("args") or {}, signature)
             return
         if self._open is None:
             self._open = _OpenCall(call, signature)
         for piece in partial or ():
             self._hold(self._open.arguments.add(piece))
-        if not goes_on:
+        if not continues:
             self._close_call(delta)
 
     def _close_call(self, delta: pb.Delta) -> None:
