@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.wire.connection import MAX_HEADER_BYTES, Connection
+from server.wire.decompress import MAX_MEMBERS, PIECE_SIZE
 from server.wire.exchange import MAX_UNREAD_BYTES, Exchange
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-a: 1\r\n\r\nhello"
@@ -339,3 +340,38 @@ async def test_a_dropped_exchange_is_freed_without_garbage_collection() -> None:
         assert kept() is None
     finally:
         gc.enable()
+
+
+async def test_other_calls_have_a_turn_while_a_body_inflates() -> None:
+    """A read of 64 KB may expand to 64 MB, in pieces of 256 KB."""
+    data = gzip.compress(bytes(16 * PIECE_SIZE))
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
+    call = Call()
+    await asyncio.sleep(0)
+    call.connection.data_received(head + data)
+    await call.task
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    pieces = [(turns, len(piece)) async for piece in call.exchange]
+    task.cancel()
+    assert sum(length for _, length in pieces) == 16 * PIECE_SIZE
+    assert len({turn for turn, _ in pieces}) >= 16
+
+
+async def test_empty_parts_of_a_compressed_body_have_a_limit() -> None:
+    for count, fails in ((MAX_MEMBERS, False), (MAX_MEMBERS + 1, True)):
+        data = gzip.compress(b"") * (count - 1) + gzip.compress(b"hello")
+        head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
+        _, found = await answer(head + data)
+        if fails:
+            assert isinstance(found, httpx.ReadError)
+            assert f"more than {MAX_MEMBERS} parts" in str(found)
+        else:
+            assert found[2] == b"hello"
