@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.wire.connection import MAX_HEADER_BYTES, Connection
+from server.wire.connection import MAX_HEADER_BYTES, MAX_HEADERS, Connection
 from server.wire.decompress import MAX_MEMBERS, PIECE_SIZE
 from server.wire.exchange import MAX_UNREAD_BYTES, Exchange
 
@@ -183,6 +183,42 @@ async def test_surplus_bytes(more: bytes) -> None:
     """The response is valid; the connection serves no other call, which would get the surplus bytes."""
     call, (_, _, body) = await answer(LENGTH + more)
     assert (body, call.lent.fate) == (b"hello", "closed")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"1\r\na\r\n2;" + b"x=y;" * 4000, b"0" * 16_000, b"1\r\na\r\n0\r\nx: " + b"a" * 16_000],
+    ids=["extensions of a chunk", "digits of a chunk's size", "one trailer"],
+)
+async def test_framing_without_end(piece: bytes) -> None:
+    """What brings no part of the body has the limit of headers, wherever it stands."""
+    more = piece[-16_000:]
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    call, error = await answer(head, piece, *[more] * (MAX_HEADER_BYTES // len(more) + 2))
+    assert isinstance(error, httpx.RemoteProtocolError)
+    assert "too large" in str(error)
+    assert call.lent.fate == "closed"
+
+
+async def test_framing_in_reads_of_its_own() -> None:
+    """A long stream may come in thousands of reads that bring the size of a chunk and nothing more."""
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    count = MAX_HEADER_BYTES // 3 + 1
+    _, found = await answer(head, *[b"1\r\n", b"a\r\n"] * count, b"0\r\n\r\n")
+    assert found[2] == b"a" * count
+
+
+@pytest.mark.parametrize("where", ["headers", "interim", "trailers"])
+async def test_headers_have_a_number(where: str) -> None:
+    for count, fails in ((MAX_HEADERS - 3, False), (MAX_HEADERS + 1, True)):
+        many = b"a: b\r\n" * count
+        interim = b"HTTP/1.1 103 Early Hints\r\n" + many + b"\r\n" if where == "interim" else b""
+        data = CHUNKED.replace(b"x-a: 1\r\n", many) if where == "headers" else CHUNKED
+        data = data.replace(b"x-trailer: 1\r\n", many) if where == "trailers" else data
+        call, found = await answer(interim + data)
+        assert isinstance(found, httpx.RemoteProtocolError) is fails
+        assert fails is ("too large" in str(found))
+        assert call.lent.fate == ("closed" if fails else "pooled")
 
 
 async def test_surplus_bytes_later() -> None:

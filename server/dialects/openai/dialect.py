@@ -17,7 +17,7 @@ from server.dialects.openai import errors, response
 from server.dialects.openai.platform import DEFAULT_PLATFORM
 from server.dialects.openai.request import adapt
 from server.dialects.openai.stream import OpenAIDecoder
-from server.errors import ProviderError
+from server.errors import InvalidRequest, ProviderError
 
 _encode = msgspec.json.Encoder().encode
 
@@ -41,7 +41,11 @@ class OpenAITranslator:
             **platform.headers,
             **endpoint.provider.headers,
         }
-        return HttpRequest(platform.url(endpoint, stream=stream), headers, _encode(out), dropped=dropped)
+        try:
+            body = _encode(out)
+        except RecursionError:  # as deep as the decoder allows, which had more of the stack
+            raise InvalidRequest("Nested too deeply.") from None
+        return HttpRequest(platform.url(endpoint, stream=stream), headers, body, dropped=dropped)
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, as the provider wrote it where nothing in it needs translation."""
