@@ -1,7 +1,7 @@
 """What a provider's failure means for the caller and for the next attempt.
 
-Every dialect takes its error body apart and passes the parts to `classify`; what may be retried or tried at
-another endpoint is decided here and nowhere else.
+Every dialect parses its error body and passes the parts to `classify`, which alone decides what may be retried
+and what may be tried at another endpoint.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CODES: Mapping[str, Reason] = {
     "ratelimitreached": Reason.RATE_LIMITED,
 }
 
-#: A refusal of the content in words, whatever the HTTP status; with whose words they are.
+#: Phrases of messages that refuse the content, whatever the HTTP status; comments name the vendors.
 _REFUSAL_PHRASES = (
     "violates usage guidelines",  # xAI: https://github.com/theopenco/llmgateway/pull/1785
     "violating our usage policy",  # OpenAI's invalid_prompt: https://platform.openai.com/docs/guides/reasoning
@@ -52,7 +52,8 @@ _REFUSAL_PHRASES = (
     "considered high risk",  # Moonshot: https://platform.moonshot.ai/docs/api/chat
 )
 
-#: A context that is too long, in words, where the HTTP status blames the request; with whose words they are.
+#: Phrases of messages about a prompt that is too long, for statuses that concern the request; comments name the
+#: vendors.
 _CONTEXT_PHRASES = (
     "maximum context length",  # OpenAI, DeepSeek, vLLM, Mistral, OpenRouter, Fireworks
     "context length",  # Together, SGLang, LM Studio, Ollama
@@ -83,11 +84,10 @@ _CONTEXT_PHRASES = (
     "`inputs` must have less than",  # Text Generation Inference
 )
 
-#: A key that is refused with a 400: xAI, Google.
+#: Phrases of messages about a refused API key in a 400: xAI, Google.
 _KEY_PHRASES = ("incorrect api key", "invalid api key", "api key not valid", "api key is not valid")
 
-#: A 404 for something the request names, other than the model: Gemini's caches and files, Anthropic's and
-#: OpenAI's files.
+#: Phrases of a 404 for something other than the model: Gemini's caches and files, Anthropic's and OpenAI's files.
 _RESOURCE_PHRASES = ("cachedcontent", "cached content", "file not found", "no such file", "files/", "file_id")
 
 _MASKED = {
@@ -117,9 +117,9 @@ def classify(
 ) -> ProviderError:
     """The error for a provider's HTTP status (200 for an error inside a 200 that has none), its code and message.
 
-    `reason` is what the dialect knows already; by default it follows from the rest. Where the error concerns the
-    caller's request, the caller gets the provider's `message`, `param` and further fields (`details`), and where
-    the gateway has no more precise word than `invalid_request`, `own_code` as the code.
+    `reason` is by default derived from the other parameters; a dialect passes one that it knows. Where the error
+    concerns the caller's request, the caller gets the provider's `message`, `param` and further fields
+    (`details`), and where the reason is only `invalid_request`, `own_code` as the code.
     `retry_after` is in seconds. Texts are bounded where they are shown.
     """
     reason = reason or _reason(status, code, message)
@@ -140,9 +140,10 @@ def classify(
     )
 
 
-#: A second try at the same endpoint may succeed.
+#: Reasons after which a retry at the same endpoint may succeed.
 _TRANSIENT = frozenset({Reason.UPSTREAM_ERROR, Reason.UPSTREAM_INVALID_RESPONSE, Reason.OVERLOADED})
 
+#: Reasons after which another endpoint may succeed.
 _FALLS_OVER = frozenset(
     {
         Reason.CONTEXT_LENGTH_EXCEEDED,
@@ -160,7 +161,7 @@ _FALLS_OVER = frozenset(
 _STATUSES: Mapping[int, Reason] = {
     400: Reason.INVALID_REQUEST,
     401: Reason.UPSTREAM_AUTHENTICATION,
-    402: Reason.UPSTREAM_AUTHENTICATION,  # the gateway's account there is out of money
+    402: Reason.UPSTREAM_AUTHENTICATION,  # the gateway's account has no credit
     403: Reason.UPSTREAM_AUTHENTICATION,
     404: Reason.MODEL_NOT_FOUND,
     408: Reason.TIMEOUT,
@@ -197,7 +198,7 @@ def invalid_response(what: str, *, http_status: int | None = 200) -> ProviderErr
     return ProviderError(reason, _MASKED[reason], http_status=http_status, raw=what)
 
 
-#: Seconds; a provider that asks for more is asked again after this.
+#: Seconds; the upper bound of a provider's `retry-after`.
 MAX_RETRY_AFTER = 24 * 3600.0
 
 

@@ -20,7 +20,7 @@ LOGPROBS = frozenset({"logprobs", "top_logprobs"})
 PENALTIES = frozenset({"presence_penalty", "frequency_penalty"})
 #: Fields that only OpenAI's own service has.
 PLATFORM = frozenset({"store", "prediction", "verbosity", "modalities", "audio", "web_search_options"})
-#: Labels of a request, and its queue.
+#: Fields that label a request, and the one that selects its queue.
 LABELS = frozenset({"user", "metadata", "service_tier"})
 
 #: Fields of OpenAI's assistant turns that vendors with a schema of their own do not have.

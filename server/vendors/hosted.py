@@ -64,7 +64,7 @@ ROWS: tuple[Vendor, ...] = (
         image_details=DETAILS,
     ),
     # A 422 for any field it does not know: `seed` is its `random_seed`, users have no names; streams carry usage
-    # without being told to. Tool call ids are nine letters and digits.
+    # without `stream_options`. Tool call ids are nine letters and digits.
     # https://github.com/Gage-Technologies/mistral-go/pull/2 (names)
     compatible(
         "mistral",
@@ -190,7 +190,7 @@ ROWS: tuple[Vendor, ...] = (
         source="https://docs.hyperbolic.xyz/docs/rest-api",
     ),
     # Kimi K2.5 and later take one value of each sampling parameter, a 400 for others, and while they think, which
-    # is the default, no forced tool; K3 can be forced to call some tool. Older models sample as they are told.
+    # is the default, no forced tool; K3 can be forced to call some tool. Older models have no such limits.
     # https://github.com/UKGovernmentBEIS/inspect_ai/pull/5152 (tools)  .../pull/5156 (sampling)
     compatible(
         "moonshot",
@@ -240,7 +240,7 @@ ROWS: tuple[Vendor, ...] = (
         modalities=IMAGES,
     ),
     # A 422 for unknown fields, `strict` of tools among them; no function can be forced by its name. Streams carry
-    # usage without being told to. https://github.com/OpenRouterTeam/openrouter-examples/issues/71
+    # usage without `stream_options`. https://github.com/OpenRouterTeam/openrouter-examples/issues/71
     # https://strandsagents.com/latest/documentation/docs/community/model-providers/cohere (stream_options)
     compatible(
         "cohere",

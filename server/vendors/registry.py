@@ -107,7 +107,7 @@ _ROWS = (
         token_limit=NEWER_LIMIT,
         extensions=NO_EXTENSIONS,
         max_user_length=64,
-        # These always think; later ones can be told not to, and then take sampling parameters.
+        # These always think; later models take sampling parameters with `reasoning_effort: none`.
         # https://platform.openai.com/docs/guides/reasoning  https://platform.openai.com/docs/guides/latest-model
         by_model={_ALWAYS_THINKING: {"drops": _SAMPLING}},
     ),

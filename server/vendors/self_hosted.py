@@ -20,7 +20,7 @@ _LLAMA_PREFILL: Mapping[str, Any] = {
     "prefill_body": {"chat_template_kwargs": {"enable_thinking": False}},
 }
 
-#: What `up` tells the workers.
+#: The variable in which `up` passes the embedded model's address to the workers.
 _LOCAL_URL: Mapping[str, tuple[str, ...]] = {"base_url": ("LMCHAT_LOCAL_MODEL_URL",)}
 
 ROWS: tuple[Vendor, ...] = (

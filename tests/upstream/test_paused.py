@@ -12,7 +12,7 @@ import pytest
 from server.upstream.emulation.paused import MAX_CONTINUATIONS
 from tests.support.faults import Behaviour, FaultServer, fault_server, reply
 from tests.support.fold import fold
-from tests.support.gateway import Gateway, ask, gateway
+from tests.support.gateway import Gateway, ask, run_gateway
 
 CONFIGURATION = """
 providers:
@@ -80,7 +80,7 @@ class Line(NamedTuple):
 async def line_fixture(tmp_path: Path) -> AsyncIterator[Line]:
     async with fault_server() as upstream:
         configuration = CONFIGURATION.format(origin=upstream.base_url.removesuffix("/v1"))
-        async with gateway(tmp_path, configuration) as started:
+        async with run_gateway(tmp_path, configuration) as started:
             yield Line(started, upstream)
 
 

@@ -1,4 +1,4 @@
-"""AWS's credentials, with its token service and metadata endpoints on loopback; and signatures, computed anew.
+"""AWS's credentials, with token service and metadata endpoints on loopback, and independently computed signatures.
 
 The reference for signatures is `expected`, written from AWS's description, and checked against AWS's own vector:
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
@@ -87,7 +87,7 @@ def expected(
 def check(
     method: str, target: str, headers: Mapping[str, str], body: bytes, secret: str = SECRET, id_: str = ID
 ) -> list[str]:
-    """Verify a request as Bedrock would, from what it gets; the names of the signed headers."""
+    """Verify a request as Bedrock does, from the bytes on the wire; the names of the signed headers."""
     match = re.fullmatch(
         r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\S+), SignedHeaders=(\S+), Signature=([0-9a-f]{64})",
         headers["authorization"],
@@ -172,7 +172,7 @@ def test_it_is_what_botocore_would_send(
     check("POST", split.path, {**theirs, "host": split.netloc}, body)
 
 
-def test_only_what_must_be_is_signed() -> None:
+def test_signed_headers() -> None:
     headers = {
         "accept": "x",
         "content-type": "application/json",
@@ -228,11 +228,11 @@ def expiration(seconds: float) -> str:
 
 
 class AWS(Loopback):
-    """Answers as the security token service, the instance's and a container's metadata do."""
+    """A server with the security token service and the metadata of an instance and a container."""
 
     def __init__(self, host: str) -> None:
         super().__init__(host, self.aws)
-        self.given = 0
+        self.issued = 0
         self.fails: Reply | None = None
 
     def aws(self, seen: Seen) -> Reply:
@@ -244,8 +244,8 @@ class AWS(Loopback):
             return 200, "the-role"
         if self.fails:
             return self.fails
-        self.given += 1
-        id_, expires = f"{ROLE_ID}{self.given}", expiration(3600)
+        self.issued += 1
+        id_, expires = f"{ROLE_ID}{self.issued}", expiration(3600)
         if seen.path in (f"{roles}the-role", "/container"):
             names = ("Code", "AccessKeyId", "SecretAccessKey", "Token", "Expiration")
             return 200, dict(zip(names, ("Success", id_, ROLE_SECRET, SESSION, expires), strict=True))
@@ -259,7 +259,7 @@ class AWS(Loopback):
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AWS]:
-    """The server, and nothing of this machine's own to be found."""
+    """The server; libraries find no credentials of this machine."""
     for name in list(os.environ):
         if name.startswith("AWS_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -386,11 +386,11 @@ async def test_an_instances_role(instance: AWS, clock: Clock) -> None:
     assert not instance.seen
     answers = await asyncio.gather(*(used(auth) for _ in range(100)))
     assert answers == [(f"{ROLE_ID}1", SESSION)] * 100
-    assert instance.given == 1
+    assert instance.issued == 1
     assert instance.seen[-1].headers["x-aws-ec2-metadata-token"] == "imds-token"
 
 
-# For how long
+# Expiry
 
 
 async def renewed(auth: Authenticator) -> None:
@@ -414,12 +414,14 @@ async def test_tokens_are_renewed_before_they_expire(instance: AWS, clock: Clock
     await renewed(auth)
     clock.now = START + 3600
     assert (await refused(auth)).raw.startswith("AWS's usual chain has none")
-    instance.fails = None  # and what comes now names the same end
+    instance.fails = None  # and the new credentials have the same expiry
     clock.now += RETRY_INTERVAL
     assert (await refused(auth)).raw.startswith("the new ones have already expired")
 
 
-async def test_what_goes_wrong(here: AWS, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failures_of_botocore(
+    here: AWS, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     error = await refused(make(provider("bedrock"), clock=clock))
     assert error.raw == "AWS's usual chain has none: no variables, profile, web identity or instance role"
     write_profiles(tmp_path, monkeypatch)

@@ -28,7 +28,7 @@ from tests.vendors.credentials_help import REQUEST, Clock, Loopback, Reply, Seen
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 TOKEN = "ya29.the-token"
 JWT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-#: When google-auth takes it to be; it computes from that when tokens end.
+#: The current time of google-auth, from which it computes expiry.
 NOW = datetime(2030, 1, 1)
 
 
@@ -41,7 +41,7 @@ def private_key() -> str:
 
 
 class Google(Loopback):
-    """Answers as the token endpoints, the security token service and the metadata server do."""
+    """A server with the token endpoints, the security token service and the metadata server."""
 
     def __init__(self, host: str) -> None:
         super().__init__(host, self.google)
@@ -69,7 +69,7 @@ class Google(Loopback):
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
-    """The server, and nothing of this machine's own to be found."""
+    """The server; libraries find no credentials of this machine."""
     for name in ("APPLICATION_CREDENTIALS", "CLOUD_QUOTA_PROJECT", "CLOUD_PROJECT"):
         monkeypatch.delenv(f"GOOGLE_{name}", raising=False)
     for name in ("http_proxy", "https_proxy", "all_proxy", "GCLOUD_PROJECT", "REQUESTS_CA_BUNDLE"):
@@ -117,7 +117,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def claims(assertion: str) -> dict[str, Any]:
-    """What a JWT says."""
+    """The claims of a JWT."""
     part = assertion.split(".")[1]
     found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     return found
@@ -134,7 +134,7 @@ async def renewed(auth: Authenticator) -> None:
         await asyncio.wait((leased._renewal,))
 
 
-# Where they come from
+# Sources
 
 
 async def test_a_service_accounts_file(here: Google, key_file: Path, clock: Clock) -> None:
@@ -220,7 +220,7 @@ async def test_claude_on_vertex_has_the_same(here: Google, key_file: Path, clock
     assert await auth.headers(REQUEST) == bearer(1)
 
 
-# For how long
+# Expiry
 
 
 async def test_one_token_for_a_hundred_calls(here: Google, key_file: Path, clock: Clock) -> None:

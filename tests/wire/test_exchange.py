@@ -1,4 +1,4 @@
-"""Answers, fed in any pieces to an exchange whose socket the test holds."""
+"""Responses, fed in any pieces to an exchange on a simulated socket."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TO_THE_END = b"HTTP/1.1 200 OK\r\nx-a: 1\r\n\r\nhello"
 
 
 class Socket(asyncio.Transport):
-    """Notes what is asked of it."""
+    """A transport that records the calls of its methods."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Socket(asyncio.Transport):
 
 
 class Lent:
-    """A connection on such a socket, lent by a pool."""
+    """A connection on such a socket, from a pool."""
 
     def __init__(self) -> None:
         self.socket = Socket()
@@ -77,7 +77,7 @@ class Lent:
 
 
 class Call:
-    """An exchange under way; `body` goes on until the end of the answer."""
+    """An exchange in progress; `body` reads to the end of the response."""
 
     def __init__(self, method: bytes = b"POST", lent: Lent | None = None) -> None:
         self.lent = lent or Lent()
@@ -86,7 +86,7 @@ class Call:
         self.task = asyncio.create_task(self.exchange.run(method + b" / HTTP/1.1\r\n\r\n", b""))
 
     def reading(self) -> bool:
-        """Whether more is taken from the socket."""
+        """Whether the socket is being read."""
         return self.lent.socket.reading
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
@@ -97,7 +97,7 @@ class Call:
 
 
 async def answer(*pieces: bytes, method: bytes = b"POST", end: bool = False) -> tuple[Call, Any]:
-    """What comes of these reads, or the error."""
+    """The response for these reads, or the error."""
     call = Call(method)
     await asyncio.sleep(0)
     for piece in pieces:
@@ -132,7 +132,7 @@ def test_any_split_gives_the_same_answer(data: bytes, end: bool, fate: str, at: 
     st.lists(st.tuples(st.sampled_from([LENGTH, CHUNKED]), st.lists(st.integers(0, 200), max_size=4)), max_size=5)
 )
 def test_one_connection_serves_one_call_after_another(answers: list[tuple[bytes, list[int]]]) -> None:
-    """Its parser is the same for all of them, whatever they are like."""
+    """All are parsed by the same parser, whatever their framing."""
 
     async def run() -> None:
         lent = Lent()
@@ -150,14 +150,14 @@ def test_one_connection_serves_one_call_after_another(answers: list[tuple[bytes,
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=4))
-def test_no_bytes_do_harm(garbage: bytes, at: list[int]) -> None:
-    """Whatever comes, a call ends with an answer or a failure of httpx's, and nothing is left open."""
+def test_any_bytes_end_the_call(garbage: bytes, at: list[int]) -> None:
+    """Any bytes end the call with a response or an httpx error, and the connection is pooled or closed."""
     call, _ = asyncio.run(answer(*cut(b"HTTP/1.1 2" + garbage, at), end=True))
     assert call.lent.fate in ("pooled", "closed")
     assert call.connection._listener is None
 
 
-async def test_interim_answers_are_passed_over() -> None:
+async def test_interim_responses_are_skipped() -> None:
     hints = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\nx-b: 1\r\n\r\n"
     call, (status, headers, body) = await answer(hints + LENGTH)
     assert (status, body, call.lent.fate) == (200, b"hello", "pooled")
@@ -179,7 +179,7 @@ async def test_the_answer_to_head_has_no_body() -> None:
 
 @pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\n\r\n", b"?", LENGTH])
 async def test_surplus_bytes(more: bytes) -> None:
-    """The answer holds; the connection serves no other call, whose answer this would be taken for."""
+    """The response is valid; the connection serves no other call, which would get the surplus bytes."""
     call, (_, _, body) = await answer(LENGTH + more)
     assert (body, call.lent.fate) == (b"hello", "closed")
 
@@ -213,7 +213,7 @@ async def test_trailers_without_end() -> None:
     assert call.lent.fate == "closed"
 
 
-async def test_a_slow_reader_slows_the_socket_down() -> None:
+async def test_a_slow_reader_pauses_the_socket() -> None:
     call = Call()
     await asyncio.sleep(0)
     size = 3 * MAX_UNREAD_BYTES
@@ -249,20 +249,20 @@ TEXT = b"All of it. " * 1000
     ],
 )
 @given(at=st.lists(st.integers(0, 200), max_size=4))
-def test_compression_is_taken_off(encoding: bytes, data: bytes, at: list[int]) -> None:
+def test_decompression(encoding: bytes, data: bytes, at: list[int]) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: %b\r\ncontent-length: %d\r\n\r\n" % (encoding, len(data))
     _, (_, _, body) = asyncio.run(answer(*cut(head + data, at)))
     assert body == TEXT
 
 
 @pytest.mark.parametrize("data", [b"", gzip.compress(TEXT)[:-9], b"no gzip"])
-async def test_compression_that_breaks_off(data: bytes) -> None:
+async def test_truncated_compression(data: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
     _, out = await answer(head + data)
     assert out[2] == b"" if not data else isinstance(out, httpx.ReadError)
 
 
-async def test_what_inflates_enormously_comes_in_pieces() -> None:
+async def test_decompressed_data_comes_in_pieces() -> None:
     data = gzip.compress(bytes(2**26))
     call = Call()
     await asyncio.sleep(0)
@@ -274,7 +274,7 @@ async def test_what_inflates_enormously_comes_in_pieces() -> None:
     await call.task
 
 
-async def test_what_inflates_past_the_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_decompression_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.wire.decompress.MAX_DECOMPRESSED_BYTES", 2**20)
     data = gzip.compress(bytes(2**20 + 1))
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
@@ -311,7 +311,7 @@ async def test_closing_before_the_end() -> None:
         ([b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-encoding: gzip\r\n\r\nx"], None),
     ],
 )
-async def test_an_answer_that_is_there_can_be_had_at_once(pieces: list[bytes], whole: bytes | None) -> None:
+async def test_a_received_answer_is_available_at_once(pieces: list[bytes], whole: bytes | None) -> None:
     call = Call()
     await asyncio.sleep(0)
     for piece in pieces:
@@ -324,8 +324,8 @@ async def test_an_answer_that_is_there_can_be_had_at_once(pieces: list[bytes], w
     await response.body.aclose()
 
 
-async def test_what_is_dropped_needs_no_garbage_collection() -> None:
-    """Of streams that are given up, thousands may be dropped before the next one."""
+async def test_a_dropped_exchange_is_freed_without_garbage_collection() -> None:
+    """Thousands of abandoned streams may be dropped before the next garbage collection."""
     call = Call()
     await asyncio.sleep(0)
     call.connection.data_received(LENGTH[:-1])

@@ -24,7 +24,7 @@ from server.dialects.anthropic.models import Claude
 from server.dialects.dropped import Dropped
 from server.dialects.reasoning import LEVELS
 
-#: Edits a Converse request in place for a `reasoning_effort`; what is left out for it is named.
+#: Edits a Converse request in place for a `reasoning_effort`; fields left out for it are reported as dropped.
 Effort = Callable[[dict[str, Any], str, Dropped], None]
 
 #: Sections of a request that take cache points.

@@ -39,7 +39,7 @@ _REASONS: Mapping[str, Reason] = {
     "tokens_limit_reached": Reason.CONTEXT_LENGTH_EXCEEDED,
     "base_resp_1002": Reason.RATE_LIMITED,
     "base_resp_1004": Reason.UPSTREAM_AUTHENTICATION,
-    "base_resp_1008": Reason.UPSTREAM_AUTHENTICATION,  # the gateway's account there is out of money
+    "base_resp_1008": Reason.UPSTREAM_AUTHENTICATION,  # the gateway's account has no credit
     "base_resp_1026": Reason.CONTENT_POLICY_VIOLATION,
     "base_resp_1027": Reason.CONTENT_POLICY_VIOLATION,
     "base_resp_1039": Reason.RATE_LIMITED,

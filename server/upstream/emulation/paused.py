@@ -21,7 +21,7 @@ from server.chat.usage import add_usage
 from server.dialects.base import Dialect, Endpoint
 from server.upstream.ports import Caller, Chunks, Stream
 
-#: After so many continuations the paused answer is returned, with the provider's word as `native_finish_reason`.
+#: After so many continuations the paused answer is returned; its `native_finish_reason` is the provider's.
 MAX_CONTINUATIONS = 10
 
 
