@@ -60,11 +60,17 @@ def _index(msg: Any, value: Any) -> None:
 
 # Usage
 
-_PROMPT_DETAILS: f.Fields = {n: _count(n) for n in ("cached_tokens", "audio_tokens", "cache_write_tokens")}
+_PROMPT_DETAILS: f.Fields = {
+    n: _count(n)
+    for n in ("cached_tokens", "audio_tokens", "cache_write_tokens", "text_tokens", "image_tokens", "video_tokens")
+}
 _COMPLETION_DETAILS: f.Fields = {
     n: _count(n)
-    for n in ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
-}
+    for n in (
+        "reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens",
+        "text_tokens", "image_tokens",
+    )
+}  # fmt: skip
 _DETAILS: Mapping[Literal["prompt_tokens_details", "completion_tokens_details"], f.Fields] = {
     "prompt_tokens_details": _PROMPT_DETAILS,
     "completion_tokens_details": _COMPLETION_DETAILS,
@@ -207,6 +213,7 @@ _CHOICE: f.Fields = {
     "message": f.message("message", _MESSAGE),
     "finish_reason": f.enum("finish_reason", FINISH_REASONS),
     "logprobs": f.message("logprobs", _LOGPROBS),
+    "stop_sequence": f.text("stop_sequence"),
 }
 _COMPLETION: f.Fields = {
     "id": f.text("id"),
@@ -285,6 +292,8 @@ def _dump_choice(choice: pb.Choice) -> dict[str, Any]:
         "logprobs": _dump_logprobs(choice),
         "finish_reason": FINISH_REASON_WORDS.get(choice.finish_reason),
     }
+    if choice.HasField("stop_sequence"):
+        out["stop_sequence"] = choice.stop_sequence
     if choice.extra_json:
         f.merge_extra(out, choice.extra_json)
     return out
@@ -314,6 +323,7 @@ _CHUNK_CHOICE: f.Fields = {
     "delta": f.message("delta", _DELTA),
     "finish_reason": f.enum("finish_reason", FINISH_REASONS),
     "logprobs": f.message("logprobs", _LOGPROBS),
+    "stop_sequence": f.text("stop_sequence"),
 }
 _CHUNK: f.Fields = {
     **_COMPLETION,
@@ -360,6 +370,8 @@ def _dump_chunk_choice(choice: pb.ChunkChoice) -> dict[str, Any]:
         "logprobs": _dump_logprobs(choice),
         "finish_reason": FINISH_REASON_WORDS.get(choice.finish_reason),
     }
+    if choice.HasField("stop_sequence"):
+        out["stop_sequence"] = choice.stop_sequence
     if choice.extra_json:
         f.merge_extra(out, choice.extra_json)
     return out

@@ -156,12 +156,13 @@ class Conversation:
             raise unsupported("Anthropic has no custom tools.", f"{path}.custom")
         self._dropped.pick(f"{path}.function", call.function.extra_json)
         extra = self._dropped.pick(path, call.extra_json, _CALL_FIELDS)
-        thinking.add(f"{path}.extra_content", extra.pop("extra_content", None))
+        own = thinking.add(f"{path}.extra_content", extra.pop("extra_content", None))
         return {
             "type": "tool_use",
             "id": fit(call.id, _NOT_IN_IDS),
             "name": call.function.name,
             "input": _tool_input(call.function.arguments),
+            **own,
             **_present(extra),
         }
 
