@@ -17,7 +17,7 @@ from server.chat import openai_json
 
 Json = dict[str, Any]
 
-#: What of a chunk, a choice and a delta is not simply added to what came before.
+#: What of a chunk does not simply replace what came before, and of a choice and a delta is not simply added to it.
 _CHUNK = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _CHOICE = frozenset({"index", "delta", "finish_reason"})
 _DELTA = frozenset({"role", "tool_calls", "audio"})
@@ -39,7 +39,7 @@ def fold(chunks: Iterable[Json]) -> Json:
         if chunk.get("usage") is not None:
             assert not chunk["choices"], "usage beside choices"
             whole["usage"] = chunk["usage"]
-        _add(whole, chunk, _CHUNK)
+        whole |= {name: value for name, value in chunk.items() if name not in _CHUNK and value is not None}
         for piece in chunk["choices"]:
             _add_choice(choices, piece)
     assert all(choice["finish_reason"] for choice in choices.values()), "a choice without a finish_reason"

@@ -160,17 +160,13 @@ PLACES: Mapping[str, Mapping[Path, tuple[Place, ...]]] = {
             Place("choices[].logprobs.content[].top_logprobs[].logprob"),
         ),
         **{
-            f"candidates[].citationMetadata.{name}[].{field}": places
+            f"candidates[].citationMetadata.{name}[]{field}": places
             for name in ("citationSources", "citations")
             for field, places in {
-                "uri": (Place(f"{_NOTE}.url_citation.url"),),
-                "title": (Place(f"{_NOTE}.url_citation.title"),),
-                "startIndex": (translated(f"{_NOTE}.url_citation.start_index"),),
-                "endIndex": (
-                    translated(f"{_NOTE}.url_citation.end_index"), translated(f"{_NOTE}.citation.end_index"),
-                ),
-                "license": (Place(f"{_NOTE}.url_citation.license"), Place(f"{_NOTE}.citation.license")),
-                "publicationDate": (Place(f"{_NOTE}.url_citation.publicationDate"),),
+                "": (Place(f"{_NOTE}.url_citation"), Place(f"{_NOTE}.citation")),
+                ".uri": (Place(f"{_NOTE}.url_citation.url"),),
+                ".startIndex": (translated(f"{_NOTE}.url_citation.start_index"),),
+                ".endIndex": (translated(f"{_NOTE}.url_citation.end_index"),),
             }.items()
         },
         "usageMetadata": (Place("usage"),),
@@ -220,9 +216,7 @@ PLACES: Mapping[str, Mapping[Path, tuple[Place, ...]]] = {
 #: Dialect -> path in the provider's answer -> why callers do not get it.
 LEFT_OUT: Mapping[str, Mapping[Path, str]] = {
     "openai": {
-        "object": "`chat.completion` or `chat.completion.chunk`, whatever the vendor writes",
         "lmchat": "the report of another gateway like this; the caller gets this one's",
-        f"{_MESSAGE}.role": "always `assistant`, whatever the vendor writes",
         f"{_MESSAGE}.content[].closed": "Mistral says that a block of reasoning ended; the whole one has",
         f"{_MESSAGE}.content[].thinking[].type": "text within reasoning: `reasoning_content` is text",
     },

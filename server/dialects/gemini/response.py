@@ -89,7 +89,6 @@ class Answer:
         #: Unix seconds; 0 where Google gives no time.
         self.created = 0
         self.model = ""
-        self._begun = False
         self._counts: dict[str, Any] = {}
         self._further: dict[str, Any] = {}
 
@@ -110,10 +109,8 @@ class Answer:
     def _read(self, obj: dict[str, Any]) -> pb.ChatCompletionChunk:
         candidates = obj.get("candidates") or []
         _raise_blocked(obj.get("promptFeedback") or {}, candidates)
-        if not self._begun:
-            self._begun = True
-            self.id = failures.text(obj.get("responseId"))
-            self.created = _seconds(obj.get("createTime"))
+        self.id = self.id or failures.text(obj.get("responseId"))
+        self.created = self.created or _seconds(obj.get("createTime"))
         self.model = self.model or failures.text(obj.get("modelVersion"))
         if not obj.keys() <= _ANSWER:
             self._further |= {name: value for name, value in obj.items() if name not in _ANSWER and value}
@@ -184,6 +181,8 @@ def _raise_blocked(feedback: dict[str, Any], candidates: list[Any]) -> None:
 
 def _seconds(time: Any) -> int:
     """Unix seconds of a time that Vertex AI gives; 0 where there is none."""
+    if time is None:
+        return 0
     try:
         return int(datetime.fromisoformat(time).timestamp())
     except (TypeError, ValueError, OverflowError):
