@@ -39,7 +39,8 @@ def fold(chunks: Iterable[Json]) -> Json:
         if chunk.get("usage") is not None:
             assert not chunk["choices"], "usage beside choices"
             whole["usage"] = chunk["usage"]
-        whole |= {name: value for name, value in chunk.items() if name not in _CHUNK and value is not None}
+        beside = {name: value for name, value in chunk.items() if name not in _CHUNK}
+        whole |= {name: value for name, value in beside.items() if value is not None or name not in whole}
         for piece in chunk["choices"]:
             _add_choice(choices, piece)
     assert all(choice["finish_reason"] for choice in choices.values()), "a choice without a finish_reason"

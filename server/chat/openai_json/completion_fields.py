@@ -126,7 +126,7 @@ _decode_fields = msgspec.json.Decoder(CompletionFields).decode
 def stop_sequence(choice: Mapping[str, Any]) -> str | None:
     """The stop sequence that SGLang names in a choice; it may also be the id of a token.
 
-    https://docs.sglang.ai/basic_usage/native_api.html
+    https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/openai/protocol.py
     """
     matched = choice.get("matched_stop")
     return matched if matched.__class__ is str else None

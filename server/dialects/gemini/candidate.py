@@ -113,7 +113,7 @@ class Candidate:
     def _pass_on(self, candidate: dict[str, Any]) -> bool:
         """Add the fields of a piece that are passed on; returns whether they say anything new."""
         new = {name: value for name, value in candidate.items() if name not in _READ and value not in _NOTHING}
-        if not new:
+        if all(self._further.get(name) == value for name, value in new.items()):
             return False
         self._hold(len(encode_text(new)))
         known = self._further.get("groundingMetadata")
@@ -121,9 +121,8 @@ class Candidate:
         if known and grounding:
             joined = {name: known.get(name, []) + grounding.get(name, []) for name in _NEW_ITEMS}
             new["groundingMetadata"] = known | grounding | {name: items for name, items in joined.items() if items}
-        changed = any(self._further.get(name) != value for name, value in new.items())
         self._further |= new
-        return changed
+        return True
 
     def _read_parts(self, parts: Iterable[dict[str, Any]], delta: pb.Delta) -> None:
         text: list[str] = []
