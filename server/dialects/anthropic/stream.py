@@ -111,7 +111,7 @@ class AnthropicDecoder(ChunkDecoder[Event]):
             return
         self._builder.identify(id_, model=failures.text(message.get("model")))
         self._builder.add_delta(pb.Delta(), chunks)
-        # A message that goes on with calls from code that ran at Anthropic is whole from its start.
+        # A message that continues with calls from code that ran at Anthropic is complete at its start.
         # https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling
         for index, block in enumerate(message.get("content") or ()):
             self._start(index, block, chunks)

@@ -153,7 +153,7 @@ class Candidate:
                     pictures.append(picture | _extra_content(signature))
                     continue
                 case _ if part.keys() - {"thought", "thoughtSignature"}:
-                    # Code that Google ran, searches it made: not shown, but to be sent back as they are.
+                    # Such as code that Google ran and its results: not text, and to be sent back unchanged.
                     block = {"type": "gemini.part", "format": FORMAT, "part": part}
                     delta.reasoning_details.add(other_json=encode_text(block))
                     continue
