@@ -216,6 +216,7 @@ PLACES: Mapping[str, Mapping[Path, tuple[Place, ...]]] = {
 #: Dialect -> path in the provider's answer -> why callers do not get it.
 LEFT_OUT: Mapping[str, Mapping[Path, str]] = {
     "openai": {
+        "object": "`chat.completion` or `chat.completion.chunk`, whatever the vendor writes",
         "lmchat": "the report of another gateway like this; the caller gets this one's",
         f"{_MESSAGE}.content[].closed": "Mistral says that a block of reasoning ended; the whole one has",
         f"{_MESSAGE}.content[].thinking[].type": "text within reasoning: `reasoning_content` is text",
