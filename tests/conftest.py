@@ -1,6 +1,6 @@
-"""The tests' environment: nothing of the shell they are run from that the gateway or its libraries act upon.
+"""Removes from the environment the variables that the gateway or its libraries read.
 
-Tests use loopback alone, which a proxy does not reach, and set the variables that they are about.
+Tests use loopback only, without a proxy, and set the variables that they test.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 log = logging.getLogger("lmchat.rpc")
 
-#: Seconds, and share of a caller's time, that are kept to tell it that the time is up.
+#: Seconds, and share of the caller's remaining time, that are reserved for sending the timeout error.
 MAX_DEADLINE_MARGIN = 0.1
 DEADLINE_SHARE = 0.05
 #: Bytes of a provider's text in a line of the log.
@@ -89,8 +89,8 @@ class Call:
     def timeout(self) -> float | None:
         """Seconds that the answer may take; None where the caller has no deadline.
 
-        A little less than until the deadline: at the deadline itself Envoy and gRPC end the call, in their words
-        and, over gRPC-Web, with another status.
+        A little less than until the deadline, at which Envoy and gRPC end the call with their own message and,
+        over gRPC-Web, with another status.
         """
         remaining = self.context.time_remaining()
         return remaining and remaining - min(MAX_DEADLINE_MARGIN, remaining * DEADLINE_SHARE)

@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 import msgspec
 from google.api.httpbody_pb2 import HttpBody
-from lmchat.v1 import rest_pb2_grpc
+from lmchat.internal.v1 import rest_service_pb2_grpc
 
 from server.api.call import Call, Calls, Context
 from server.api.public_error import PublicError
@@ -39,7 +39,7 @@ class _Response(msgspec.Struct, frozen=True):
     error: PublicError | None = None
 
 
-class Rest(rest_pb2_grpc.RestServicer):
+class Rest(rest_service_pb2_grpc.RestServicer):
     """`keep_alive`: seconds without an event after which a stream sends a comment line."""
 
     def __init__(self, calls: Calls, router: Router, keep_alive: float) -> None:
@@ -84,11 +84,14 @@ class Rest(rest_pb2_grpc.RestServicer):
 
     async def _complete(self, call: Call, request: ChatRequest) -> _Response:
         routed = await self._router.complete(request, call.timeout)
-        completion = routed.completion.to_openai()
         if request.legacy_functions:
+            completion = routed.completion.to_openai()
             openai_json.rewrite_legacy(completion)
+            body = _encode(completion)
+        else:
+            body = routed.completion.to_json()
         headers = _headers(call, routed.report, routed.upstream_seconds)
-        return _Response(HttpBody(content_type=_JSON, data=_encode(completion)), headers)
+        return _Response(HttpBody(content_type=_JSON, data=body), headers)
 
     async def _stream(self, call: Call, events: EventWriter, routed: RoutedStream) -> None:
         writer = SseWriter(call.context, self._keep_alive)

@@ -38,10 +38,10 @@ class ToolNames:
         self._names: dict[str, str] = {}
 
     def add(self, call: pb.ToolCall) -> None:
-        """Note a call."""
+        """Record a call."""
         self._names[call.id] = call.custom.name if call.HasField("custom") else call.function.name
 
     def drop_other(self, message: pb.Message, path: str, dropped: Dropped) -> None:
-        """Name the `name` of a tool's result where it is not the name in the call, which is sent."""
+        """Report a tool result's `name` as dropped where it is not the name in the call, which is sent."""
         if message.name and message.name != self._names.get(message.tool_call_id):
             dropped.add(f"{path}.name")

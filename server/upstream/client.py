@@ -10,14 +10,15 @@ from typing import Protocol
 
 import httpx
 
-from server.chat.completion import Completion
+from server.chat.completion import Completion, ProtoCompletion
 from server.chat.request import ChatRequest
 from server.config.redaction import Redactor
-from server.dialects.base import Authenticator, Endpoint, HttpRequest, Translator
+from server.dialects.base import Authenticator, Endpoint, HttpRequest, StreamDecoder, Translator
 from server.dialects.errors import invalid_response
 from server.errors import InvalidRequest, ProviderError, Reason
 from server.upstream.body import read_body, timeout_error, transport_error
 from server.upstream.boundary import BoundedTranslator
+from server.upstream.joined import joined
 from server.upstream.stream import UpstreamStream
 from server.wire.deadlines import Deadlines
 from server.wire.exchange import Response
@@ -72,7 +73,10 @@ class Upstream:
                 body = await read_body(response.body)
         except TimeoutError:
             raise timeout_error("did not answer in time") from None
-        completion = translator.completion(body, request)
+        if call.streamed and not _is_json(response):
+            completion = _of_stream(translator.decoder(request), body)
+        else:
+            completion = translator.completion(body, request)
         completion.dropped = call.dropped
         return completion
 
@@ -83,7 +87,7 @@ class Upstream:
 
         async def send() -> Response:
             response = await self._send(endpoint, call, translator)
-            if response.header(b"content-type").lower().startswith(_NO_STREAM):
+            if _is_json(response):
                 # An error in a 200, which `completion` raises. A whole completion is no stream either.
                 translator.completion(await read_body(response.body), request)
                 raise invalid_response("JSON in answer to a request for a stream")
@@ -113,6 +117,17 @@ class Upstream:
         except ProviderError:  # the body was truncated; the status suffices
             body = b""
         raise translator.error(response.status, response.texts(), body)
+
+
+def _is_json(response: Response) -> bool:
+    """Whether a response to a request for a stream is none."""
+    return response.header(b"content-type").lower().startswith(_NO_STREAM)
+
+
+def _of_stream(decoder: StreamDecoder, body: bytes) -> Completion:
+    """The completion of a whole stream. Raises ProviderError, StreamTruncated for a part of one."""
+    chunks = [*decoder.feed(body), *decoder.close()]
+    return ProtoCompletion(joined(chunks), decoder.native_finish_reason)
 
 
 def _translate(translator: Translator, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:

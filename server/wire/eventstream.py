@@ -31,7 +31,7 @@ class EventStreamDecoder:
         self._buffer = EventStreamBuffer()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that `data` completes, parsed one by one. Raises CorruptStream, and does so ever after."""
+        """The frames that `data` completes, parsed one by one. Raises CorruptStream, also on every later call."""
         self._buffer.add_data(data)
         return self._complete()
 
@@ -40,5 +40,5 @@ class EventStreamDecoder:
             for message in self._buffer:
                 # The stubs say that headers are a number.
                 yield Frame(message.headers, message.payload)  # type: ignore[arg-type]
-        except (ParserError, struct.error, LookupError, ValueError) as error:  # lengths and header types that lie
+        except (ParserError, struct.error, LookupError, ValueError) as error:  # wrong lengths and header types
             raise CorruptStream(f"corrupt event stream: {error}") from None

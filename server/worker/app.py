@@ -16,22 +16,19 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from lmchat.v1 import (
-    chat_service_pb2,
-    chat_service_pb2_grpc,
-    model_service_pb2,
-    model_service_pb2_grpc,
+from lmchat.internal.v1 import (
     operations_service_pb2,
     operations_service_pb2_grpc,
-    rest_pb2,
-    rest_pb2_grpc,
+    rest_service_pb2,
+    rest_service_pb2_grpc,
 )
+from lmchat.v1 import chat_service_pb2, chat_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc
 
 from server.api.call import Call, KeyRing
 from server.api.chat import ChatCompletions
 from server.api.metrics import Operations
 from server.api.models import Models
+from server.api.reflection import add_reflection
 from server.api.registration import Registrar
 from server.api.rest import Rest
 from server.config.model import Config
@@ -64,10 +61,14 @@ STATS_FLUSH_DELAY = 0.05
 #: Seconds that active calls may take when a worker drains.
 DRAIN_GRACE = 30.0
 
-SERVICES = (
+#: The services of gRPC callers, which reflection lists.
+PUBLIC_SERVICES = (
     chat_service_pb2.DESCRIPTOR.services_by_name["ChatCompletions"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["Models"].full_name,
-    rest_pb2.DESCRIPTOR.services_by_name["Rest"].full_name,
+)
+SERVICES = (
+    *PUBLIC_SERVICES,
+    rest_service_pb2.DESCRIPTOR.services_by_name["Rest"].full_name,
     operations_service_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
 )
 
@@ -125,14 +126,11 @@ class Worker:
         chat_service_pb2_grpc.add_ChatCompletionsServicer_to_server(ChatCompletions(calls, router), registrar)
         models = Models(calls, catalog, int(time.time()), self._stats)
         model_service_pb2_grpc.add_ModelsServicer_to_server(models, registrar)
-        rest_pb2_grpc.add_RestServicer_to_server(Rest(calls, router, config.stream.keep_alive), registrar)
+        rest_service_pb2_grpc.add_RestServicer_to_server(Rest(calls, router, config.stream.keep_alive), registrar)
         operations = Operations(calls, self._stats)
         operations_service_pb2_grpc.add_OperationsServicer_to_server(operations, registrar)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
-        services = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
-            reflection.aio.ReflectionServicer(services), registrar
-        )
+        add_reflection((*PUBLIC_SERVICES, health.SERVICE_NAME), registrar)
 
     async def start(self, address: str) -> str:
         """Serve on `host:port` or `unix:path`; returns the address with the bound port. Raises OSError."""

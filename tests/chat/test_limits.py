@@ -1,4 +1,4 @@
-"""Limits of requests: what exceeds one is refused with the limit's name or number, what does not is read."""
+"""Limits of requests: a request above one is refused with its name or number, one at the limit is read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def refused(data: bytes) -> InvalidRequest:
 
 
 def of(kind: str, count: int) -> bytes:
-    """A request with `count` of what a limit bounds."""
+    """A request with `count` items of the kind that a limit bounds."""
     match kind:
         case "messages":
             return body(messages=[HI] * count)
@@ -130,7 +130,7 @@ def test_bodies_have_limits(kind: str, most: int, count: int) -> None:
 
 @pytest.mark.parametrize("digits", [limits.MAX_DIGITS, 4000])
 def test_numbers_have_a_length(digits: int) -> None:
-    """Of numbers alone it takes a large body to cost time, and long digits within strings are no numbers."""
+    """Short bodies are not checked, and digits within strings are not numbers."""
     number = "1" * digits
     numbers = f"[{','.join([number] * (2_000_000 // digits))}]"
     assert f"more than {limits.MAX_DIGITS} digits" in refused(raw("x", numbers)).message
@@ -143,7 +143,7 @@ def test_numbers_have_a_length(digits: int) -> None:
     ["a,b;" * 500_000, "[{" * 500_000, '\\",[' * 200_000, "\\\\" * 200_000 + ',"[', "Ab1/" * 5_000_000],
     ids=["commas", "brackets", "quotes", "backslashes", "base64"],
 )
-def test_strings_hold_what_they_like(text: str) -> None:
+def test_strings_may_hold_any_syntax(text: str) -> None:
     request = read(body(messages=[{"role": "user", "content": text}]))
     assert request.to_openai()["messages"][0]["content"] == text
 
@@ -158,7 +158,7 @@ def test_deep_json(depth: int) -> None:
 
 
 def test_a_long_key_is_cut() -> None:
-    """And not compared with the known ones, which would take hours."""
+    """It is not compared with the known ones, which would take hours."""
     error = refused(body(lmchat={"a" * 1_000_000: 1}))
     assert len(error.message) < 200
     assert error.param == f"lmchat.{'a' * 64}..."

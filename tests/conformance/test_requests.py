@@ -1,9 +1,9 @@
-"""The golden matrix of requests: one OpenAI-shaped request a case, and what every dialect sends for it.
+"""The golden matrix of requests: one request of OpenAI's form per case, and what every dialect sends for it.
 
 `tests/golden/requests/<case>/request.json` holds `about` (what the case shows), `request` (the body of the REST
 call) and, where a case has them, `models` (target -> model, other than the default), `also` (optional targets that
 the case has goldens for) and `wrong` (target -> why the present output is not what the golden demands).
-Beside it lies one file a target: method, URL, headers and body, and the fields that the endpoint drops; or
+Beside it is one file per target: method, URL, headers and body, and the fields that the endpoint drops; or
 `unsupported` (another endpoint may do it) or `invalid` (no endpoint would take it), with field and message.
 """
 
@@ -75,7 +75,7 @@ def endpoint_of(case: Mapping[str, Any], target: str) -> Endpoint:
 
 
 def sent_for(case: Mapping[str, Any], target: str) -> dict[str, Any]:
-    """What the golden of a target holds."""
+    """The content of a target's golden."""
     try:
         request, dropped = request_for(case["request"], endpoint_of(case, target))
     except InvalidRequest as error:

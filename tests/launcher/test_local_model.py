@@ -258,7 +258,8 @@ def test_a_broken_file(tmp_path: Path) -> None:
         command(free_port(), "--file", str(file)), capture_output=True, text=True, timeout=DEADLINE, check=False
     )
     assert done.returncode == 1
-    assert f"{file} is broken or of an unknown architecture" in done.stderr.splitlines()[-1]
+    # llama.cpp logs from a thread of its own: its lines may come after the error.
+    assert f"{file} is broken or of an unknown architecture" in done.stderr
 
 
 @pytest.mark.parametrize(

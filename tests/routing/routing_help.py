@@ -1,4 +1,4 @@
-"""What the tests of routing share: endpoints, requests, a clock moved by hand, a loop that never waits."""
+"""Helpers of the tests of routing: endpoints, requests, a manual clock, an event loop that never waits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Clock:
-    """Seconds; `sleep` takes no time but on this clock, and is noted in `slept`."""
+    """A manual clock in seconds; `sleep` advances it and is recorded in `slept`."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -28,7 +28,7 @@ class Clock:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        """Move on."""
+        """Advance the clock."""
         self.slept.append(seconds)
         self.now += seconds
 
@@ -68,9 +68,9 @@ def model(*endpoints: Endpoint, id_: str = "m") -> Model:
 
 def request(routing: dict[str, Any] | None = None, **fields: Any) -> pb.ChatCompletionRequest:
     """A small request for `m`, with these fields besides or instead."""
-    said = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="hello")])
+    hello = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="hello")])
     options = pb.RequestOptions(routing=pb.Routing(**(routing or {})), debug=fields.pop("debug", ()))
-    return pb.ChatCompletionRequest(**{"model": "m", "messages": [said], "lmchat": options, **fields})
+    return pb.ChatCompletionRequest(**{"model": "m", "messages": [hello], "lmchat": options, **fields})
 
 
 class _Jump(selectors.DefaultSelector):
@@ -90,7 +90,7 @@ class _Jump(selectors.DefaultSelector):
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Real in all but its time."""
+    """A real event loop with simulated time."""
 
     def __init__(self) -> None:
         self._jump = _Jump()
@@ -105,7 +105,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
     async def checked() -> T:
         result = await main
-        for _ in range(3):  # the loop closes iterators that were dropped in tasks of its own
+        for _ in range(3):  # the loop closes dropped iterators in new tasks
             await asyncio.sleep(0)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"left running: {left}"

@@ -25,7 +25,7 @@ R = Reason
 
 
 class Raising:
-    """A dialect of which every part raises `error`."""
+    """A dialect whose every method raises `error`."""
 
     def __init__(self, error: Exception) -> None:
         self._raised = error
@@ -119,7 +119,7 @@ def test_the_gateways_errors_pass(error: LmchatError, caplog: pytest.LogCaptureF
 
 
 class FailsAtA(OpenAITranslator):
-    """Cannot build requests for the endpoint `a` where `building`, else cannot read what it answers."""
+    """Fails for the endpoint `a`: with `building` on its requests, else on its answers."""
 
     def __init__(self, *, building: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Event-stream frames: torn, joined, broken."""
+"""Event-stream frames: split, joined, corrupt."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ Fields are in the order of chat.proto; null is absence.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ from msgspec import Meta
 from server.chat import limits
 from server.chat.openai_json.bounds import INTEGERS, NUMBERS
 from server.chat.openai_json.fields import names
-from server.chat.openai_json.unknown import Level, Path, Unknown, fields_at, set_aside
+from server.chat.openai_json.unknown import KnownDecoder, Level, Path, Unknown, fields_at
 
 _Text = Annotated[str, Meta(min_length=1)]
 _ENTRIES = Meta(max_length=limits.MAX_ENTRIES)
@@ -228,32 +228,30 @@ _PARSED_IN_MESSAGES = (
 )  # fmt: skip
 
 
-def _level(struct: type[msgspec.Struct], *more: str, **below: Level) -> Level:
-    return Level(frozenset({*struct.__struct_fields__, *more}), below)
-
-
 _PART_LEVEL = Level(
     frozenset({"type", "text", "image_url", "input_audio", "file", "refusal"}),
-    {"image_url": _level(_Image), "input_audio": _level(_Audio), "file": _level(_File)},
+    {"image_url": Level.of(_Image), "input_audio": Level.of(_Audio), "file": Level.of(_File)},
     ("text", "image_url", "input_audio", "file", "refusal"),
 )
-_CALL_LEVEL = _level(_ToolCall, function=_level(_FunctionCall))._replace(types=("function",))
-_MESSAGE_LEVEL = _level(_Message, "role", *_PARSED_IN_MESSAGES, content=_PART_LEVEL, tool_calls=_CALL_LEVEL)
+_CALL_LEVEL = Level.of(_ToolCall, function=Level.of(_FunctionCall))._replace(types=("function",))
+_MESSAGE_LEVEL = Level.of(_Message, "role", *_PARSED_IN_MESSAGES, content=_PART_LEVEL, tool_calls=_CALL_LEVEL)
 #: The fields of a request that the contract knows, and of the objects in it.
 REQUEST_LEVEL = Level(
     frozenset({*RequestFields.__struct_fields__, *_PARSED}),
     {
         "messages": _MESSAGE_LEVEL,
-        "tools": _level(_Tool, function=_level(_Function))._replace(types=("function",)),
-        "response_format": Level(frozenset({"type", "json_schema"}), {"json_schema": _level(_JsonSchema)}),
-        "stream_options": _level(_StreamOptions),
+        "tools": Level.of(_Tool, function=Level.of(_Function))._replace(types=("function",)),
+        "response_format": Level(frozenset({"type", "json_schema"}), {"json_schema": Level.of(_JsonSchema)}),
+        "stream_options": Level.of(_StreamOptions),
     },
     open={"reasoning_effort": REASONING_EFFORTS, "verbosity": VERBOSITIES},
 )
 
+#: The same without the objects in it, since most unknown fields are vendors' parameters.
+_TOP_LEVEL = REQUEST_LEVEL._replace(below={})
+
 _NO_PATHS: frozenset[Path] = frozenset()
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-_decode_fields = msgspec.json.Decoder(RequestFields).decode
+_decoder = KnownDecoder(RequestFields, _TOP_LEVEL, REQUEST_LEVEL)
 
 
 def read(body: bytes) -> tuple[RequestFields, Unknown] | None:
@@ -261,50 +259,55 @@ def read(body: bytes) -> tuple[RequestFields, Unknown] | None:
 
     Raises InvalidRequest for an object with too many unknown fields, and for too many parts in all.
     """
-    unknown: Unknown = []
-    try:
-        try:
-            fields = _decode_fields(body)
-        except msgspec.ValidationError:  # an unknown field, perhaps
-            obj = _decode_object(body)
-            set_aside(obj, REQUEST_LEVEL, unknown)
-            if not unknown or fields_at(unknown, ("response_format",)):  # which takes no others
-                return None
-            fields = msgspec.convert(obj, RequestFields)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    decoded = _decoder.decode(body)
+    if decoded is None:
         return None
-    if fields.top_logprobs and not fields.logprobs:  # an error
+    fields, unknown = decoded
+    if unknown and fields_at(unknown, ("response_format",)):  # `request.parse` handles these
         return None
-    if len(body) > limits.UNCHECKED_BYTES:
-        limits.check_parts(sum(map(_parts, fields.messages)))
-    _normalise(fields, {path for path, _ in unknown} if unknown else _NO_PATHS)
+    if fields.top_logprobs and not fields.logprobs:  # an error, which `request.parse` raises
+        return None
+    _normalise(fields)
+    limits.check_parts(
+        _normalise_messages(fields.messages, {path for path, _ in unknown} if unknown else _NO_PATHS)
+    )
     return fields, unknown
-
-
-def _parts(message: Any) -> int:
-    """How much of `limits.MAX_PARTS` a message takes."""
-    calls = message.tool_calls or () if message.__class__ is _Assistant else ()
-    return len(calls) + (len(message.content) if message.content.__class__ is list else 0)
-
-
-def _normalise(fields: RequestFields, extended: Set[Path]) -> None:
-    """Normalise equivalent spellings. `extended`: the paths of objects with unknown fields."""
-    if fields.stop.__class__ is str:
-        fields.stop = [fields.stop]
-    for name, value in zip(_MAY_BE_EMPTY, _may_be_empty(fields), strict=True):
-        if not value and value is not None:
-            setattr(fields, name, None)
-    for index, message in enumerate(fields.messages):
-        content = message.content
-        if content.__class__ is list:
-            message.content = _content(content, ("messages", index, "content", 0) in extended)
-        if message.__class__ is _Assistant:
-            message.tool_calls = message.tool_calls or None
-            message.reasoning_details = message.annotations = None
 
 
 _MAY_BE_EMPTY = ("stop", "logit_bias", "modalities", "tools", "metadata")
 _may_be_empty = attrgetter(*_MAY_BE_EMPTY)
+_ABSENT = (None,) * len(_MAY_BE_EMPTY)
+
+
+def _normalise(fields: RequestFields) -> None:
+    """A list for a string `stop`, and null for what is empty."""
+    values = _may_be_empty(fields)
+    if values == _ABSENT:
+        return
+    if fields.stop.__class__ is str:
+        fields.stop = [fields.stop]
+    for name, value in zip(_MAY_BE_EMPTY, values, strict=True):
+        if not value and value is not None:
+            setattr(fields, name, None)
+
+
+def _normalise_messages(messages: Iterable[Any], extended: Set[Path]) -> int:
+    """Normalise equivalent spellings; how much of `limits.MAX_PARTS` the messages take.
+
+    `extended`: the paths of objects with unknown fields.
+    """
+    parts = 0
+    for index, message in enumerate(messages):
+        content = message.content
+        if content.__class__ is list:
+            parts += len(content)
+            message.content = _content(content, ("messages", index, "content", 0) in extended)
+        if message.__class__ is _Assistant:
+            if message.tool_calls is not None:
+                parts += len(message.tool_calls)
+                message.tool_calls = message.tool_calls or None
+            message.reasoning_details = message.annotations = None
+    return parts
 
 
 def _content(parts: Any, extended: bool) -> Any:

@@ -133,7 +133,7 @@ class Conversation:
         return thinking.blocks() + self._marked(blocks, message, path)
 
     def _drop_markers(self, message: pb.Message, path: str) -> None:
-        """Name what the caller added to the parts and calls of a turn that goes back as Anthropic sent it."""
+        """Report as dropped what the caller added to the parts and calls of a turn sent back unchanged."""
         self._dropped.add_set(message, path, ("refusal",))
         for index, part in enumerate(message.content):
             self._dropped.pick(f"{path}.content[{index}]", part.extra_json)

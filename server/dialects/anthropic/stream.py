@@ -19,7 +19,7 @@ from server.dialects.decoding import ChunkDecoder
 from server.dialects.reading import UNREADABLE, unreadable
 from server.wire.sse import Event, SSEDecoder
 
-#: Characters that an open block or a citation is held to account for, beside its text.
+#: Characters counted against MAX_HELD for an open block or a citation, besides its text.
 _BLOCK_SIZE = 256
 #: Of a `message_delta`, as a rule: `type`, `delta` and `usage`.
 _EVENT_FIELDS = 3
@@ -111,7 +111,7 @@ class AnthropicDecoder(ChunkDecoder[Event]):
             return
         self._builder.identify(id_, model=failures.text(message.get("model")))
         self._builder.add_delta(pb.Delta(), chunks)
-        # A message that continues with calls from code that ran at Anthropic is complete at its start.
+        # A message that continues with calls from code that ran at Anthropic is complete in its start event.
         # https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling
         for index, block in enumerate(message.get("content") or ()):
             self._start(index, block, chunks)

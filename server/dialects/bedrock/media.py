@@ -115,7 +115,7 @@ class _Media(NamedTuple):
 
 
 class MediaBlocks:
-    """Makes the blocks of one conversation; what they have no field for is named."""
+    """Makes the blocks of one conversation; fields without an equivalent are reported as dropped."""
 
     def __init__(self, dropped: Dropped) -> None:
         self._dropped = dropped

@@ -60,7 +60,7 @@ def _called_name(call: pb.ToolCall) -> str:
 
 
 class CachePoints:
-    """Cache points for the `cache_control` of callers; what the model has no place for is named.
+    """Cache points for the `cache_control` of callers; those that the model cannot take are reported as dropped.
 
     They are a hint, so they are left out where the model refuses them.
     https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html

@@ -58,7 +58,7 @@ class Candidate:
 
     def __init__(self, index: int, answer_id: str) -> None:
         self.index = index
-        #: Google's word for why it ended, the last; empty until then.
+        #: Google's last `finishReason`; empty until it has sent one.
         self.native = ""
         self._answer_id = answer_id
         self._calls = 0
@@ -153,7 +153,7 @@ class Candidate:
                     pictures.append(picture | _extra_content(signature))
                     continue
                 case _ if part.keys() - {"thought", "thoughtSignature"}:
-                    # Such as code that Google ran and its results: not text, and to be sent back unchanged.
+                    # Code executions and searches by Google: not shown, but sent back unchanged.
                     block = {"type": "gemini.part", "format": FORMAT, "part": part}
                     delta.reasoning_details.add(other_json=encode_text(block))
                     continue
@@ -185,15 +185,15 @@ class Candidate:
 
     def _read_call(self, delta: pb.Delta, call: dict[str, Any], signature: str) -> None:
         """A whole call, or with `willContinue` or `partialArgs` a piece of one; the last piece may be empty."""
-        partial, goes_on = call.get("partialArgs"), call.get("willContinue")
-        if self._open is None and not partial and not goes_on:
+        partial, continues = call.get("partialArgs"), call.get("willContinue")
+        if self._open is None and not partial and not continues:
             self._add_call(delta, call.get("id"), call["name"], call.get("args") or {}, signature)
             return
         if self._open is None:
             self._open = _OpenCall(call, signature)
         for piece in partial or ():
             self._hold(self._open.arguments.add(piece))
-        if not goes_on:
+        if not continues:
             self._close_call(delta)
 
     def _close_call(self, delta: pb.Delta) -> None:

@@ -41,7 +41,7 @@ class TypeHint(NamedTuple):
 
 
 def type_hints(path: str, fields: Mapping[str, Any], dropped: Dropped) -> list[TypeHint]:
-    """The hints among the further fields of the object at `path`; its others are named."""
+    """The hints among the further fields of the object at `path`; its others are reported as dropped."""
     found = dropped.pick_from(path, fields, ("mime_type", "format"))
     hints = []
     for name in ("mime_type", "format"):

@@ -103,7 +103,7 @@ def parse_usage(counts: dict[str, Any]) -> pb.Usage:
 
 
 def groq_usage(obj: Mapping[str, Any]) -> Any:
-    """The usage in Groq's own field, beside the usual one. https://console.groq.com/docs/api-reference"""
+    """The usage in Groq's separate field. https://console.groq.com/docs/api-reference"""
     groq = obj.get("x_groq")
     return groq.get("usage") if groq.__class__ is dict else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from server.dialects.base import Vendor
@@ -18,6 +19,8 @@ def adapt_tools(out: dict[str, Any], vendor: Vendor, dropped: Dropped) -> None:
         _adapt_choice(out, vendor, dropped)
     if vendor.strict_tools != "any" and out.get("tools"):
         _adapt_strict(out["tools"], vendor, dropped)
+    if vendor.needs_parameters:
+        _add_parameters(out.get("tools", ()))
     if vendor.call_id_length:
         _fit_call_ids(out["messages"], vendor.call_id_length)
 
@@ -54,6 +57,13 @@ def _adapt_strict(tools: list[dict[str, Any]], vendor: Vendor, dropped: Dropped)
     for index, function in functions:
         if function.pop("strict", None):
             dropped.add(f"tools[{index}].function.strict")
+
+
+def _add_parameters(tools: Iterable[dict[str, Any]]) -> None:
+    """Say of functions without parameters that they take none."""
+    for tool in tools:
+        if "function" in tool:
+            tool["function"].setdefault("parameters", {"type": "object", "properties": {}})
 
 
 def _fit_call_ids(messages: list[dict[str, Any]], length: int) -> None:
