@@ -39,12 +39,18 @@ class BoundedTranslator:
             raise TranslationError from None
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
-        """The answer. Raises ProviderError."""
+        """The answer, in its typed form where that is what `request` needs. Raises ProviderError."""
         try:
-            return self._translator.completion(body, request)
+            completion = self._translator.completion(body, request)
         except LmchatError:
             raise
         except Exception as error:
+            raise _unreadable(self._dialect, "answer", error) from None
+        if not request.typed:
+            return completion
+        try:
+            return completion.typed()
+        except Exception as error:  # InvalidRequest included: the invalid value is the provider's
             raise _unreadable(self._dialect, "answer", error) from None
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:

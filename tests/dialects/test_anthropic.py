@@ -605,7 +605,8 @@ def test_thinking_survives_a_round_trip(keeps_unknown: bool) -> None:
     ],
 )
 def test_finish_reasons(native: str | None, expected: int) -> None:
-    body = {"id": "m", "content": [{"type": "text", "text": "x"}], "stop_reason": native}
+    block = {"type": "tool_use", "id": "c", "name": "f", "input": {}} if native == "tool_use" else None
+    body = {"id": "m", "content": [block or {"type": "text", "text": "x"}], "stop_reason": native}
     completion, word = TRANSLATOR.completion(json.dumps(body).encode(), NONE)
     assert completion.choices[0].finish_reason == expected
     assert word == (native or "")

@@ -138,7 +138,7 @@ def check_typed(data: bytes) -> None:
     except DecodeError:  # the server's deserializer has its own target
         return
     try:
-        validate(message)
+        validate(message, large=True)
     except LmchatError as error:
         check_error(error)
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import selectors
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from server.upstream.client import Upstream
 from server.upstream.ports import has_content
 from tests.dialects.openai_help import DONE, TRANSLATOR, ask, chunk, delta, endpoint, sse
+from tests.routing.routing_help import VirtualLoop
 from tests.support.sending import MockSender
 from tests.support.typed import Answer, TypedCaller
 
@@ -25,30 +25,8 @@ T = TypeVar("T")
 R = Reason
 
 
-class _Selector(selectors.DefaultSelector):
-    """A selector that does not wait and records how long it would have."""
-
-    slept = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        assert timeout is not None, "nothing is left to wait for"
-        self.slept += timeout
-        return super().select(0)
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose time stands still while a callback is ready, and else jumps to the next timer."""
-
-    def __init__(self) -> None:
-        self._jumps = _Selector()
-        super().__init__(self._jumps)
-
-    def time(self) -> float:
-        return self._jumps.slept
-
-
 def run(main: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=Loop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
 
 

@@ -59,10 +59,14 @@ class _OpenBlock:
 
 
 class AnthropicDecoder(ChunkDecoder[Event]):
-    """See `base.StreamDecoder`. The end mark is `message_stop`."""
+    """See `base.StreamDecoder`. The end mark is `message_stop`.
 
-    def __init__(self) -> None:
+    `names` maps tool names that were changed for Anthropic to the caller's.
+    """
+
+    def __init__(self, names: Mapping[str, str] = {}) -> None:
         super().__init__()
+        self._names = names
         #: All that ended, as they are needed where tools ran at Anthropic.
         self._blocks: list[dict[str, Any]] = []
         self._container: Any = None
@@ -129,7 +133,7 @@ class AnthropicDecoder(ChunkDecoder[Event]):
             self._calls += 1
             delta = pb.Delta()
             call = delta.tool_calls.add(index=opened.call, id=block["id"], extra_json=extra_json)
-            call.function.name = block["name"]
+            call.function.name = self._names.get(block["name"], block["name"])
             self._builder.add_delta(delta, chunks)
         else:
             self._append(opened, block, chunks)

@@ -7,7 +7,7 @@ from typing import Any
 
 from server.dialects.base import Vendor
 from server.dialects.dropped import Dropped
-from server.dialects.tool_ids import exact
+from server.dialects.tool_ids import CallIds, exact
 
 #: The kinds of `tool_choice` that OpenAI had first; vendors' own words and later kinds are passed on.
 _KINDS = frozenset({"none", "auto", "required", "function"})
@@ -67,8 +67,10 @@ def _add_parameters(tools: Iterable[dict[str, Any]]) -> None:
 
 
 def _fit_call_ids(messages: list[dict[str, Any]], length: int) -> None:
+    ids = CallIds(lambda id_: exact(id_, length))
     for message in messages:
-        for call in message.get("tool_calls", ()):
-            call["id"] = exact(call["id"], length)
+        calls = message.get("tool_calls", ())
+        for call, id_ in zip(calls, ids.calls([call["id"] for call in calls]), strict=True):
+            call["id"] = id_
         if "tool_call_id" in message:
-            message["tool_call_id"] = exact(message["tool_call_id"], length)
+            message["tool_call_id"] = ids.result(message["tool_call_id"])

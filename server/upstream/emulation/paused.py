@@ -15,7 +15,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.completion import Completion, ProtoCompletion
 from server.chat.openai_json.fields import decode, encode_text
-from server.chat.request import ChatRequest, ProtoRequest, copy
+from server.chat.request import ChatRequest, copy
 from server.chat.usage import add_usage
 from server.dialects.base import Dialect, Endpoint
 from server.upstream.joined import Turn, merged_json
@@ -169,7 +169,7 @@ def _with_turn(request: ChatRequest, turn: pb.Message) -> ChatRequest:
     """`request` with the paused turn as its last message."""
     message = copy(request.to_proto())
     message.messages.append(turn)
-    return ProtoRequest(message)
+    return request.with_message(message)
 
 
 def _joined(first: Completion, second: Completion) -> Completion:
