@@ -13,7 +13,7 @@ from server.errors import LmchatError, Reason
 from server.worker.app import ERROR_GRACE
 from tests.support import faults
 from tests.support.faults import fault_server
-from tests.support.gateway import ask, gateway
+from tests.support.gateway import ask, run_gateway
 
 
 async def held(drain: Drain, entered: asyncio.Event) -> None:
@@ -108,7 +108,7 @@ async def test_a_caller_who_does_not_read_is_cut(tmp_path: Path, caplog: pytest.
 providers: {{up: {{type: openai, base_url: "{up.base_url}"}}}}
 models: {{m: {{endpoints: [{{provider: up, model: m}}]}}}}
 """
-        async with gateway(tmp_path, configuration) as gate:
+        async with run_gateway(tmp_path, configuration) as gate:
             call = gate.open(ask(stream=True))
             await call.read()
             await asyncio.wait_for(stuck.wait(), 30)

@@ -17,14 +17,15 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from lmchat.internal.v1 import rest_service_pb2_grpc
 from lmchat.v1 import chat_pb2 as pb
-from lmchat.v1 import chat_service_pb2_grpc, rest_pb2_grpc
+from lmchat.v1 import chat_service_pb2_grpc
 
 from server.launcher.preflight import runtime_directory
 from tests.e2e.envoy_fixture import DEADLINE, ROOT, Envoy, until
 from tests.support import faults
 from tests.support.faults import FaultServer, fault_server
-from tests.support.gateway import AUTH, KEY, Gateway, ask, gateway
+from tests.support.gateway import AUTH, KEY, Gateway, ask, run_gateway
 from tests.support.grpc_web import framed, frames, unpadded
 
 GRPC_WEB = {"content-type": "application/grpc-web+proto"}
@@ -58,7 +59,7 @@ async def gate_fixture(
     async def serves() -> bool:
         return (await client.get("/api/v1/models")).status_code == 200
 
-    async with gateway(tmp_path, CONFIGURATION.format(base_url=up.base_url)) as gate:
+    async with run_gateway(tmp_path, CONFIGURATION.format(base_url=up.base_url)) as gate:
         envoy_process.workers(gate.address)
         await until(serves, "Envoy knows the worker")
         try:
@@ -183,7 +184,7 @@ async def test_a_second_signal_ends_streams_with_an_error_event(up: FaultServer,
         process = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT)
         try:
             async with grpc.aio.insecure_channel(address) as channel:
-                rest: Any = rest_pb2_grpc.RestStub(channel)
+                rest: Any = rest_service_pb2_grpc.RestStub(channel)
                 body = HttpBody(
                     content_type="application/json", data=json.dumps(ask("stalled", stream=True)).encode()
                 )

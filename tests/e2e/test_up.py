@@ -100,9 +100,9 @@ class Load:
 
     async def until_envoy_knows_the_last_worker(self) -> None:
         """Wait, a call at a time, until Envoy has found the worker healthy that was started last."""
-        *_, started = (line for line in self.up.output if "serving on unix:" in line)
+        *_, started = (line for line in self.gateway.output if "serving on unix:" in line)
         socket_path = started.rpartition("unix:")[2].strip()
-        while socket_path not in await asyncio.to_thread(self.up.healthy):
+        while socket_path not in await asyncio.to_thread(self.gateway.healthy):
             await self.until(1)
 
     async def until_true(self, condition: Callable[[], bool]) -> None:
