@@ -536,9 +536,13 @@ def test_a_failed_try_may_be_repeated() -> None:
     assert caught.value.fall_over
 
 
+BLOCKED = {"blockReason": "SAFETY", "safetyRatings": [{"probability": "HIGH"}]}
+
+
 def test_a_blocked_prompt_is_not_tried_elsewhere() -> None:
     with pytest.raises(ProviderError) as caught:
-        whole({"promptFeedback": {"blockReason": "SAFETY"}})
+        whole({"promptFeedback": BLOCKED})
+    assert caught.value.details == {"promptFeedback": BLOCKED}
     assert not caught.value.retry_here
     assert not caught.value.fall_over
 

@@ -153,6 +153,10 @@ PLACES: Mapping[str, Mapping[Path, tuple[Place, ...]]] = {
         "candidates[].logprobsResult.chosenCandidates[].logProbability": (
             Place("choices[].logprobs.content[].logprob"),
         ),
+        "candidates[].logprobsResult.chosenCandidates[].tokenId": (Place("choices[].logprobs.content[].tokenId"),),
+        "candidates[].logprobsResult.topCandidates[].candidates[].tokenId": (
+            Place("choices[].logprobs.content[].top_logprobs[].tokenId"),
+        ),
         "candidates[].logprobsResult.topCandidates[].candidates[].token": (
             Place("choices[].logprobs.content[].top_logprobs[].token"),
         ),
@@ -230,8 +234,6 @@ LEFT_OUT: Mapping[str, Mapping[Path, str]] = {
     "gemini": {
         "candidates[].content.role": "always `model`, which is `assistant`",
         "candidates[].content.parts[].thought": "text with it is `reasoning_content`",
-        "candidates[].logprobsResult.chosenCandidates[].tokenId": "OpenAI's log probabilities have no ids",
-        "candidates[].logprobsResult.topCandidates[].candidates[].tokenId": "as above",
         "candidates[].logprobsResult.logProbabilitySum": "the sum of the tokens' log probabilities",
     },
     "bedrock": {

@@ -3083,8 +3083,10 @@ type TokenLogprob struct {
 	// Natural logarithm.
 	Logprob float64 `protobuf:"fixed64,2,opt,name=logprob,proto3" json:"logprob,omitempty"`
 	// The token's UTF-8 bytes; absent where the provider sends none.
-	Bytes         []byte          `protobuf:"bytes,3,opt,name=bytes,proto3,oneof" json:"bytes,omitempty"`
-	TopLogprobs   []*TokenLogprob `protobuf:"bytes,4,rep,name=top_logprobs,json=topLogprobs,proto3" json:"top_logprobs,omitempty"`
+	Bytes       []byte          `protobuf:"bytes,3,opt,name=bytes,proto3,oneof" json:"bytes,omitempty"`
+	TopLogprobs []*TokenLogprob `protobuf:"bytes,4,rep,name=top_logprobs,json=topLogprobs,proto3" json:"top_logprobs,omitempty"`
+	// Further fields the provider sent, as one JSON object.
+	ExtraJson     string `protobuf:"bytes,15,opt,name=extra_json,json=extraJson,proto3" json:"extra_json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3145,6 +3147,13 @@ func (x *TokenLogprob) GetTopLogprobs() []*TokenLogprob {
 		return x.TopLogprobs
 	}
 	return nil
+}
+
+func (x *TokenLogprob) GetExtraJson() string {
+	if x != nil {
+		return x.ExtraJson
+	}
+	return ""
 }
 
 // Token usage.
@@ -4394,12 +4403,14 @@ const file_lmchat_v1_chat_proto_rawDesc = "" +
 	"\acontent\x18\x01 \x03(\v2\x17.lmchat.v1.TokenLogprobR\acontent\x121\n" +
 	"\arefusal\x18\x02 \x03(\v2\x17.lmchat.v1.TokenLogprobR\arefusal\x12\x1d\n" +
 	"\n" +
-	"extra_json\x18\x0f \x01(\tR\textraJson\"\x9f\x01\n" +
+	"extra_json\x18\x0f \x01(\tR\textraJson\"\xbe\x01\n" +
 	"\fTokenLogprob\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
 	"\alogprob\x18\x02 \x01(\x01R\alogprob\x12\x19\n" +
 	"\x05bytes\x18\x03 \x01(\fH\x00R\x05bytes\x88\x01\x01\x12:\n" +
-	"\ftop_logprobs\x18\x04 \x03(\v2\x17.lmchat.v1.TokenLogprobR\vtopLogprobsB\b\n" +
+	"\ftop_logprobs\x18\x04 \x03(\v2\x17.lmchat.v1.TokenLogprobR\vtopLogprobs\x12\x1d\n" +
+	"\n" +
+	"extra_json\x18\x0f \x01(\tR\textraJsonB\b\n" +
 	"\x06_bytes\"\xcf\x02\n" +
 	"\x05Usage\x12#\n" +
 	"\rprompt_tokens\x18\x01 \x01(\x03R\fpromptTokens\x12+\n" +

@@ -288,3 +288,5 @@ def _fill_token(token: pb.TokenLogprob, candidate: dict[str, Any]) -> None:
     token.token = candidate.get("token") or ""
     token.logprob = candidate.get("logProbability") or 0.0
     token.bytes = token.token.encode()
+    if candidate.get("tokenId") is not None:
+        token.extra_json = encode_text({"tokenId": candidate["tokenId"]})

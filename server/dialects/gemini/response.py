@@ -181,7 +181,12 @@ def _raise_blocked(feedback: dict[str, Any], candidates: list[Any]) -> None:
     reason = feedback.get("blockReason")
     if reason and not candidates and not str(reason).endswith("UNSPECIFIED"):
         detail = feedback.get("blockReasonMessage") or f"The provider blocked the prompt: {reason}."
-        raise failures.classify(200, message=str(detail), reason=Reason.CONTENT_POLICY_VIOLATION)
+        raise failures.classify(
+            200,
+            message=str(detail),
+            reason=Reason.CONTENT_POLICY_VIOLATION,
+            details={"promptFeedback": feedback},
+        )
 
 
 def _seconds(time: Any) -> int:

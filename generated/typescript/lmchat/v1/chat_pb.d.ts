@@ -1452,6 +1452,13 @@ export declare type TokenLogprob = Message$1<"lmchat.v1.TokenLogprob"> & {
    * @generated from field: repeated lmchat.v1.TokenLogprob top_logprobs = 4;
    */
   topLogprobs: TokenLogprob[];
+
+  /**
+   * Further fields the provider sent, as one JSON object.
+   *
+   * @generated from field: string extra_json = 15;
+   */
+  extraJson: string;
 };
 
 /**

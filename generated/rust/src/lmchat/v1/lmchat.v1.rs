@@ -596,6 +596,9 @@ pub struct TokenLogprob {
     pub bytes: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
     #[prost(message, repeated, tag="4")]
     pub top_logprobs: ::prost::alloc::vec::Vec<TokenLogprob>,
+    /// Further fields the provider sent, as one JSON object.
+    #[prost(string, tag="15")]
+    pub extra_json: ::prost::alloc::string::String,
 }
 /// Token usage.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
