@@ -84,11 +84,14 @@ class Rest(rest_pb2_grpc.RestServicer):
 
     async def _complete(self, call: Call, request: ChatRequest) -> _Response:
         routed = await self._router.complete(request, call.timeout)
-        completion = routed.completion.to_openai()
         if request.legacy_functions:
+            completion = routed.completion.to_openai()
             openai_json.rewrite_legacy(completion)
+            body = _encode(completion)
+        else:
+            body = routed.completion.to_json()
         headers = _headers(call, routed.report, routed.upstream_seconds)
-        return _Response(HttpBody(content_type=_JSON, data=_encode(completion)), headers)
+        return _Response(HttpBody(content_type=_JSON, data=body), headers)
 
     async def _stream(self, call: Call, events: EventWriter, routed: RoutedStream) -> None:
         writer = SseWriter(call.context, self._keep_alive)

@@ -13,6 +13,7 @@ from server.chat.openai_json.fields import at, decode, kind
 from server.chat.openai_json.request import check_logprobs
 from server.errors import InvalidRequest
 
+_BOUNDS = NUMBERS | INTEGERS
 #: Fields of JSON text that hold what the contract does not know of an object.
 _UNKNOWN_FIELDS = frozenset({"extra_json", "extra_body_json"})
 
@@ -24,20 +25,18 @@ def validate(request: pb.ChatCompletionRequest) -> None:
         raise InvalidRequest("Required: the id of a model; Models.ListModels lists them.", "model")
     if not request.messages:
         raise InvalidRequest("Required: at least one message.", "messages")
-    for name, (low, high) in (NUMBERS | INTEGERS).items():
-        if request.HasField(name):  # type: ignore[arg-type]
-            value = getattr(request, name)
-            if not low <= value <= high:
-                raise InvalidRequest(f"Must be between {low:g} and {high:g}, got {value:g}.", name)
+    for field, value in request.ListFields():
+        bounds = _BOUNDS.get(field.name)
+        if bounds is not None and not bounds[0] <= value <= bounds[1]:
+            raise InvalidRequest(f"Must be between {bounds[0]:g} and {bounds[1]:g}, got {value:g}.", field.name)
     for token, bias in request.logit_bias.items():
         if not -100 <= bias <= 100:
             raise InvalidRequest(f"Must be between -100 and 100, got {bias:g}.", f"logit_bias.{token}")
     check_logprobs(request)
-    routing = request.lmchat.routing
-    if routing.HasField("max_provider_tries") and not 1 <= routing.max_provider_tries <= 100:
-        raise InvalidRequest(
-            f"Must be between 1 and 100, got {routing.max_provider_tries}.", "lmchat.routing.max_provider_tries"
-        )
+    if request.HasField("lmchat") and request.lmchat.routing.HasField("max_provider_tries"):
+        tries = request.lmchat.routing.max_provider_tries
+        if not 1 <= tries <= 100:
+            raise InvalidRequest(f"Must be between 1 and 100, got {tries}.", "lmchat.routing.max_provider_tries")
     for index, message in enumerate(request.messages):
         try:
             _message(message)

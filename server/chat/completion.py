@@ -12,11 +12,14 @@ from typing import Any, Protocol
 
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
+from msgspec import UNSET
 
 from server.chat import openai_json
 from server.chat.openai_json import completion_fields
 from server.chat.openai_json.completion_fields import CompletionFields
 from server.chat.openai_json.unknown import Path, Unknown, fields_at, put_back
+
+_encode = msgspec.json.Encoder().encode
 
 
 def completion_id(provider_id: str) -> str:
@@ -65,6 +68,10 @@ class Completion(ABC):
     def to_openai(self) -> dict[str, Any]:
         """OpenAI's `chat.completion` object."""
 
+    def to_json(self) -> bytes:
+        """`to_openai` as JSON text."""
+        return _encode(self.to_openai())
+
 
 class JsonCompletion(Completion):
     """A completion in OpenAI's JSON. `unknown`: the fields that `fields` has no place for."""
@@ -109,7 +116,11 @@ class JsonCompletion(Completion):
 
     def to_proto(self) -> pb.ChatCompletion:
         if self._proto is None:
+            report, self.fields.lmchat = self.fields.lmchat, UNSET
             self._proto = openai_json.parse_completion(self.to_openai())
+            self.fields.lmchat = report
+            if report is not UNSET:
+                self._proto.lmchat.CopyFrom(report.to_proto())
         return self._proto
 
     def to_openai(self) -> dict[str, Any]:
@@ -117,6 +128,9 @@ class JsonCompletion(Completion):
         if self.unknown:
             put_back(out, self.unknown)
         return out
+
+    def to_json(self) -> bytes:
+        return super().to_json() if self.unknown else _encode(self.fields)
 
 
 class ProtoCompletion(Completion):

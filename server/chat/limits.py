@@ -55,8 +55,9 @@ MAX_ECHOED = 64
 #: `n` is at most 128.
 MAX_CHOICES = 128
 
-#: Bytes of JSON that cannot exceed any of the first three limits by enough to matter.
-UNCHECKED_BYTES = MAX_VALUES
+#: Bytes of JSON that cannot exceed any of the first three limits by enough to matter: a value that is not the only
+#: one of its array takes two bytes, and arrays nest only so deep.
+UNCHECKED_BYTES = 2 * MAX_VALUES
 #: Bytes of JSON in which numbers of any length take no time to speak of.
 _UNCHECKED_DIGITS = 1 << 20
 _PREFIX = 4 << 20
@@ -146,17 +147,28 @@ def echoed(text: str) -> str:
 
 def check_typed(request: pb.ChatCompletionRequest) -> None:
     """`check_body` for a typed request: the same limits, by its fields. Raises InvalidRequest."""
-    check_length(len(request.messages), MAX_MESSAGES, "messages")
-    check_length(len(request.tools), MAX_TOOLS, "tools")
-    check_length(len(request.stop), MAX_STOP, "stop", "sequences")
-    check_length(len(request.logit_bias), MAX_ENTRIES, "logit_bias")
-    check_length(len(request.metadata), MAX_ENTRIES, "metadata")
-    check_length(len(request.modalities), MAX_NAMES, "modalities")
-    check_length(len(request.lmchat.debug), MAX_NAMES, "lmchat.debug")
-    for name in ("prefer", "only", "ignore", "models"):
-        check_length(len(getattr(request.lmchat.routing, name)), MAX_NAMES, f"lmchat.routing.{name}")
-    check_length(len(request.prediction.content), MAX_PARTS, "prediction.content")
-    check_parts(sum(map(parts, request.messages)))
+    for field, value in request.ListFields():
+        most = _MAX_LENGTHS.get(field.name)
+        if most is not None and len(value) > most:
+            check_length(len(value), most, field.name, "sequences" if field.name == "stop" else "items")
+    if request.HasField("lmchat"):
+        check_length(len(request.lmchat.debug), MAX_NAMES, "lmchat.debug")
+        for name in ("prefer", "only", "ignore", "models"):
+            check_length(len(getattr(request.lmchat.routing, name)), MAX_NAMES, f"lmchat.routing.{name}")
+    if request.ByteSize() > MAX_PARTS:  # each takes two bytes at least
+        check_length(len(request.prediction.content), MAX_PARTS, "prediction.content")
+        check_parts(sum(map(parts, request.messages)))
+
+
+#: Repeated fields of a request -> how many items they may have.
+_MAX_LENGTHS = {
+    "messages": MAX_MESSAGES,
+    "tools": MAX_TOOLS,
+    "stop": MAX_STOP,
+    "logit_bias": MAX_ENTRIES,
+    "metadata": MAX_ENTRIES,
+    "modalities": MAX_NAMES,
+}
 
 
 def check_texts(texts: Iterable[str]) -> None:

@@ -72,7 +72,7 @@ class ChatRequest(ABC):
     @property
     @abstractmethod
     def extended(self) -> bool:
-        """Whether messages may have fields beyond OpenAI's, such as another dialect's signatures."""
+        """Whether messages or tools may have fields beyond OpenAI's, such as another dialect's signatures."""
 
     @property
     def requires_parameters(self) -> bool:
@@ -166,7 +166,7 @@ class JsonRequest(ChatRequest):
 
     @property
     def extended(self) -> bool:
-        return bool(self._unknown)
+        return any(path for path, _ in self._unknown)
 
     def parameters(self) -> list[str]:
         values = _field_values(self._fields)

@@ -42,7 +42,10 @@ class Dropped:
     @property
     def paths(self) -> tuple[str, ...]:
         """The paths, each once and in the order in which they were found; none that is part of another."""
-        return tuple(path for path in self._paths if not any(parent in self._paths for parent in _parents(path)))
+        paths = self._paths
+        return (
+            tuple(path for path in paths if not any(parent in paths for parent in _parents(path))) if paths else ()
+        )
 
     def add(self, path: str) -> None:
         """Name the field at `path`."""

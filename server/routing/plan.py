@@ -225,12 +225,13 @@ def _weighted(group: list[Candidate], random: Callable[[], float]) -> list[Candi
     for candidate in group:
         weight = candidate.endpoint.weight
         if weight is None:
-            out += _drawn(drawn)
-            drawn = []
+            if drawn:
+                out += _drawn(drawn)
+                drawn = []
             out.append(candidate)
         else:
             drawn.append((-math.log(1.0 - random()) / weight, candidate))
-    return out + _drawn(drawn)
+    return out + _drawn(drawn) if drawn else out
 
 
 def _drawn(drawn: list[tuple[float, Candidate]]) -> list[Candidate]:

@@ -106,8 +106,8 @@ class SharedStats:
         if cached is not None and self._keys[cached[0]] == cached[1]:
             return cached[2]
         key, places = self.place(endpoint_id)
-        at = next((place for place in places if self._keys[place] == key), None)
-        return None if at is None else self._record(endpoint_id, at, key)
+        keys = self._keys[places.start : places.stop : _WORDS].tolist()
+        return self._record(endpoint_id, places[keys.index(key)], key) if key in keys else None
 
     def change(self, endpoint_id: str) -> Change:
         """A context manager that locks and gives the record of an endpoint, created if missing."""

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, field
 from server.chat import limits
 from server.chat.openai_json.fields import INT32_MAX, INT64_MAX
 from server.chat.openai_json.request_fields import written_null
-from server.chat.openai_json.unknown import Level, Unknown, fields_at, set_aside
+from server.chat.openai_json.unknown import Level, Unknown, decode_extended, fields_at
 from server.errors import InvalidRequest
 
 _Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
@@ -112,7 +112,6 @@ _LEVEL = _level(
     ),
 )
 
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_fields = msgspec.json.Decoder(CompletionFields).decode
 
 
@@ -123,11 +122,10 @@ def read(body: bytes) -> tuple[CompletionFields, Unknown] | None:
         try:
             fields = _decode_fields(body)
         except msgspec.ValidationError:  # an unknown field, perhaps
-            obj = _decode_object(body)
-            set_aside(obj, _LEVEL, unknown)
-            if not unknown or "error" in fields_at(unknown, ()):
+            extended, unknown = decode_extended(body, CompletionFields, _LEVEL)
+            if extended is None or "error" in fields_at(unknown, ()):
                 return None
-            fields = msgspec.convert(obj, CompletionFields)
+            fields = extended
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidRequest):
         return None
     fields.lmchat = UNSET

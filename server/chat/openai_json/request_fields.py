@@ -9,7 +9,7 @@ Fields are in the order of chat.proto; null is absence.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ from msgspec import Meta
 from server.chat import limits
 from server.chat.openai_json.bounds import INTEGERS, NUMBERS
 from server.chat.openai_json.fields import names
-from server.chat.openai_json.unknown import Level, Path, Unknown, fields_at, set_aside
+from server.chat.openai_json.unknown import Level, Path, Unknown, decode_extended, fields_at
 
 _Text = Annotated[str, Meta(min_length=1)]
 _ENTRIES = Meta(max_length=limits.MAX_ENTRIES)
@@ -251,8 +251,10 @@ REQUEST_LEVEL = Level(
     open={"reasoning_effort": REASONING_EFFORTS, "verbosity": VERBOSITIES},
 )
 
+#: The same without the objects in it: unknown fields are mostly vendors' parameters.
+_TOP_LEVEL = REQUEST_LEVEL._replace(below={})
+
 _NO_PATHS: frozenset[Path] = frozenset()
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_fields = msgspec.json.Decoder(RequestFields).decode
 
 
@@ -266,45 +268,55 @@ def read(body: bytes) -> tuple[RequestFields, Unknown] | None:
         try:
             fields = _decode_fields(body)
         except msgspec.ValidationError:  # an unknown field, perhaps
-            obj = _decode_object(body)
-            set_aside(obj, REQUEST_LEVEL, unknown)
-            if not unknown or fields_at(unknown, ("response_format",)):  # which takes no others
+            extended, unknown = decode_extended(body, RequestFields, _TOP_LEVEL, REQUEST_LEVEL)
+            if extended is None or fields_at(unknown, ("response_format",)):  # which takes no others
                 return None
-            fields = msgspec.convert(obj, RequestFields)
+            fields = extended
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if fields.top_logprobs and not fields.logprobs:  # an error
         return None
-    if len(body) > limits.UNCHECKED_BYTES:
-        limits.check_parts(sum(map(_parts, fields.messages)))
-    _normalise(fields, {path for path, _ in unknown} if unknown else _NO_PATHS)
+    _normalise(fields)
+    limits.check_parts(
+        _normalise_messages(fields.messages, {path for path, _ in unknown} if unknown else _NO_PATHS)
+    )
     return fields, unknown
-
-
-def _parts(message: Any) -> int:
-    """How much of `limits.MAX_PARTS` a message takes."""
-    calls = message.tool_calls or () if message.__class__ is _Assistant else ()
-    return len(calls) + (len(message.content) if message.content.__class__ is list else 0)
-
-
-def _normalise(fields: RequestFields, extended: Set[Path]) -> None:
-    """Normalise equivalent spellings. `extended`: the paths of objects with unknown fields."""
-    if fields.stop.__class__ is str:
-        fields.stop = [fields.stop]
-    for name, value in zip(_MAY_BE_EMPTY, _may_be_empty(fields), strict=True):
-        if not value and value is not None:
-            setattr(fields, name, None)
-    for index, message in enumerate(fields.messages):
-        content = message.content
-        if content.__class__ is list:
-            message.content = _content(content, ("messages", index, "content", 0) in extended)
-        if message.__class__ is _Assistant:
-            message.tool_calls = message.tool_calls or None
-            message.reasoning_details = message.annotations = None
 
 
 _MAY_BE_EMPTY = ("stop", "logit_bias", "modalities", "tools", "metadata")
 _may_be_empty = attrgetter(*_MAY_BE_EMPTY)
+_ABSENT = (None,) * len(_MAY_BE_EMPTY)
+
+
+def _normalise(fields: RequestFields) -> None:
+    """A list for a string `stop`, and null for what is empty."""
+    values = _may_be_empty(fields)
+    if values == _ABSENT:
+        return
+    if fields.stop.__class__ is str:
+        fields.stop = [fields.stop]
+    for name, value in zip(_MAY_BE_EMPTY, values, strict=True):
+        if not value and value is not None:
+            setattr(fields, name, None)
+
+
+def _normalise_messages(messages: Iterable[Any], extended: Set[Path]) -> int:
+    """Normalise equivalent spellings; how much of `limits.MAX_PARTS` the messages take.
+
+    `extended`: the paths of objects with unknown fields.
+    """
+    parts = 0
+    for index, message in enumerate(messages):
+        content = message.content
+        if content.__class__ is list:
+            parts += len(content)
+            message.content = _content(content, ("messages", index, "content", 0) in extended)
+        if message.__class__ is _Assistant:
+            if message.tool_calls is not None:
+                parts += len(message.tool_calls)
+                message.tool_calls = message.tool_calls or None
+            message.reasoning_details = message.annotations = None
+    return parts
 
 
 def _content(parts: Any, extended: bool) -> Any:

@@ -7,10 +7,14 @@ fields are stored by the path of their object, of keys and indices.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
 
 from server.chat import limits
 from server.errors import InvalidRequest
+
+T = TypeVar("T")
 
 Path = tuple[str | int, ...]
 Unknown = list[tuple[Path, dict[str, Any]]]
@@ -26,6 +30,29 @@ class Level(NamedTuple):
     types: tuple[str, ...] = ()
     #: Keys of open enums -> the values known to the contract.
     open: Mapping[str, Collection[str]] = {}
+
+
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def decode_extended(body: bytes, struct: type[T], *levels: Level) -> tuple[T | None, Unknown]:
+    """A JSON object with unknown fields as `struct`, which forbids them; and these fields.
+
+    `levels` are tried in turn: one that looks for them only where they usually are saves going through everything.
+    None instead of the struct where there are no unknown fields. Raises msgspec.DecodeError, UnicodeDecodeError or
+    RecursionError, and InvalidRequest for an object with too many unknown fields.
+    """
+    obj = _decode_object(body)
+    unknown: Unknown = []
+    for level in levels:
+        set_aside(obj, level, unknown)
+        if unknown:
+            try:
+                return msgspec.convert(obj, struct), unknown
+            except msgspec.ValidationError:
+                if level is levels[-1]:
+                    raise
+    return None, unknown
 
 
 def set_aside(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()) -> None:

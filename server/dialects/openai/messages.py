@@ -33,6 +33,8 @@ def _drop_refused(messages: list[dict[str, Any]], refused: frozenset[str], dropp
     A model imitates the form of the assistant's own turns, so that names of others are not written out.
     """
     for index, message in enumerate(messages):
+        if refused.isdisjoint(message):
+            continue
         for field in sorted(refused & message.keys()):
             if field == "name" and message["role"] == "tool":
                 continue

@@ -15,7 +15,7 @@ from server.dialects.users import opaque_user
 from server.errors import InvalidRequest
 
 #: Fields that the contract knows and OpenAI does not, which vendors take under `Vendor.extensions` only.
-_REASONING = ("reasoning_content", "reasoning_details")
+_REASONING = frozenset({"reasoning_content", "reasoning_details"})
 
 
 def adapt(out: dict[str, Any], endpoint: Endpoint, *, extended: bool) -> tuple[str, ...]:
@@ -127,11 +127,11 @@ def _drop_unknown(out: dict[str, Any], extensions: frozenset[str], dropped: Drop
 
 
 def _drop_reasoning(messages: list[dict[str, Any]], extensions: frozenset[str], dropped: Dropped) -> None:
-    names = [name for name in _REASONING if name not in extensions]
+    names = _REASONING - extensions
     for index, message in enumerate(messages):
-        if message["role"] == "assistant":
-            for name in names:
-                if message.pop(name, None):
+        if not names.isdisjoint(message) and message["role"] == "assistant":
+            for name in sorted(names & message.keys()):
+                if message.pop(name):
                     dropped.add(f"messages[{index}].{name}")
 
 
