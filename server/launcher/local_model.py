@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from server.launcher import gguf
 from server.launcher.parent_death import die_with_parent
 
 MODEL = "smollm2"
@@ -75,12 +76,22 @@ def available(file: Path | None = None) -> str | None:
 
 
 def _unreadable(file: Path) -> str | None:
-    """Why `file` is no GGUF file that can be read; https://github.com/ggml-org/ggml/blob/master/docs/gguf.md."""
+    """Why `file` is no GGUF file that can be read; None where it is one."""
     try:
-        with file.open("rb") as opened:
-            return None if opened.read(4) == b"GGUF" else f"{file} is not a GGUF file"
+        gguf.chat_templates(file)
     except OSError as error:
         return f"cannot read {file}: {error.strerror}"
+    except gguf.GGUFError as error:
+        return str(error)
+    return None
+
+
+def unsupported_fields(file: Path) -> str:
+    """Request fields, separated by commas, that the model in `file` would not see; for `LMCHAT_LOCAL_MODEL_DROPS`.
+
+    Raises OSError and gguf.GGUFError.
+    """
+    return "" if gguf.takes_tools(file) else "tools"
 
 
 def install_command() -> str:

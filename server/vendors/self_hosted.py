@@ -36,7 +36,12 @@ ROWS: tuple[Vendor, ...] = (
         drops=frozenset({"tools"}),
         defaults={"temperature": 0.2},
         with_file=compatible(
-            "local", source=_LLAMA_SERVER, required=_LOCAL_URL, modalities=TEXT, **_LLAMA_PREFILL
+            "local",
+            source=_LLAMA_SERVER,
+            required=_LOCAL_URL,
+            modalities=TEXT,
+            drops_variable="LMCHAT_LOCAL_MODEL_DROPS",
+            **_LLAMA_PREFILL,
         ),
         **_LLAMA_PREFILL,
     ),
