@@ -24,8 +24,8 @@ _LLAMA_PREFILL: Mapping[str, Any] = {
 _LOCAL_URL: Mapping[str, tuple[str, ...]] = {"base_url": ("LMCHAT_LOCAL_MODEL_URL",)}
 
 ROWS: tuple[Vendor, ...] = (
-    # The embedded model, a small one: steadier at a low temperature, and not trained to call tools. The model of a
-    # file has its own template and sampling.
+    # The embedded model, a small one: right more often at temperature 0, and not trained to call tools. The model
+    # of a file has its own template and sampling.
     compatible(
         "local",
         source=_LLAMA_SERVER,
@@ -34,7 +34,7 @@ ROWS: tuple[Vendor, ...] = (
         embedded=EmbeddedModel(id="local/smollm2", model="smollm2", context_length=4096),
         modalities=TEXT,
         drops=frozenset({"tools"}),
-        defaults={"temperature": 0.2},
+        defaults={"temperature": 0.0},
         with_file=compatible(
             "local",
             source=_LLAMA_SERVER,

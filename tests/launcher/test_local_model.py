@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -100,6 +101,28 @@ def test_sensible_at_its_own_temperature(client: httpx.Client) -> None:
         "Paris" in ask(client, seed=seed, max_tokens=30)["choices"][0]["message"]["content"] for seed in range(8)
     ]
     assert sum(right) >= 6
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_the_system_prompt_and_examples_are_a_default(client: httpx.Client, system: str | None) -> None:
+    messages = QUESTION if system is None else [{"role": "system", "content": system}, *QUESTION]
+    prompt = client.post("/apply-template", json={"messages": messages}).json()["prompt"]
+    head, _, turn = prompt.rpartition("<|im_start|>user\n")
+    assert turn == "What is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    if system is None:
+        assert head.startswith(f"<|im_start|>system\n{local_model.SYSTEM_PROMPT}<|im_end|>\n<|im_start|>user\n")
+        assert all(f"{question}<|im_end|>\n" in head for question, _ in local_model.EXAMPLES)
+    else:
+        assert head == "<|im_start|>system\nBe brief.<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"), [("Reply with OK.", "^OK$"), ("Hello", "^Hello"), ("Who are you?", "SmolLM2")]
+)
+def test_what_one_tries_first(client: httpx.Client, prompt: str, expected: str) -> None:
+    """With the defaults of the engine, as `uv run prompts` asks."""
+    answer = ask(client, messages=[{"role": "user", "content": prompt}])
+    assert re.search(expected, answer["choices"][0]["message"]["content"])
 
 
 def test_streams_one_token_at_a_time_and_usage_at_the_end(client: httpx.Client) -> None:

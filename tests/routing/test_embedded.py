@@ -98,4 +98,4 @@ def test_the_embedded_model_has_no_tools(tmp_path: Path) -> None:
     (endpoint,) = catalog(tmp_path, "", "{provider: local, model: smollm2}").resolve("m").endpoints
     assert endpoint.features is not None
     assert "tools" not in endpoint.features
-    assert endpoint.vendor.defaults["temperature"] == 0.2
+    assert endpoint.vendor.defaults["temperature"] == 0.0
