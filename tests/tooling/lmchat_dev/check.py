@@ -1,7 +1,8 @@
 """`uv run check`: everything that must hold, one line a check, every failure shown.
 
 Format, lint, types, import rules, proto lint and breaking changes, generated
-files as the generator makes them, tests. `check lint types` runs those two.
+files as the generator makes them, pins and hashes of what is installed, licences,
+known vulnerabilities, tests. `check lint types` runs those two.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lmchat_dev import ROOT
+from lmchat_dev import ROOT, licenses, pins, supply_chain
 from lmchat_dev.generate import PROTO, generate, run
 
 #: The branch whose contract must not be broken.
@@ -71,6 +72,12 @@ def _differences(made: Path, kept: Path) -> list[str]:
     return sorted(mismatched + missing)
 
 
+def _none(problems: list[str]) -> bool:
+    """Print the problems; whether there are none."""
+    sys.stdout.writelines(f"{problem}\n" for problem in problems)
+    return not problems
+
+
 CHECKS: dict[str, Callable[[], bool]] = {
     "format": lambda: _module("ruff", "format", "--check", "."),
     "lint": lambda: _module("ruff", "check", "."),
@@ -78,6 +85,9 @@ CHECKS: dict[str, Callable[[], bool]] = {
     "imports": lambda: _command(str(Path(sys.executable).with_name("lint-imports"))),
     "proto": _proto,
     "generated": _generated,
+    "pins": lambda: _none(pins.problems()),
+    "licenses": lambda: _none(licenses.problems()),
+    "audit": supply_chain.audit,
     "tests": lambda: _module("pytest", "-q"),
 }
 
