@@ -98,7 +98,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Looks the version up when it is asked for, since reading a package's metadata takes as long as all else."""
+    """Looks the version up for `--version` only: reading the metadata doubles the start-up time of a command."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from importlib.metadata import version

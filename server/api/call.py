@@ -14,6 +14,7 @@ import grpc
 from grpc_status import rpc_status
 
 from server import errors
+from server.api.drain import Drain
 from server.api.public_error import PublicError, Redact, clean
 from server.chat.request import ChatRequest
 from server.config.model import Key
@@ -23,7 +24,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 log = logging.getLogger("lmchat.rpc")
 
-#: Seconds, and share of a caller's time, that are kept to tell it that the time is up.
+#: Seconds, and share of the caller's remaining time, that are reserved for sending the timeout error.
 MAX_DEADLINE_MARGIN = 0.1
 DEADLINE_SHARE = 0.05
 #: Bytes of a provider's text in a line of the log.
@@ -52,19 +53,33 @@ class KeyRing:
 class Call:
     """One RPC; `async with` checks the key and turns every exception into the caller's error.
 
-    `redact` takes secrets out of what callers are shown.
+    `redact` takes secrets out of what callers are shown. Inside `with call.drain` the call ends with an
+    error when the worker's time to drain is over.
 
     `request_id` is the caller's if it is well-formed, else new. `started` is a time of
     the gateway's monotonic clock. `debug` has the topics of the header `x-lmchat-debug`, which are separated by
     commas and have the meaning of `lmchat.debug` in a request.
     """
 
-    __slots__ = ("_clock", "_keys", "_redact", "authorization", "context", "debug", "request_id", "started")
+    __slots__ = (
+        "_clock",
+        "_keys",
+        "_redact",
+        "authorization",
+        "context",
+        "debug",
+        "drain",
+        "request_id",
+        "started",
+    )
 
-    def __init__(self, keys: KeyRing, redact: Redact, clock: Callable[[], float], context: Context) -> None:
+    def __init__(
+        self, keys: KeyRing, redact: Redact, drain: Drain, clock: Callable[[], float], context: Context
+    ) -> None:
         self._keys = keys
         self._redact = redact
         self._clock = clock
+        self.drain = drain
         self.context = context
         self.started = clock()
         metadata = context.invocation_metadata() or ()
@@ -89,8 +104,8 @@ class Call:
     def timeout(self) -> float | None:
         """Seconds that the answer may take; None where the caller has no deadline.
 
-        A little less than until the deadline: at the deadline itself Envoy and gRPC end the call, in their words
-        and, over gRPC-Web, with another status.
+        A little less than until the deadline, at which Envoy and gRPC end the call with their own message and,
+        over gRPC-Web, with another status.
         """
         remaining = self.context.time_remaining()
         return remaining and remaining - min(MAX_DEADLINE_MARGIN, remaining * DEADLINE_SHARE)

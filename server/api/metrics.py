@@ -1,4 +1,4 @@
-"""The servicer of `lmchat.v1.Operations`, over REST `GET /metrics`."""
+"""The servicer of `lmchat.internal.v1.Operations`, over REST `GET /metrics`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from itertools import islice
 from typing import get_args
 
 from google.api.httpbody_pb2 import HttpBody
-from lmchat.v1 import operations_service_pb2 as pb
-from lmchat.v1 import operations_service_pb2_grpc as operations_grpc
+from lmchat.internal.v1 import operations_service_pb2 as pb
+from lmchat.internal.v1 import operations_service_pb2_grpc as operations_grpc
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector

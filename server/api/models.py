@@ -15,7 +15,7 @@ from server.routing.stats import EndpointStats
 
 #: Request parameters besides capabilities.KNOBS -> the feature they need.
 _FEATURE_PARAMETERS = {"tools": "tools", "tool_choice": "tools", "response_format": "json_schema", "n": "n"}
-#: Models listed at a time; between them other calls have their turn, since there may be thousands.
+#: Models listed before the event loop serves other calls, since there may be thousands.
 _SLICE = 250
 _MODALITIES = ("image", "audio", "file")
 

@@ -51,8 +51,8 @@ _MAX_STATUS_JSON = 1000
 
 #: Characters beyond a limit that are searched for secrets: one that crosses the limit is found whole.
 _REDACTION_MARGIN = 4096
-#: How a message that does not name its field begins, and what takes the place of that after the field's name.
-_OPENINGS = (("Required", " is required"), ("Must ", " must "))
+#: The beginning of a message that does not name its field -> what replaces it after the field's name.
+_MESSAGE_STARTS = (("Required", " is required"), ("Must ", " must "))
 
 
 class PublicError(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,12 +167,12 @@ def clean(text: str, limit: int, redact: Redact) -> str:
 
 
 def _naming(param: str | None, message: str) -> str:
-    """`message` with the field it is about: SDKs show nothing else of an error."""
+    """`message` with the path of the field at fault, since SDKs show only the message of an error."""
     if not param:
         return message
-    for opening, replacement in _OPENINGS:
-        if message.startswith(opening):
-            return f"{param}{replacement}{message.removeprefix(opening)}"
+    for start, replacement in _MESSAGE_STARTS:
+        if message.startswith(start):
+            return f"{param}{replacement}{message.removeprefix(start)}"
     if re.search(rf"(?<![\w.]){re.escape(param)}(?!\w)", message):
         return message
     return f"{param}: {message}"

@@ -1,7 +1,7 @@
 """What a translation leaves out of a request, by the paths of the fields in OpenAI's JSON.
 
-A field is left out where the provider has nothing that it could be mapped to. Left unnamed are values that only
-repeat the default, and fields that say a second time what is sent.
+A field is left out where the provider has no equivalent. Not reported are values that equal the default, and
+fields that repeat what is sent.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Dropped:
         )
 
     def add(self, path: str) -> None:
-        """Name the field at `path`."""
+        """Report the field at `path`."""
         self._paths[path] = None
 
     def add_set(self, message: Proto, path: str, names: Iterable[str]) -> None:
-        """Name those of the fields `names` that `message`, at `path`, has."""
+        """Report those of the fields `names` that `message`, at `path`, has."""
         for name in names:
             if message.HasField(name):
                 self.add(_join(path, name))
@@ -60,7 +60,7 @@ class Dropped:
     def pick(self, path: str, extra_json: str, used: Collection[str] = ()) -> dict[str, Any]:
         """The fields in `used` of the object at `path`, of which `extra_json` holds the further fields.
 
-        Its other fields are named; null is absence. Raises msgspec.DecodeError.
+        Its other fields are reported; null is absence. Raises msgspec.DecodeError.
         """
         return self.pick_from(path, decode(extra_json), used) if extra_json else {}
 
@@ -88,12 +88,12 @@ class Dropped:
         return found
 
     def detail(self, image: pb.ImageUrl, path: str) -> None:
-        """Name the `detail` of the image at `path`."""
+        """Report the `detail` of the image at `path`, unless it is the default."""
         if image.detail not in _DEFAULT_DETAIL:
             self.add(_join(path, "detail"))
 
     def message(self, message: pb.Message, path: str) -> None:
-        """Name the fields of a turn that mean nothing in a turn of its role."""
+        """Report the fields of the message at `path` that have no meaning for its role."""
         fields = message.ListFields()
         if len(fields) <= _USUAL and message.content:
             return

@@ -1,7 +1,7 @@
 """What a provider's failure means for the caller and for the next attempt.
 
-Every dialect takes its error body apart and passes the parts to `classify`; what may be retried or tried at
-another endpoint is decided here and nowhere else.
+Every dialect parses its error body and passes the parts to `classify`, which alone decides what may be retried
+and what may be tried at another endpoint.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 
 from server.errors import ProviderError, Reason
 
+_TOO_LONG_STRING = "string_above_max_length"
 #: A provider's codes and types in lower case -> Reason, whatever the HTTP status.
 CODES: Mapping[str, Reason] = {
     "context_length_exceeded": Reason.CONTEXT_LENGTH_EXCEEDED,
-    "string_above_max_length": Reason.CONTEXT_LENGTH_EXCEEDED,
+    _TOO_LONG_STRING: Reason.CONTEXT_LENGTH_EXCEEDED,
     "too_many_prompt_tokens": Reason.CONTEXT_LENGTH_EXCEEDED,  # Perplexity
     "exceed_context_size_error": Reason.CONTEXT_LENGTH_EXCEEDED,  # llama.cpp
     "contextwindowexceedederror": Reason.CONTEXT_LENGTH_EXCEEDED,  # LiteLLM
@@ -38,7 +39,7 @@ CODES: Mapping[str, Reason] = {
     "ratelimitreached": Reason.RATE_LIMITED,
 }
 
-#: A refusal of the content in words, whatever the HTTP status; with whose words they are.
+#: Phrases of messages that refuse the content, whatever the HTTP status; comments name the vendors.
 _REFUSAL_PHRASES = (
     "violates usage guidelines",  # xAI: https://github.com/theopenco/llmgateway/pull/1785
     "violating our usage policy",  # OpenAI's invalid_prompt: https://platform.openai.com/docs/guides/reasoning
@@ -52,7 +53,8 @@ _REFUSAL_PHRASES = (
     "considered high risk",  # Moonshot: https://platform.moonshot.ai/docs/api/chat
 )
 
-#: A context that is too long, in words, where the HTTP status blames the request; with whose words they are.
+#: Phrases of messages about a prompt that is too long, for statuses that concern the request; comments name the
+#: vendors.
 _CONTEXT_PHRASES = (
     "maximum context length",  # OpenAI, DeepSeek, vLLM, Mistral, OpenRouter, Fireworks
     "context length",  # Together, SGLang, LM Studio, Ollama
@@ -78,16 +80,42 @@ _CONTEXT_PHRASES = (
     "prompt contains too many tokens",  # Mistral
     "too large for model",  # Mistral
     "max_seq_len",  # SiliconFlow
+    "input token length too long",  # Moonshot: https://platform.kimi.ai/docs/api/errors
+    "total length of all messages is too long",  # Perplexity
+    "while limit is",  # Cerebras
     "too many tokens",  # Cohere
     "`inputs` tokens + `max_new_tokens` must be",  # Text Generation Inference
     "`inputs` must have less than",  # Text Generation Inference
 )
 
-#: A key that is refused with a 400: xAI, Google.
+#: Phrases of messages about a refused API key in a 400: xAI, Google.
 _KEY_PHRASES = ("incorrect api key", "invalid api key", "api key not valid", "api key is not valid")
 
-#: A 404 for something the request names, other than the model: Gemini's caches and files, Anthropic's and
-#: OpenAI's files.
+#: Phrases about an account without credit, whatever the HTTP status: Anthropic, DeepSeek, MiniMax, DashScope.
+_CREDIT_PHRASES = (
+    "credit balance is too low",
+    "insufficient balance",
+    "insufficient_balance",
+    "make sure your account is in good standing",
+)
+
+#: Phrases of a 400 about the model: OpenRouter; DeepSeek, SiliconFlow; Mistral; Z.ai, GitHub; Cloudflare;
+#: Scaleway.
+_MODEL_PHRASES = (
+    "is not a valid model id",
+    "model not exist",
+    "model does not exist",
+    "invalid model:",
+    "unknown model",
+    "no such model",
+    "model not found",
+)
+
+#: Phrases of a 404 about a feature that no provider behind OpenRouter has for the model.
+#: https://openrouter.ai/docs/guides/routing/provider-selection
+_FEATURE_PHRASES = ("no endpoints found that support", "no endpoints found that can handle")
+
+#: Phrases of a 404 for something other than the model: Gemini's caches and files, Anthropic's and OpenAI's files.
 _RESOURCE_PHRASES = ("cachedcontent", "cached content", "file not found", "no such file", "files/", "file_id")
 
 _MASKED = {
@@ -117,12 +145,12 @@ def classify(
 ) -> ProviderError:
     """The error for a provider's HTTP status (200 for an error inside a 200 that has none), its code and message.
 
-    `reason` is what the dialect knows already; by default it follows from the rest. Where the error concerns the
-    caller's request, the caller gets the provider's `message`, `param` and further fields (`details`), and where
-    the gateway has no more precise word than `invalid_request`, `own_code` as the code.
+    `reason` is by default derived from the other parameters; a dialect passes one that it knows. Where the error
+    concerns the caller's request, the caller gets the provider's `message`, `param` and further fields
+    (`details`), and where the reason is only `invalid_request`, `own_code` as the code.
     `retry_after` is in seconds. Texts are bounded where they are shown.
     """
-    reason = reason or _reason(status, code, message)
+    reason = reason or _reason(status, code, message, param)
     callers = reason not in _MASKED
     own = callers and bool(message)
     return ProviderError(
@@ -140,9 +168,10 @@ def classify(
     )
 
 
-#: A second try at the same endpoint may succeed.
+#: Reasons after which a retry at the same endpoint may succeed.
 _TRANSIENT = frozenset({Reason.UPSTREAM_ERROR, Reason.UPSTREAM_INVALID_RESPONSE, Reason.OVERLOADED})
 
+#: Reasons after which another endpoint may succeed.
 _FALLS_OVER = frozenset(
     {
         Reason.CONTEXT_LENGTH_EXCEEDED,
@@ -160,9 +189,10 @@ _FALLS_OVER = frozenset(
 _STATUSES: Mapping[int, Reason] = {
     400: Reason.INVALID_REQUEST,
     401: Reason.UPSTREAM_AUTHENTICATION,
-    402: Reason.UPSTREAM_AUTHENTICATION,  # the gateway's account there is out of money
+    402: Reason.UPSTREAM_AUTHENTICATION,  # the gateway's account has no credit
     403: Reason.UPSTREAM_AUTHENTICATION,
     404: Reason.MODEL_NOT_FOUND,
+    410: Reason.MODEL_NOT_FOUND,
     408: Reason.TIMEOUT,
     413: Reason.REQUEST_TOO_LARGE,
     422: Reason.INVALID_REQUEST,
@@ -173,21 +203,30 @@ _STATUSES: Mapping[int, Reason] = {
 }
 
 
-def _reason(status: int, code: str, message: str) -> Reason:
+def _reason(status: int, code: str, message: str, param: str | None) -> Reason:
     known = CODES.get(code.lower())
     if known is not None:
-        return known
+        # OpenAI has one code for every string that is too long: of a message, of `user`, of a tool's name.
+        elsewhere = code.lower() == _TOO_LONG_STRING and param and not param.startswith(("messages", "input"))
+        return Reason.INVALID_REQUEST if elsewhere else known
     text = message.lower()
     if any(phrase in text for phrase in _REFUSAL_PHRASES):
         return Reason.CONTENT_POLICY_VIOLATION
+    if any(phrase in text for phrase in _CREDIT_PHRASES):
+        return Reason.UPSTREAM_AUTHENTICATION
     reason = _STATUSES.get(status, Reason.UPSTREAM_ERROR)
     if status < 400 or reason in (Reason.INVALID_REQUEST, Reason.REQUEST_TOO_LARGE):
         if any(phrase in text for phrase in _CONTEXT_PHRASES):
             return Reason.CONTEXT_LENGTH_EXCEEDED
         if any(phrase in text for phrase in _KEY_PHRASES):
             return Reason.UPSTREAM_AUTHENTICATION
-    if reason is Reason.MODEL_NOT_FOUND and any(phrase in text for phrase in _RESOURCE_PHRASES):
-        return Reason.INVALID_REQUEST
+        if any(phrase in text for phrase in _MODEL_PHRASES):
+            return Reason.MODEL_NOT_FOUND
+    if reason is Reason.MODEL_NOT_FOUND:
+        if any(phrase in text for phrase in _FEATURE_PHRASES):
+            return Reason.UNSUPPORTED_FEATURE
+        if any(phrase in text for phrase in _RESOURCE_PHRASES):
+            return Reason.INVALID_REQUEST
     return reason
 
 
@@ -197,7 +236,7 @@ def invalid_response(what: str, *, http_status: int | None = 200) -> ProviderErr
     return ProviderError(reason, _MASKED[reason], http_status=http_status, raw=what)
 
 
-#: Seconds; a provider that asks for more is asked again after this.
+#: Seconds; the upper bound of a provider's `retry-after`.
 MAX_RETRY_AFTER = 24 * 3600.0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lmchat.v1 import chat_pb2 as pb
 
 from server.dialects.dropped import Dropped
+from server.dialects.tool_ids import called_name
 
 
 def named_content(message: pb.Message, path: str, dropped: Dropped) -> Sequence[pb.ContentPart]:
@@ -38,10 +39,10 @@ class ToolNames:
         self._names: dict[str, str] = {}
 
     def add(self, call: pb.ToolCall) -> None:
-        """Note a call."""
-        self._names[call.id] = call.custom.name if call.HasField("custom") else call.function.name
+        """Record a call."""
+        self._names[call.id] = called_name(call)
 
     def drop_other(self, message: pb.Message, path: str, dropped: Dropped) -> None:
-        """Name the `name` of a tool's result where it is not the name in the call, which is sent."""
+        """Report a tool result's `name` as dropped where it is not the name in the call, which is sent."""
         if message.name and message.name != self._names.get(message.tool_call_id):
             dropped.add(f"{path}.name")

@@ -1,4 +1,4 @@
-"""Providers' JSON, read with care: what cannot be read is the provider's fault, and half a character is no reason.
+"""Decodes providers' JSON. Undecodable JSON is a ProviderError; half a character in it is replaced.
 
 A model may be cut off between the two halves of a surrogate pair, or a proxy may cut the bytes of a character.
 JSON with such a half is read with U+FFFD in its place, as the Unicode standard recommends.

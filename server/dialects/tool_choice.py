@@ -54,13 +54,13 @@ def _function_name(tool: Any, path: str, dropped: Dropped) -> str:
 
 
 def drop_extras(choice: pb.ToolChoice, dropped: Dropped) -> None:
-    """Name the fields beside the name of a function that must be called."""
+    """Report as dropped the fields beside the name of a function that must be called."""
     extra = dropped.pick(_PATH, choice.extra_json, ("function",))
     dropped.pick_from(f"{_PATH}.function", extra.get("function"))
 
 
 def drop_idle(request: pb.ChatCompletionRequest, dropped: Dropped) -> None:
-    """Name the choice, and the ban on parallel calls, of a request without tools to choose from.
+    """Report as dropped `tool_choice` and `parallel_tool_calls` of a request without tools.
 
     `none` is what happens anyway, and a choice of none of the request's tools is why there are none.
     """

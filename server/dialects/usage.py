@@ -11,7 +11,7 @@ from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
 
-#: Vendors' words for OpenAI's tiers; other words are passed on.
+#: Vendors' names of service tiers -> OpenAI's; other names are passed on unchanged.
 #: https://platform.openai.com/docs/api-reference/chat/object
 _TIERS: Mapping[str, str] = {
     "on_demand": "default",  # Groq: https://console.groq.com/docs/service-tiers
@@ -20,7 +20,7 @@ _TIERS: Mapping[str, str] = {
     "on_demand_flex": "flex",  # Vertex AI: https://cloud.google.com/vertex-ai/generative-ai/docs/priority-paygo
     "on_demand_priority": "priority",
 }
-#: OpenAI's words.
+#: OpenAI's service tiers.
 TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
 
 #: Where vendors of the OpenAI dialect count tokens read from a cache, beside `prompt_tokens_details`: DeepSeek;
@@ -28,24 +28,27 @@ TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
 _CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens", "cache_read_input_tokens")
 #: Keys of a usage object that only some vendors have, and that `place_counts` reads.
 _OTHER_NAMES = frozenset({*_CACHED, "input_tokens", "output_tokens", "input_tokens_details", "reasoning_tokens"})
-#: Counts past this, or below zero, are left as they are.
+#: Counts above this, or below zero, are not used.
 _MAX_COUNT = 10**15
-#: Other names of the counts, of gateways that speak of input and output.
+#: Count -> its other name, in the usage of some gateways.
 _NAMES: Mapping[str, str] = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
 
 
 def service_tier(word: str) -> str:
-    """A vendor's word for a service tier as OpenAI's."""
+    """OpenAI's name of a vendor's service tier `word`; an unknown one is returned unchanged."""
     return _TIERS.get(word.lower(), word)
 
 
 def has_other_names(usage: Mapping[str, Any]) -> bool:
-    """Whether `place_counts` has something to do, by the keys that OpenAI does not have."""
+    """Whether `usage` has counts under keys that OpenAI does not have, which `place_counts` reads."""
     return any(usage.get(name) for name in _OTHER_NAMES)
 
 
 def place_counts(usage: dict[str, Any]) -> None:
-    """Put a vendor's counts where OpenAI has them, in place. Raises TypeError or AttributeError for nonsense."""
+    """Copy counts under vendors' keys to OpenAI's keys, in place.
+
+    Raises TypeError or AttributeError where `usage` is not of the documented shape.
+    """
     for name, other in _NAMES.items():
         if usage.get(name) is None and usage.get(other) is not None:
             usage[name] = usage[other]

@@ -12,7 +12,7 @@ def envoy_template() -> Path:
 
 def descriptor() -> Path:
     """The descriptor set of the contract, which Envoy's transcoder loads. Raises FileNotFoundError."""
-    return _first("lmchat.pb", "generated/lmchat.pb")
+    return _first("lmchat.binpb", "generated/lmchat.binpb")
 
 
 def _first(bundled: str, source: str) -> Path:

@@ -137,7 +137,7 @@ class Fetcher:
 
 
 class SystemResolver(AbstractResolver):
-    """getaddrinfo in threads of its own."""
+    """getaddrinfo in a private thread pool."""
 
     def __init__(self) -> None:
         self._pool = LookupPool()

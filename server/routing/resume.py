@@ -14,7 +14,7 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
-from server.chat.request import ChatRequest, ProtoRequest, copy
+from server.chat.request import ChatRequest, copy
 from server.chat.usage import add_usage
 from server.dialects.base import Endpoint
 from server.errors import LmchatError, ProviderError
@@ -68,9 +68,7 @@ def continuation(request: ChatRequest, endpoint: Endpoint, text: str, tokens: in
         out.max_tokens = max(1, out.max_tokens - tokens)
     if out.HasField("max_completion_tokens"):
         out.max_completion_tokens = max(1, out.max_completion_tokens - tokens)
-    resumed = ProtoRequest(out)
-    resumed.fetched = request.fetched
-    return resumed
+    return request.with_message(out)
 
 
 class Splice:

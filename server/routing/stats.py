@@ -59,7 +59,7 @@ def _flush_now(flush: Callable[[], None]) -> None:
 class Snapshot(NamedTuple):
     """The statistics of an endpoint.
 
-    Moving averages, None where nothing was measured of late: `latency` of seconds to whole answers that were
+    Moving averages, None without recent measurements: `latency` of seconds to whole answers that were
     not streamed, `first_token` of seconds to the first content of streams, `throughput` of output tokens per
     second. The counts, of complete answers, failures and times the circuit opened, are for as long as the
     endpoint is remembered. `configured`: it is of the configuration, not of a model named through a wildcard.
@@ -119,7 +119,7 @@ class EndpointStats:
         return None if record is None else _average(record, _THROUGHPUT, self._clock())
 
     def snapshot(self, endpoint_id: str) -> Snapshot:
-        """All about one endpoint."""
+        """The statistics of one endpoint."""
         record = self._record(endpoint_id)
         configured = endpoint_id in self._shared.configured
         return Snapshot(configured=configured) if record is None else self._snapshot(record, configured)

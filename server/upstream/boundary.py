@@ -39,23 +39,29 @@ class BoundedTranslator:
             raise TranslationError from None
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
-        """The answer. Raises ProviderError."""
+        """The answer, in its typed form where that is what `request` needs. Raises ProviderError."""
         try:
-            return self._translator.completion(body, request)
+            completion = self._translator.completion(body, request)
         except LmchatError:
             raise
         except Exception as error:
             raise _unreadable(self._dialect, "answer", error) from None
+        if not request.typed:
+            return completion
+        try:
+            return completion.typed()
+        except Exception as error:  # InvalidRequest included: the invalid value is the provider's
+            raise _unreadable(self._dialect, "answer", error) from None
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        """What a response that is not a 2xx means."""
+        """The error of a non-2xx response."""
         try:
             return self._translator.error(status, headers, body)
         except Exception as error:
             return _unreadable(self._dialect, "error", error, status)
 
     def decoder(self, request: ChatRequest) -> StreamDecoder:
-        """A fresh decoder for one streamed answer."""
+        """A new decoder for one stream."""
         return BoundedDecoder(self._dialect, self._translator.decoder(request))
 
 
@@ -78,7 +84,7 @@ class BoundedDecoder:
             raise _unreadable(self._dialect, "stream", error) from None
 
     def close(self) -> list[pb.ChatCompletionChunk]:
-        """Say that the bytes ended. Raises ProviderError."""
+        """Signal the end of the bytes. Raises ProviderError."""
         try:
             return self._decoder.close()
         except LmchatError:
@@ -88,7 +94,7 @@ class BoundedDecoder:
 
     @property
     def native_finish_reason(self) -> str:
-        """The provider's own word for why it ended; empty until then."""
+        """The provider's untranslated finish reason; empty until the end."""
         return self._decoder.native_finish_reason
 
     @property

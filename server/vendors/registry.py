@@ -1,11 +1,10 @@
 """The vendors: one row each, with the account's settings and what differs from the dialect's plain form.
 
-A new vendor of the OpenAI dialect is a row in hosted.py or self_hosted.py and nothing else; see
-dialects/ADDING.md. VENDORS.md lists all rows with their sources; table.py writes it.
-Base URLs of that dialect hold the version (`/v1`), as the vendors' own pages give them,
-since `/chat/completions` is all that is added; those of the other dialects are bare
-origins. A quirk is listed only with the vendor's page, or the recording, that
-shows it; what is not known to be refused is sent.
+A new vendor of the OpenAI dialect is one row in makers.py, hosted.py, gateways.py or self_hosted.py; see
+dialects/ADDING.md. VENDORS.md, which table.py writes, lists all rows with their sources.
+Base URLs of that dialect hold the version (`/v1`), as the vendors' own pages give them, since `/chat/completions`
+is all that is added; those of the other dialects are bare origins. A quirk is listed only with the vendor's page,
+or the recording, that shows it; what is not known to be refused is sent.
 
 In `drops`, `n` means that a call gives one choice, `tools` that there are none,
 and `modalities` that the answer is text. `developer` turns go out as `system`
@@ -17,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from server.dialects.base import Vendor
-from server.vendors import azure, hosted, self_hosted, vertex
+from server.vendors import azure, gateways, hosted, makers, self_hosted, vertex
 from server.vendors.compatible import (
+    CHECKED,
     DOCUMENTS,
     JSON_SCHEMA,
     LOGPROBS,
@@ -39,6 +39,7 @@ _ANTHROPIC = Vendor(
     auth="x-api-key",
     env=("ANTHROPIC_API_KEY",),
     source="https://platform.claude.com/docs/en/api/messages/create",
+    checked=CHECKED,
     drops=_FOREIGN | PENALTIES | LOGPROBS | {"n", "seed", "metadata", "store", "modalities", "audio"},
     response_formats=JSON_SCHEMA,
     modalities=DOCUMENTS,
@@ -53,6 +54,7 @@ _GEMINI = Vendor(
     auth="x-goog-api-key",
     env=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
     source="https://ai.google.dev/api/generate-content",
+    checked=CHECKED,
     drops=_FOREIGN | {"user", "metadata", "parallel_tool_calls", "n"},
     max_stop=5,
 )
@@ -66,6 +68,7 @@ _BEDROCK = Vendor(
     credentials=AWS,
     ambient_credentials={},
     source="https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",
+    checked=CHECKED,
     drops=_FOREIGN
     | PENALTIES
     | LOGPROBS
@@ -103,11 +106,12 @@ _ROWS = (
         elsewhere=PLAIN["openai"],
         env=("OPENAI_API_KEY",),
         source="https://platform.openai.com/docs/api-reference/chat/create",
+        checked=CHECKED,
         # Reasoning models refuse `max_tokens`, and all others know the newer name too.
         token_limit=NEWER_LIMIT,
         extensions=NO_EXTENSIONS,
         max_user_length=64,
-        # These always think; later ones can be told not to, and then take sampling parameters.
+        # These always think; later models take sampling parameters with `reasoning_effort: none`.
         # https://platform.openai.com/docs/guides/reasoning  https://platform.openai.com/docs/guides/latest-model
         by_model={_ALWAYS_THINKING: {"drops": _SAMPLING}},
     ),
@@ -147,7 +151,9 @@ _ROWS = (
         max_stop=_GEMINI.max_stop,
     ),
     _BEDROCK,
+    *makers.ROWS,
     *hosted.ROWS,
+    *gateways.ROWS,
     *self_hosted.ROWS,
 )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from server.dialects.base import EmbeddedModel, Vendor
 from server.dialects.openai.platform import OpenAIPlatform
-from server.vendors.compatible import IMAGES, JSON_SCHEMA, TEXT, compatible
+from server.vendors.compatible import CHECKED, IMAGES, JSON_SCHEMA, TEXT, compatible
 
 _LLAMA_SERVER = "https://github.com/ggml-org/llama.cpp/tree/master/tools/server"
 
@@ -20,7 +20,7 @@ _LLAMA_PREFILL: Mapping[str, Any] = {
     "prefill_body": {"chat_template_kwargs": {"enable_thinking": False}},
 }
 
-#: What `up` tells the workers.
+#: The variable in which `up` passes the embedded model's address to the workers.
 _LOCAL_URL: Mapping[str, tuple[str, ...]] = {"base_url": ("LMCHAT_LOCAL_MODEL_URL",)}
 
 ROWS: tuple[Vendor, ...] = (
@@ -45,20 +45,26 @@ ROWS: tuple[Vendor, ...] = (
         ),
         **_LLAMA_PREFILL,
     ),
-    # It knows images as data only, not by URL.
+    # It knows images as data only, not by URL, and reasoning of earlier turns as `reasoning`.
+    # https://github.com/ollama/ollama/blob/main/openai/openai.go
     compatible(
         "ollama",
         "http://localhost:11434/v1",
         source="https://docs.ollama.com/api/openai-compatibility",
+        checked=CHECKED,
+        reasoning_name="reasoning",
         platforms={"openai": OpenAIPlatform(bytes_only=frozenset({"image_url"}))},
         drops=frozenset({"tool_choice", "logit_bias", "user", "n"}),
         modalities=IMAGES,
     ),
+    # It ignores `user` and the detail of images.
     compatible(
         "vllm",
         "http://localhost:8000/v1",
         source="https://docs.vllm.ai/en/stable/serving/openai_compatible_server/",
+        checked=CHECKED,
         drops=frozenset({"user"}),
+        image_details=frozenset[str](),
         prefill=True,
         prefill_body={"continue_final_message": True, "add_generation_prompt": False},
     ),

@@ -3,8 +3,8 @@
 One parser serves all responses of a connection. The state says what the next bytes mean:
 
     State         meaning                                          next state, and what leads to it
-    IDLE          a request may be sent; bytes would be unasked    HEADERS or HEADERS_ONLY: listen();
-                                                                   MUST_CLOSE: unasked bytes, end of input
+    IDLE          a request may be sent; bytes are unexpected      HEADERS or HEADERS_ONLY: listen();
+                                                                   MUST_CLOSE: unexpected bytes, end of input
     HEADERS       the headers of a final response are awaited      BODY: they are complete
     HEADERS_ONLY  the same, where no body follows: HEAD, CONNECT   MUST_CLOSE: they are complete
     BODY          the body of the response is awaited              IDLE: its end; MUST_CLOSE: its end, where the
@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
     # httptools' callbacks
 
     def on_message_begin(self) -> None:
-        """A response begins; after a complete one, an unasked one."""
+        """A response begins; after a complete one, an unexpected one."""
         if self._state is State.IDLE:
             self._state = State.MUST_CLOSE
 

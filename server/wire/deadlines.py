@@ -52,7 +52,7 @@ class Deadlines:
 
 
 class Deadline:
-    """See `Deadlines.until`. Like asyncio.Timeout, it tells its own cancelling of the task from others'."""
+    """See `Deadlines.until`. Like asyncio.Timeout, it tells its own cancellation of the task from other ones."""
 
     __slots__ = ("_cancelling", "_deadlines", "_expired", "_loop", "_task", "_timer", "when")
 

@@ -17,7 +17,7 @@ from ipaddress import ip_address
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 """Family, type, protocol, canonical name and socket address, as getaddrinfo returns them."""
 
-#: Threads of one pool: look-ups at a time. Further ones wait in line.
+#: Threads of one pool: look-ups at a time. Further ones are queued.
 MAX_LOOKUPS = 8
 #: Seconds for which addresses are cached. getaddrinfo does not tell the records' own time to live.
 CACHE_TTL = 30.0
@@ -40,12 +40,12 @@ class LookupPool:
             return await loop.run_in_executor(self._threads, _getaddrinfo, host, port, family)
 
     def close(self) -> None:
-        """Give up the look-ups that wait in line."""
+        """Cancel the queued look-ups."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Resolver:
-    """Caches what a pool of its own looks up; look-ups of the same name share one. For one event loop."""
+    """Caches the look-ups of a private pool; look-ups of the same name share one. For one event loop."""
 
     def __init__(self, ttl: float = CACHE_TTL) -> None:
         self._pool = LookupPool()

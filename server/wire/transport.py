@@ -52,7 +52,7 @@ def proxies(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class _Origin:
-    """One scheme, host and port, with its proxy and its idle connections: each with the time since when it is."""
+    """One scheme, host and port, with its proxy and its idle connections, each with the start of its idle time."""
 
     def __init__(self, url: httpx.URL, proxy: str | None) -> None:
         self.peer = Peer.of(url)
@@ -64,7 +64,7 @@ class _Origin:
         self.idle: list[tuple[Connection, float]] = []
 
     def take(self) -> Connection | None:
-        """The connection that was used last, if it is still good."""
+        """The connection that was used last, if it is still usable."""
         oldest = self.loop.time() - IDLE_TIMEOUT
         while self.idle:
             connection, since = self.idle.pop()
@@ -74,7 +74,7 @@ class _Origin:
         return None
 
     def sweep(self, oldest: float) -> bool:
-        """Close the connections that were last used before `oldest`, or are not good; whether any are left."""
+        """Close the connections that were last used before `oldest`, or are not usable; whether any are left."""
         idle, self.idle = self.idle, []
         for connection, since in idle:
             if since >= oldest and connection.ready():
@@ -85,7 +85,7 @@ class _Origin:
 
 
 class _Target(NamedTuple):
-    """What is worked out once for a method and URL: the origin, the request line, the `host` header."""
+    """What is computed once for a method and URL: the origin, the request line, the `host` header."""
 
     origin: _Origin
     line: bytes

@@ -16,22 +16,20 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from lmchat.v1 import (
-    chat_service_pb2,
-    chat_service_pb2_grpc,
-    model_service_pb2,
-    model_service_pb2_grpc,
+from lmchat.internal.v1 import (
     operations_service_pb2,
     operations_service_pb2_grpc,
-    rest_pb2,
-    rest_pb2_grpc,
+    rest_service_pb2,
+    rest_service_pb2_grpc,
 )
+from lmchat.v1 import chat_service_pb2, chat_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc
 
 from server.api.call import Call, KeyRing
 from server.api.chat import ChatCompletions
+from server.api.drain import Drain
 from server.api.metrics import Operations
 from server.api.models import Models
+from server.api.reflection import add_reflection
 from server.api.registration import Registrar
 from server.api.rest import Rest
 from server.config.model import Config
@@ -63,11 +61,17 @@ DRAIN_NOTICE = 3.0
 STATS_FLUSH_DELAY = 0.05
 #: Seconds that active calls may take when a worker drains.
 DRAIN_GRACE = 30.0
+#: Seconds that calls without that time have to send their error, before they are cut.
+ERROR_GRACE = 2.0
 
-SERVICES = (
+#: The services of gRPC callers, which reflection lists.
+PUBLIC_SERVICES = (
     chat_service_pb2.DESCRIPTOR.services_by_name["ChatCompletions"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["Models"].full_name,
-    rest_pb2.DESCRIPTOR.services_by_name["Rest"].full_name,
+)
+SERVICES = (
+    *PUBLIC_SERVICES,
+    rest_service_pb2.DESCRIPTOR.services_by_name["Rest"].full_name,
     operations_service_pb2.DESCRIPTOR.services_by_name["Operations"].full_name,
 )
 
@@ -86,11 +90,10 @@ class Worker:
         transport: Transport,
         *,
         shared_stats: SharedStats | None = None,
-        default_grace: float = DRAIN_GRACE,
         dialects: Mapping[str, Dialect] = DIALECTS,
     ) -> None:
         self._transport = transport
-        self._grace = default_grace
+        self._drain = Drain()
         vendors = {e.provider.key: (e.provider, e.vendor) for m in catalog.models() for e in m.endpoints}
         redactor = Redactor.of(config.keys, (provider for provider, _ in vendors.values()))
         logs.redact(redactor)
@@ -110,7 +113,7 @@ class Worker:
             configured=[endpoint.id for model in catalog.models() for endpoint in model.endpoints],
         )
         router = Router(catalog, caller, self._stats, ids, config.retry)
-        calls = partial(Call, KeyRing(config.keys), redactor, time.monotonic)
+        calls = partial(Call, KeyRing(config.keys), redactor, self._drain, time.monotonic)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             options=(
@@ -125,14 +128,11 @@ class Worker:
         chat_service_pb2_grpc.add_ChatCompletionsServicer_to_server(ChatCompletions(calls, router), registrar)
         models = Models(calls, catalog, int(time.time()), self._stats)
         model_service_pb2_grpc.add_ModelsServicer_to_server(models, registrar)
-        rest_pb2_grpc.add_RestServicer_to_server(Rest(calls, router, config.stream.keep_alive), registrar)
+        rest_service_pb2_grpc.add_RestServicer_to_server(Rest(calls, router, config.stream.keep_alive), registrar)
         operations = Operations(calls, self._stats)
         operations_service_pb2_grpc.add_OperationsServicer_to_server(operations, registrar)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
-        services = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
-            reflection.aio.ReflectionServicer(services), registrar
-        )
+        add_reflection((*PUBLIC_SERVICES, health.SERVICE_NAME), registrar)
 
     async def start(self, address: str) -> str:
         """Serve on `host:port` or `unix:path`; returns the address with the bound port. Raises OSError."""
@@ -145,15 +145,22 @@ class Worker:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
-    async def drain(self, notice: float = DRAIN_NOTICE) -> None:
-        """Report NOT_SERVING, wait `notice` seconds for Envoy, then stop when active calls have ended."""
+    async def drain(self, notice: float = DRAIN_NOTICE, grace: float = DRAIN_GRACE) -> None:
+        """Report NOT_SERVING, wait `notice` seconds for Envoy, then `stop`."""
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(notice)
-        await self.stop(self._grace)
+        await self.stop(grace)
 
-    async def stop(self, grace: float | None = None) -> None:
-        """Stop now, or when all calls have ended, at most `grace` seconds later; closes provider connections."""
-        await self._server.stop(grace)
+    async def stop(self, grace: float = 0.0) -> None:
+        """Stop when all calls have ended; closes provider connections.
+
+        Those that have not after `grace` seconds end with an error, or are cut when their callers do not read it.
+        """
+        expiry = asyncio.get_running_loop().call_later(grace, self._drain.expire)
+        try:
+            await self._server.stop(grace + ERROR_GRACE)
+        finally:
+            expiry.cancel()
         self._stats.flush()
         await self._transport.aclose()
 

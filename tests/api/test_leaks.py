@@ -1,4 +1,4 @@
-"""Calls of every fate leave nothing behind: no task, no socket, no stream."""
+"""Calls with every outcome release their tasks, sockets and streams."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from server.upstream.stream import UpstreamStream
 from server.wire.exchange import Exchange
 from tests.support import faults
 from tests.support.faults import FaultServer, answer, fault_server
-from tests.support.gateway import AUTH, Gateway, ask, gateway
+from tests.support.gateway import AUTH, Gateway, ask, run_gateway
 
 CONFIGURATION = """
 circuit: {{min_requests: 1000000}}
@@ -31,8 +31,8 @@ models: {{"*": {{endpoints: [{{provider: up, model: "*"}}]}}}}
 """
 
 
-@pytest.fixture(name="up")
-async def up_fixture() -> AsyncIterator[FaultServer]:
+@pytest.fixture(name="upstream")
+async def upstream_fixture() -> AsyncIterator[FaultServer]:
     async with fault_server() as server:
         server.script("fine", answer("Hi", " there"))
         server.script("down", faults.failure(500))
@@ -43,39 +43,43 @@ async def up_fixture() -> AsyncIterator[FaultServer]:
         yield server
 
 
-@pytest.fixture(name="gate")
-async def gate_fixture(up: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway]:
-    async with gateway(tmp_path, CONFIGURATION.format(base_url=up.base_url)) as gate:
-        yield gate
+@pytest.fixture(name="gateway")
+async def gateway_fixture(upstream: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with run_gateway(tmp_path, CONFIGURATION.format(base_url=upstream.base_url)) as gateway:
+        yield gateway
 
 
-async def left(call: Any, *, after: int) -> None:
-    """Leave a stream after so many messages; before the first, once the provider has the call."""
+async def cancel_after(call: Any, *, after: int) -> None:
+    """Cancel a stream after `after` messages; with 0 once the provider has received the call."""
     for _ in range(after):
         await call.read()
     call.cancel()
 
 
-async def mixed(gate: Gateway, up: FaultServer) -> None:
+async def calls_of_each_kind(gateway: Gateway, upstream: FaultServer) -> None:
     """One call of each kind, at once."""
     typed = pb.ChatCompletionRequest(model="fine")
     typed.messages.add(role=pb.ROLE_USER).content.add(text="hello")
-    silent = gate.open(ask("silent", stream=True))
+    silent = gateway.open(ask("silent", stream=True))
     await asyncio.gather(
-        *(gate.post(ask(model, stream=stream)) for model in ("fine", "down", "cut") for stream in (False, True)),
-        gate.post(ask("broken", stream=True)),
-        gate.post(b"{"),
-        left(gate.open(ask("fine", stream=True)), after=1),
-        left(gate.open(ask("stalled", stream=True)), after=1),
-        gate.chat.CreateChatCompletion(typed, metadata=AUTH),
-        left(gate.chat.StreamChatCompletion(typed, metadata=AUTH), after=1),
+        *(
+            gateway.post(ask(model, stream=stream))
+            for model in ("fine", "down", "cut")
+            for stream in (False, True)
+        ),
+        gateway.post(ask("broken", stream=True)),
+        gateway.post(b"{"),
+        cancel_after(gateway.open(ask("fine", stream=True)), after=1),
+        cancel_after(gateway.open(ask("stalled", stream=True)), after=1),
+        gateway.chat.CreateChatCompletion(typed, metadata=AUTH),
+        cancel_after(gateway.chat.StreamChatCompletion(typed, metadata=AUTH), after=1),
         return_exceptions=True,
     )
     silent.cancel()
 
 
-def held() -> Counter[str]:
-    """What there is now: tasks by what they run, file descriptors, and streams."""
+def resources() -> Counter[str]:
+    """Current tasks by their coroutine, file descriptors, and streams."""
     gc.collect()
     found: Counter[str] = Counter(
         getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks() if not task.done()
@@ -90,65 +94,65 @@ def held() -> Counter[str]:
 _OF_A_CALL = (UpstreamStream, RoutedStream, Exchange, grpc.aio.ServicerContext)
 
 
-async def settled(expected: Counter[str]) -> Counter[str]:
-    """What is held once it is what was expected, or after two seconds."""
+async def settled_resources(expected: Counter[str]) -> Counter[str]:
+    """`held()` once it equals `expected`, or after two seconds."""
     for _ in range(40):
-        if held() == expected:
+        if resources() == expected:
             break
         await asyncio.sleep(0.05)
-    return held()
+    return resources()
 
 
 def descriptors() -> int:
-    """Open file descriptors of this process; 0 where the system does not tell."""
+    """Open file descriptors of this process; 0 where the system has no /proc."""
     return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
-async def many(gate: Gateway, up: FaultServer) -> None:
+async def ten_of_each_kind(gateway: Gateway, upstream: FaultServer) -> None:
     """Ten calls of each kind at once."""
-    await asyncio.gather(*(mixed(gate, up) for _ in range(10)))
+    await asyncio.gather(*(calls_of_each_kind(gateway, upstream) for _ in range(10)))
 
 
-async def test_calls_release_all_resources(gate: Gateway, up: FaultServer) -> None:
-    before = held()
-    await many(gate, up)
-    assert await settled(before) == before
+async def test_calls_release_all_resources(gateway: Gateway, upstream: FaultServer) -> None:
+    before = resources()
+    await ten_of_each_kind(gateway, upstream)
+    assert await settled_resources(before) == before
     open_then = descriptors()
     for _ in range(3):
-        await many(gate, up)
-    assert await settled(before) == before
+        await ten_of_each_kind(gateway, upstream)
+    assert await settled_resources(before) == before
     assert descriptors() <= open_then + 20  # the pool keeps as many connections as were needed at once
 
 
 @pytest.mark.parametrize("model", ["down", "cut", "refused", "unreadable", "unknown-key"])
-async def test_failed_calls_are_freed_at_once(gate: Gateway, up: FaultServer, model: str) -> None:
-    """Without the garbage collector: an error that holds its frames, and they it, would keep the call's memory."""
-    up.script("refused", faults.failure(400, "x" * 1000))
-    up.script("unreadable", faults.reply(200, b"{"))
+async def test_failed_calls_are_freed_at_once(gateway: Gateway, upstream: FaultServer, model: str) -> None:
+    """Without the garbage collector: a cycle of an error and its frames would keep the call's memory."""
+    upstream.script("refused", faults.failure(400, "x" * 1000))
+    upstream.script("unreadable", faults.reply(200, b"{"))
     typed = pb.ChatCompletionRequest(model=model)
     typed.messages.add(role=pb.ROLE_USER).content.add(text="hello")
     metadata = () if model == "unknown-key" else AUTH
     gc.collect()
-    before = of_calls()
+    before = call_objects()
     gc.disable()
     try:
         for stream in (False, True):
-            assert (await gate.post(ask(model, stream=stream), metadata=metadata)).code is not None
+            assert (await gateway.post(ask(model, stream=stream), metadata=metadata)).code is not None
         with pytest.raises(grpc.aio.AioRpcError):
-            await gate.chat.CreateChatCompletion(typed, metadata=metadata)
+            await gateway.chat.CreateChatCompletion(typed, metadata=metadata)
         with pytest.raises(grpc.aio.AioRpcError):
-            async for _ in gate.chat.StreamChatCompletion(typed, metadata=metadata):
+            async for _ in gateway.chat.StreamChatCompletion(typed, metadata=metadata):
                 pass
         for _ in range(40):  # the server's task of the last call may still be ending
-            if not of_calls() - before:
+            if not call_objects() - before:
                 break
             await asyncio.sleep(0.05)
-        assert of_calls() - before == Counter()
+        assert call_objects() - before == Counter()
     finally:
         gc.enable()
 
 
-def of_calls() -> Counter[str]:
-    """What there is of calls and their errors now, whether it can be collected or not."""
+def call_objects() -> Counter[str]:
+    """Existing calls and their errors, whether they can be collected or not."""
     kinds = (Call, LmchatError, httpx.TransportError)
     return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds))

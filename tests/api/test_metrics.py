@@ -1,4 +1,4 @@
-"""What /metrics shows of endpoints: the configured ones each, of others a bounded number."""
+"""/metrics: every configured endpoint, and a bounded number of others."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ skips = st.lists(st.builds(SkippedRecord, texts, texts, texts), max_size=4)
 
 
 def grown(value: Any, times: int) -> Any:
-    """`value` with every text so many times as long."""
+    """`value` with every text repeated `times` times."""
     if isinstance(value, str):
         return value * times
     if isinstance(value, list):
@@ -116,7 +116,7 @@ def test_a_long_message_keeps_what_fits(character: str, least: int) -> None:
     assert len(plain.message.encode()) > 8000  # a body has more room
 
 
-#: Field, message, what the caller reads.
+#: Field, message, the message for the caller.
 NAMED = [
     ("messages[0].role", "Required.", "messages[0].role is required."),
     ("model", "Required: the id of a model.", "model is required: the id of a model."),

@@ -15,11 +15,11 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
+from lmchat.internal.v1 import operations_service_pb2 as operations
 from lmchat.v1 import chat_pb2 as pb
 from lmchat.v1 import model_service_pb2
-from lmchat.v1 import operations_service_pb2 as operations
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.api import rest
@@ -32,7 +32,7 @@ from server.routing.stats import EndpointStats
 from server.worker.app import SERVICES
 from tests.support import faults
 from tests.support.faults import Behaviour, FaultServer, answer, failure, fault_server
-from tests.support.gateway import AUTH, Gateway, ask, gateway
+from tests.support.gateway import AUTH, Gateway, ask, run_gateway
 
 TOOL = {"type": "function", "function": {"name": "f"}}
 
@@ -47,25 +47,27 @@ aliases: {{fast: m}}
 """
 
 
-@pytest.fixture(name="up")
-async def up_fixture() -> AsyncIterator[FaultServer]:
+@pytest.fixture(name="upstream")
+async def upstream_fixture() -> AsyncIterator[FaultServer]:
     async with fault_server() as server:
         yield server
 
 
-@pytest.fixture(name="gate")
-async def gate_fixture(up: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway]:
-    configuration = CONFIGURATION.format(base_url=up.base_url, first_token="5s", idle="5s", total="10s")
-    async with gateway(tmp_path, configuration) as gate:
-        yield gate
+@pytest.fixture(name="gateway")
+async def gateway_fixture(upstream: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway]:
+    configuration = CONFIGURATION.format(base_url=upstream.base_url, first_token="5s", idle="5s", total="10s")
+    async with run_gateway(tmp_path, configuration) as gateway:
+        yield gateway
 
 
-@pytest.fixture(name="hasty")
-async def hasty_fixture(up: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway]:
-    """A gateway without patience."""
-    configuration = CONFIGURATION.format(base_url=up.base_url, first_token="300ms", idle="300ms", total="600ms")
-    async with gateway(tmp_path, configuration) as gate:
-        yield gate
+@pytest.fixture(name="impatient")
+async def impatient_fixture(upstream: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway]:
+    """A gateway with timeouts of 300 and 600 ms."""
+    configuration = CONFIGURATION.format(
+        base_url=upstream.base_url, first_token="300ms", idle="300ms", total="600ms"
+    )
+    async with run_gateway(tmp_path, configuration) as gateway:
+        yield gateway
 
 
 def typed(model: str = "m", **more: Any) -> pb.ChatCompletionRequest:
@@ -75,16 +77,16 @@ def typed(model: str = "m", **more: Any) -> pb.ChatCompletionRequest:
 
 
 async def drained(call: Any) -> list[bytes]:
-    """What is left of a call that `read` has begun."""
+    """The remaining messages of a call."""
     messages: list[bytes] = []
     while (message := await call.read()) is not grpc.aio.EOF:
         messages.append(message.data)
     return messages
 
 
-async def test_rest_unary(gate: Gateway, up: FaultServer) -> None:
-    up.script("m", answer("Hi", " there"))
-    reply = await gate.post(ask(temperature=0.5, top_k=3))
+async def test_rest_unary(gateway: Gateway, upstream: FaultServer) -> None:
+    upstream.script("m", answer("Hi", " there"))
+    reply = await gateway.post(ask(temperature=0.5, top_k=3))
     assert reply.status == 200
     assert reply.messages == 1
     body = reply.json()
@@ -111,15 +113,15 @@ async def test_rest_unary(gate: Gateway, up: FaultServer) -> None:
     assert reply.headers["x-lmchat-tries"] == "1"
     assert float(reply.headers["x-lmchat-overhead-ms"]) < 1000
     assert reply.headers["x-request-id"].startswith("req_")
-    [call] = up.calls
+    [call] = upstream.calls
     assert call.path == "/v1/chat/completions"
     assert call.headers["authorization"] == "Bearer upstream-secret"
     assert call.body == ask(temperature=0.5, top_k=3)
 
 
-async def test_rest_stream(gate: Gateway, up: FaultServer) -> None:
-    up.script("m", answer("Hi", " there"))
-    reply = await gate.post(ask(stream=True))
+async def test_rest_stream(gateway: Gateway, upstream: FaultServer) -> None:
+    upstream.script("m", answer("Hi", " there"))
+    reply = await gateway.post(ask(stream=True))
     events = reply.events()
     assert events[-1] == "[DONE]"
     assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
@@ -128,19 +130,19 @@ async def test_rest_stream(gate: Gateway, up: FaultServer) -> None:
     assert all("usage" not in e for e in events[:-1])
     assert ["lmchat" in e for e in events[:-1]] == [False, False, False, True]
     assert {e["id"] for e in events[:-1]} == {"chatcmpl-up"}
-    assert up.calls[0].body["stream"] is True
+    assert upstream.calls[0].body["stream"] is True
 
 
-async def test_rest_stream_with_usage(gate: Gateway, up: FaultServer) -> None:
-    up.script("m", answer("Hi"))
-    events = (await gate.post(ask(stream=True, stream_options={"include_usage": True}))).events()
+async def test_rest_stream_with_usage(gateway: Gateway, upstream: FaultServer) -> None:
+    upstream.script("m", answer("Hi"))
+    events = (await gateway.post(ask(stream=True, stream_options={"include_usage": True}))).events()
     assert events[-2]["choices"] == []
     assert events[-2]["usage"] == {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
     assert "lmchat" in events[-2]
     assert [e["usage"] for e in events[:-2]] == [None, None, None]
 
 
-async def test_each_token_is_sent_at_once(gate: Gateway, up: FaultServer) -> None:
+async def test_each_token_is_sent_at_once(gateway: Gateway, upstream: FaultServer) -> None:
     step = asyncio.Event()
 
     async def slow(call: faults.Call) -> None:
@@ -152,8 +154,8 @@ async def test_each_token_is_sent_at_once(gate: Gateway, up: FaultServer) -> Non
         await call.delta("stop")
         await call.end()
 
-    up.script("m", slow)
-    call = gate.open(ask(stream=True))
+    upstream.script("m", slow)
+    call = gateway.open(ask(stream=True))
     for word in ("one", "two"):
         message = await call.read()
         assert word in message.data.decode()
@@ -161,31 +163,31 @@ async def test_each_token_is_sent_at_once(gate: Gateway, up: FaultServer) -> Non
     assert "stop" in (await call.read()).data.decode()
 
 
-async def test_grpc_unary_and_stream(gate: Gateway, up: FaultServer) -> None:
-    up.script("m", answer("Hi", " there"))
-    completion = await gate.chat.CreateChatCompletion(typed(temperature=1.5), metadata=AUTH)
+async def test_grpc_unary_and_stream(gateway: Gateway, upstream: FaultServer) -> None:
+    upstream.script("m", answer("Hi", " there"))
+    completion = await gateway.chat.CreateChatCompletion(typed(temperature=1.5), metadata=AUTH)
     assert completion.choices[0].message.content[0].text == "Hi there"
     assert completion.choices[0].finish_reason == pb.FINISH_REASON_STOP
     assert completion.lmchat.provider == "up"
-    stream = gate.chat.StreamChatCompletion(typed(), metadata=AUTH)
+    stream = gateway.chat.StreamChatCompletion(typed(), metadata=AUTH)
     chunks = [chunk async for chunk in stream]
     assert "".join(chunk.choices[0].delta.content for chunk in chunks) == "Hi there"
     assert chunks[-1].lmchat.tries == 1
     assert "x-request-id" in dict(await stream.initial_metadata())
 
 
-async def test_keep_alive_comments(gate: Gateway, up: FaultServer) -> None:
+async def test_keep_alive_comments(gateway: Gateway, upstream: FaultServer) -> None:
     quiet = asyncio.Event()
 
-    async def pause(call: faults.Call) -> None:
+    async def wait_longer_than_keep_alive(call: faults.Call) -> None:
         await call.head()
         await call.delta(content="one")
         await quiet.wait()
         await call.delta("stop")
         await call.end()
 
-    up.script("m", pause)
-    call = gate.open(ask(stream=True))
+    upstream.script("m", wait_longer_than_keep_alive)
+    call = gateway.open(ask(stream=True))
     assert b"one" in (await call.read()).data
     assert (await call.read()).data == b": keep-alive\n"
     assert (await call.read()).data == b": keep-alive\n"
@@ -203,29 +205,29 @@ async def test_keep_alive_comments(gate: Gateway, up: FaultServer) -> None:
         ((("x-api-key", "nope"),), "invalid_api_key"),
     ],
 )
-async def test_every_method_requires_a_key(gate: Gateway, metadata: Any, reason: str) -> None:
-    reply = await gate.post(ask(), metadata=metadata)
+async def test_every_method_requires_a_key(gateway: Gateway, metadata: Any, reason: str) -> None:
+    reply = await gateway.post(ask(), metadata=metadata)
     assert reply.status == 401
     assert reply.json()["error"]["lmchat"]["reason"] == reason
     for call in (
-        gate.chat.CreateChatCompletion(typed(), metadata=metadata),
-        gate.models.ListModels(model_service_pb2.ListModelsRequest(), metadata=metadata),
-        gate.models.GetModel(model_service_pb2.GetModelRequest(model="m"), metadata=metadata),
+        gateway.chat.CreateChatCompletion(typed(), metadata=metadata),
+        gateway.models.ListModels(model_service_pb2.ListModelsRequest(), metadata=metadata),
+        gateway.models.GetModel(model_service_pb2.GetModelRequest(model="m"), metadata=metadata),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call
         assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        async for _ in gate.chat.StreamChatCompletion(typed(), metadata=metadata):
+        async for _ in gateway.chat.StreamChatCompletion(typed(), metadata=metadata):
             pass
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize("header", ["authorization", "x-api-key", "api-key"])
-async def test_keys_in_every_header(gate: Gateway, up: FaultServer, header: str) -> None:
-    up.script("m", answer("Hi"))
+async def test_keys_in_every_header(gateway: Gateway, upstream: FaultServer, header: str) -> None:
+    upstream.script("m", answer("Hi"))
     value = AUTH[0][1] if header == "authorization" else AUTH[0][1].removeprefix("Bearer ")
-    assert (await gate.post(ask(), metadata=((header, value),))).status == 200
+    assert (await gateway.post(ask(), metadata=((header, value),))).status == 200
 
 
 @pytest.mark.parametrize(
@@ -249,10 +251,16 @@ async def test_keys_in_every_header(gate: Gateway, up: FaultServer, header: str)
     ],
 )  # fmt: skip
 async def test_bad_requests(
-    gate: Gateway, up: FaultServer, body: Any, content_type: str, status: int, param: str | None, fragment: str
+    gateway: Gateway,
+    upstream: FaultServer,
+    body: Any,
+    content_type: str,
+    status: int,
+    param: str | None,
+    fragment: str,
 ) -> None:
-    up.script("m", answer("Hi"))
-    reply = await gate.post(body, content_type)
+    upstream.script("m", answer("Hi"))
+    reply = await gateway.post(body, content_type)
     assert reply.status == status
     if status != 200:
         error = reply.json()["error"]
@@ -260,7 +268,7 @@ async def test_bad_requests(
         assert fragment in error["message"]
         assert error["type"] == "invalid_request_error"
         assert error["lmchat"]["request_id"] == reply.headers["x-request-id"]
-        assert up.calls == []
+        assert upstream.calls == []
 
 
 async def test_unknown_model(tmp_path: Path) -> None:
@@ -268,22 +276,22 @@ async def test_unknown_model(tmp_path: Path) -> None:
 providers: {up: {type: openai, base_url: "http://127.0.0.1:1/v1"}}
 models: {vendor/gpt: {endpoints: [{provider: up, model: gpt}]}}
 """
-    async with gateway(tmp_path, configuration) as gate:
-        reply = await gate.post(ask("vendor/gtp"))
+    async with run_gateway(tmp_path, configuration) as gateway:
+        reply = await gateway.post(ask("vendor/gtp"))
         assert reply.status == 404
         assert reply.json()["error"]["code"] == "model_not_found"
         assert "vendor/gpt" in reply.json()["error"]["message"]
         assert reply.code is grpc.StatusCode.NOT_FOUND
 
 
-async def test_dropped_parameters_are_named(gate: Gateway, up: FaultServer) -> None:
-    up.script("m", answer("Hi"))
-    reply = await gate.post(ask("only-text", seed=7))
+async def test_dropped_parameters_are_named(gateway: Gateway, upstream: FaultServer) -> None:
+    upstream.script("m", answer("Hi"))
+    reply = await gateway.post(ask("only-text", seed=7))
     assert reply.json()["lmchat"]["dropped_params"] == ["seed"]
     assert reply.headers["x-lmchat-dropped-params"] == "seed"
-    assert "seed" not in up.calls[0].body
+    assert "seed" not in upstream.calls[0].body
     strict = ask("only-text", seed=7, lmchat={"routing": {"require_parameters": True}})
-    assert (await gate.post(strict)).json()["error"]["lmchat"]["reason"] == "invalid_routing"
+    assert (await gateway.post(strict)).json()["error"]["lmchat"]["reason"] == "invalid_routing"
 
 
 UPSTREAM_ERRORS = [
@@ -307,16 +315,16 @@ UPSTREAM_ERRORS = [
 @pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
 @pytest.mark.parametrize(("behaviour", "status", "reason", "fragment"), UPSTREAM_ERRORS)
 async def test_upstream_errors(
-    gate: Gateway,
-    up: FaultServer,
+    gateway: Gateway,
+    upstream: FaultServer,
     behaviour: Behaviour,
     status: int,
     reason: str | None,
     fragment: str,
     stream: bool,
 ) -> None:
-    up.script("m", behaviour)
-    reply = await gate.post(ask(stream=stream))
+    upstream.script("m", behaviour)
+    reply = await gateway.post(ask(stream=stream))
     error = reply.json()["error"]
     assert (reply.status, error["lmchat"]["reason"]) == (status, reason or error["lmchat"]["reason"])
     assert fragment in error["message"]
@@ -325,13 +333,13 @@ async def test_upstream_errors(
         assert reply.headers["retry-after"] == "7"
     if status == 503:
         assert int(reply.headers["retry-after"]) >= 1
-    assert len(up.calls) <= 2
+    assert len(upstream.calls) <= 2
 
 
-async def test_grpc_errors_have_details(gate: Gateway, up: FaultServer) -> None:
-    up.script("m", failure(429, retry_after="7"))
+async def test_grpc_errors_have_details(gateway: Gateway, upstream: FaultServer) -> None:
+    upstream.script("m", failure(429, retry_after="7"))
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await gate.chat.CreateChatCompletion(typed(), metadata=(*AUTH, ("x-request-id", "mine-1")))
+        await gateway.chat.CreateChatCompletion(typed(), metadata=(*AUTH, ("x-request-id", "mine-1")))
     assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     status = rpc_status.from_call(raised.value)  # type: ignore[arg-type]
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
@@ -362,14 +370,14 @@ async def test_grpc_errors_have_details(gate: Gateway, up: FaultServer) -> None:
         ({"logit_bias": {"5": 300.0}}, "logit_bias.5"),
     ],
 )  # fmt: skip
-async def test_grpc_requests_are_validated(gate: Gateway, change: dict[str, Any], param: str) -> None:
+async def test_grpc_requests_are_validated(gateway: Gateway, change: dict[str, Any], param: str) -> None:
     request = pb.ChatCompletionRequest(model="m", messages=[pb.Message(role=pb.ROLE_USER)])
     request.messages[0].content.add(text="hello")
     for name, value in change.items():
         request.ClearField(name)  # type: ignore[arg-type]
         request.MergeFrom(pb.ChatCompletionRequest(**{name: value}))
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await gate.chat.CreateChatCompletion(request, metadata=AUTH)
+        await gateway.chat.CreateChatCompletion(request, metadata=AUTH)
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     status = rpc_status.from_call(raised.value)  # type: ignore[arg-type]
     violation = error_details_pb2.BadRequest()
@@ -385,10 +393,10 @@ async def test_grpc_requests_are_validated(gate: Gateway, change: dict[str, Any]
     ],
 )
 async def test_a_broken_stream_ends_with_an_error_event(
-    hasty: Gateway, up: FaultServer, behaviour: Behaviour, reason: str, status: None
+    impatient: Gateway, upstream: FaultServer, behaviour: Behaviour, reason: str, status: None
 ) -> None:
-    up.script("m", behaviour)
-    reply = await hasty.post(ask(stream=True))
+    upstream.script("m", behaviour)
+    reply = await impatient.post(ask(stream=True))
     events = reply.events()
     assert reply.status == 200
     assert events[-1]["error"]["lmchat"]["reason"] == reason
@@ -398,12 +406,12 @@ async def test_a_broken_stream_ends_with_an_error_event(
     assert "".join(e["choices"][0]["delta"].get("content", "") for e in events) == "some words"
     assert reply.code is not grpc.StatusCode.OK
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        async for _ in hasty.chat.StreamChatCompletion(typed(), metadata=AUTH):
+        async for _ in impatient.chat.StreamChatCompletion(typed(), metadata=AUTH):
             pass
     assert raised.value.code() in (grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-async def test_content_before_an_error_in_the_same_read_is_sent(gate: Gateway, up: FaultServer) -> None:
+async def test_content_before_an_error_in_the_same_read_is_sent(gateway: Gateway, upstream: FaultServer) -> None:
     begun = asyncio.Event()
 
     async def in_one_piece(call: faults.Call) -> None:
@@ -415,8 +423,8 @@ async def test_content_before_an_error_in_the_same_read_is_sent(gate: Gateway, u
         await call.piece(b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events))
         await call.end()
 
-    up.script("m", in_one_piece)
-    call = gate.open(ask(stream=True))
+    upstream.script("m", in_one_piece)
+    call = gateway.open(ask(stream=True))
     assert b'"some"' in (await call.read()).data
     begun.set()
     words, error = (await call.read()).data, (await call.read()).data
@@ -424,34 +432,34 @@ async def test_content_before_an_error_in_the_same_read_is_sent(gate: Gateway, u
     assert b'"upstream_error"' in error
 
 
-async def test_a_missing_done_is_a_success(gate: Gateway, up: FaultServer) -> None:
-    up.script("m", answer("Hi", done=False))
-    assert (await gate.post(ask(stream=True))).events()[-1] == "[DONE]"
+async def test_a_missing_done_is_a_success(gateway: Gateway, upstream: FaultServer) -> None:
+    upstream.script("m", answer("Hi", done=False))
+    assert (await gateway.post(ask(stream=True))).events()[-1] == "[DONE]"
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
 @pytest.mark.parametrize("behaviour", [faults.silence, faults.headers_only])
 async def test_an_unresponsive_provider_is_a_timeout(
-    hasty: Gateway, up: FaultServer, behaviour: Behaviour, stream: bool
+    impatient: Gateway, upstream: FaultServer, behaviour: Behaviour, stream: bool
 ) -> None:
-    up.script("m", behaviour)
-    reply = await hasty.post(ask(stream=stream))
+    upstream.script("m", behaviour)
+    reply = await impatient.post(ask(stream=stream))
     assert reply.status == 504
     assert reply.json()["error"]["type"] == "timeout_error"
     assert reply.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    await asyncio.wait_for(up.calls[0].wait(), 1)
-    assert len(up.calls) == 1
+    await asyncio.wait_for(upstream.calls[0].wait(), 1)
+    assert len(upstream.calls) == 1
 
 
-async def test_the_callers_deadline_reaches_the_provider(gate: Gateway, up: FaultServer) -> None:
-    up.script("m", faults.silence)
+async def test_the_callers_deadline_reaches_the_provider(gateway: Gateway, upstream: FaultServer) -> None:
+    upstream.script("m", faults.silence)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await gate.chat.CreateChatCompletion(typed(), metadata=AUTH, timeout=0.3)
+        await gateway.chat.CreateChatCompletion(typed(), metadata=AUTH, timeout=0.3)
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     info = error_details_pb2.ErrorInfo()
     assert rpc_status.from_call(raised.value).details[0].Unpack(info)  # type: ignore[arg-type]
-    assert info.reason == "TIMEOUT"  # said just before gRPC itself would end the call, without details
-    await asyncio.wait_for(up.calls[0].wait(), 1)
+    assert info.reason == "TIMEOUT"  # sent just before gRPC itself would end the call without details
+    await asyncio.wait_for(upstream.calls[0].wait(), 1)
 
 
 @pytest.mark.parametrize(
@@ -460,12 +468,12 @@ async def test_the_callers_deadline_reaches_the_provider(gate: Gateway, up: Faul
     ids=["unary", "stream before content", "stream in the middle"],
 )
 async def test_cancellation_closes_the_providers_socket(
-    gate: Gateway, up: FaultServer, behaviour: Behaviour, stream: bool
+    gateway: Gateway, upstream: FaultServer, behaviour: Behaviour, stream: bool
 ) -> None:
-    up.script("m", behaviour)
-    call = gate.open(ask(stream=stream))
+    upstream.script("m", behaviour)
+    call = gateway.open(ask(stream=stream))
     reading = asyncio.ensure_future(call.read())
-    provider = await up.arrived()
+    provider = await upstream.arrived()
     if behaviour is not faults.silence:
         await reading
     left = asyncio.get_running_loop().time()
@@ -487,28 +495,30 @@ async def test_cancellation_closes_the_providers_socket(
         (ask(), ()),
     ],
 )
-async def test_both_rest_rpcs_return_the_same(gate: Gateway, up: FaultServer, body: Any, metadata: Any) -> None:
-    """Its headers, in the text of an OK status, are nothing gRPC clients show: see tests/e2e/test_envoy.py."""
-    up.script("m", answer("Hi"))
-    up.script("down", failure(500))
+async def test_both_rest_rpcs_return_the_same(
+    gateway: Gateway, upstream: FaultServer, body: Any, metadata: Any
+) -> None:
+    """The headers are in the text of an OK status, which is tested in tests/e2e/test_envoy.py."""
+    upstream.script("m", answer("Hi"))
+    upstream.script("down", failure(500))
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = HttpBody(content_type="application/json", data=data)
-    unary = await gate.rest.CreateUnaryChatCompletion(request, metadata=metadata, timeout=30)
-    streaming = await gate.post(data, metadata=metadata)
+    unary = await gateway.rest.CreateUnaryChatCompletion(request, metadata=metadata, timeout=30)
+    streaming = await gateway.post(data, metadata=metadata)
     assert unary.content_type == streaming.headers.get("content-type", "application/json")
-    told, expected = json.loads(unary.data), streaming.json()
-    for reply in (told, expected):
+    unary_error, expected = json.loads(unary.data), streaming.json()
+    for reply in (unary_error, expected):
         reply.pop("id", None)
         reply.pop("created", None)
         if "error" in reply:
             reply["error"]["lmchat"].pop("request_id")
             for attempt in reply["error"]["lmchat"].get("attempts", ()):
                 attempt.pop("ms")
-    assert told == expected
+    assert unary_error == expected
 
 
 def test_header_values_are_sanitised() -> None:
-    """Fields that an endpoint does not know are dropped, and named in a header as far as a header can."""
+    """Unknown fields are dropped, and listed in a header, cut to what a header can hold."""
     call: Any = SimpleNamespace(request_id="1", elapsed=lambda: 1.0)
     report = Report("up", 1, ["seed", "n\u00e9\r\nx-http-status: 500"], "stop")
     headers = dict(rest._headers(call, report, 0.5))
@@ -518,16 +528,16 @@ def test_header_values_are_sanitised() -> None:
 
 
 @pytest.mark.parametrize("lines", [("routing", "odd"), ("odd", "routing"), ("routing, odd",)])
-async def test_debug_topics_in_several_header_lines(gate: Gateway, lines: tuple[str, ...]) -> None:
-    """None of them is lost, whichever is the last."""
+async def test_debug_topics_in_several_header_lines(gateway: Gateway, lines: tuple[str, ...]) -> None:
+    """All lines count, not only the last."""
     metadata = (*AUTH, *(("x-lmchat-debug", line) for line in lines))
     with pytest.raises(grpc.aio.AioRpcError, match="There is no topic 'odd'"):
-        await gate.chat.CreateChatCompletion(typed(), metadata=metadata)
+        await gateway.chat.CreateChatCompletion(typed(), metadata=metadata)
 
 
-async def test_the_unary_rpc_rejects_stream(gate: Gateway) -> None:
+async def test_the_unary_rpc_rejects_stream(gateway: Gateway) -> None:
     request = HttpBody(content_type="application/json", data=json.dumps(ask(stream=True)).encode())
-    reply = await gate.rest.CreateUnaryChatCompletion(request, metadata=AUTH, timeout=30)
+    reply = await gateway.rest.CreateUnaryChatCompletion(request, metadata=AUTH, timeout=30)
     error = json.loads(reply.data)["error"]
     assert (error["param"], error["code"]) == ("stream", "invalid_request")
 
@@ -539,7 +549,7 @@ def test_headers_in_the_status_message() -> None:
     assert failed == "x-http-status: 404\ngrpc-status: 5"
 
 
-async def test_legacy_functions(gate: Gateway, up: FaultServer) -> None:
+async def test_legacy_functions(gateway: Gateway, upstream: FaultServer) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     body = faults.completion("")
     body["choices"][0] = {
@@ -547,37 +557,39 @@ async def test_legacy_functions(gate: Gateway, up: FaultServer) -> None:
         "message": {"role": "assistant", "content": None, "tool_calls": [call]},
         "finish_reason": "tool_calls",
     }
-    up.script("m", faults.reply(200, body))
-    reply = await gate.post(ask(functions=[{"name": "f", "parameters": {"type": "object"}}], function_call="auto"))
+    upstream.script("m", faults.reply(200, body))
+    reply = await gateway.post(
+        ask(functions=[{"name": "f", "parameters": {"type": "object"}}], function_call="auto")
+    )
     [choice] = reply.json()["choices"]
     assert choice["message"]["function_call"] == {"name": "f", "arguments": "{}"}
     assert choice["finish_reason"] == "function_call"
-    assert up.calls[0].body["tools"] == [
+    assert upstream.calls[0].body["tools"] == [
         {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     ]
 
 
-async def test_internal_errors_are_masked(gate: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_internal_errors_are_masked(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     def explode(*_: object) -> None:
         raise RuntimeError("secret detail")
 
     monkeypatch.setattr("server.routing.router.Router._plan", explode)
-    reply = await gate.post(ask())
+    reply = await gateway.post(ask())
     assert reply.status == 500
     assert "secret" not in reply.body.decode()
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await gate.chat.CreateChatCompletion(typed(), metadata=AUTH)
+        await gateway.chat.CreateChatCompletion(typed(), metadata=AUTH)
     assert raised.value.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in str(raised.value)
 
 
-async def test_models(gate: Gateway) -> None:
-    listed = await gate.models.ListModels(model_service_pb2.ListModelsRequest(), metadata=AUTH)
+async def test_models(gateway: Gateway) -> None:
+    listed = await gateway.models.ListModels(model_service_pb2.ListModelsRequest(), metadata=AUTH)
     assert (listed.object, [model.id for model in listed.data]) == ("list", ["*", "only-text"])
-    found = await gate.models.GetModel(model_service_pb2.GetModelRequest(model="a/b"), metadata=AUTH)
+    found = await gateway.models.GetModel(model_service_pb2.GetModelRequest(model="a/b"), metadata=AUTH)
     assert (found.id, found.object, found.owned_by) == ("a/b", "model", "up")
     assert found.lmchat.endpoints[0].model == "a/b"
-    only_text = await gate.models.GetModel(model_service_pb2.GetModelRequest(model="only-text"), metadata=AUTH)
+    only_text = await gateway.models.GetModel(model_service_pb2.GetModelRequest(model="only-text"), metadata=AUTH)
     assert "tools" not in only_text.lmchat.endpoints[0].supported_parameters
     assert "seed" not in only_text.lmchat.endpoints[0].supported_parameters
 
@@ -595,16 +607,16 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
     }
 
 
-async def test_metrics(gate: Gateway, up: FaultServer) -> None:
-    reply = await gate.operations.GetMetrics(operations.GetMetricsRequest(), metadata=AUTH)
+async def test_metrics(gateway: Gateway, upstream: FaultServer) -> None:
+    reply = await gateway.operations.GetMetrics(operations.GetMetricsRequest(), metadata=AUTH)
     assert reply.content_type.startswith("text/plain")
     assert samples(reply.data.decode()) == {}
-    up.script("m", faults.failure(500))
+    upstream.script("m", faults.failure(500))
     for _ in range(3):  # two calls each: one is retried
-        await gate.post(ask())
-    up.script("m", faults.answer("Hi"))
-    assert (await gate.post(ask(stream=True, stream_options={"include_usage": True}))).status == 200
-    reply = await gate.operations.GetMetrics(operations.GetMetricsRequest(), metadata=AUTH)
+        await gateway.post(ask())
+    upstream.script("m", faults.answer("Hi"))
+    assert (await gateway.post(ask(stream=True, stream_options={"include_usage": True}))).status == 200
+    reply = await gateway.operations.GetMetrics(operations.GetMetricsRequest(), metadata=AUTH)
     found = samples(reply.data.decode())
     assert found.pop(("first_token_seconds",)) > 0
     assert found.pop(("tokens_per_second",), 1.0) > 0
@@ -618,38 +630,45 @@ async def test_metrics(gate: Gateway, up: FaultServer) -> None:
     }
 
 
-async def test_statistics_of_a_stopped_worker_remain(up: FaultServer, tmp_path: Path) -> None:
-    configuration = CONFIGURATION.format(base_url=up.base_url, first_token="5s", idle="5s", total="10s")
+async def test_statistics_of_a_stopped_worker_remain(upstream: FaultServer, tmp_path: Path) -> None:
+    configuration = CONFIGURATION.format(base_url=upstream.base_url, first_token="5s", idle="5s", total="10s")
     shared = SharedStats.private(time.monotonic)
-    up.script("m", answer("Hi"))
-    async with gateway(tmp_path, configuration, shared_stats=shared) as gate:
-        assert (await gate.post(ask())).status == 200
+    upstream.script("m", answer("Hi"))
+    async with run_gateway(tmp_path, configuration, shared_stats=shared) as gateway:
+        assert (await gateway.post(ask())).status == 200
     other = EndpointStats(Circuit(), shared, configured=shared.configured)
     assert [snapshot.answers for _, snapshot in other.snapshots()] == [1]
 
 
-async def test_metrics_need_a_key(gate: Gateway) -> None:
+async def test_metrics_need_a_key(gateway: Gateway) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await gate.operations.GetMetrics(operations.GetMetricsRequest())
+        await gateway.operations.GetMetrics(operations.GetMetricsRequest())
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_health_and_reflection_need_no_key(gate: Gateway) -> None:
-    health: Any = health_pb2_grpc.HealthStub(gate.channel)
+async def test_health_and_reflection_need_no_key(gateway: Gateway) -> None:
+    health: Any = health_pb2_grpc.HealthStub(gateway.channel)
     for service in ("", *SERVICES):
         reply = await health.Check(health_pb2.HealthCheckRequest(service=service))
         assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
-    async def requests() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
-        yield reflection_pb2.ServerReflectionRequest(list_services="")
+    request = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+    for version in ("v1", "v1alpha"):
+        method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+        call: Any = gateway.channel.stream_stream(method)
+        await (info := call()).write(request)
+        response = reflection_pb2.ServerReflectionResponse.FromString(await info.read())
+        assert [service.name for service in response.list_services_response.service] == [
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
+            "lmchat.v1.ChatCompletions",
+            "lmchat.v1.Models",
+        ]
+        info.cancel()
 
-    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(gate.channel)  # type: ignore[arg-type]
-    async for reply in reflection.ServerReflectionInfo(requests()):
-        assert set(SERVICES) <= {service.name for service in reply.list_services_response.service}
-        break
 
-
-async def test_drain_finishes_active_calls(gate: Gateway, up: FaultServer) -> None:
+async def test_drain_finishes_active_calls(gateway: Gateway, upstream: FaultServer) -> None:
     step = asyncio.Event()
 
     async def slow(call: faults.Call) -> None:
@@ -659,11 +678,11 @@ async def test_drain_finishes_active_calls(gate: Gateway, up: FaultServer) -> No
         await call.delta("stop")
         await call.end()
 
-    up.script("m", slow)
-    call = gate.open(ask(stream=True))
+    upstream.script("m", slow)
+    call = gateway.open(ask(stream=True))
     await call.read()
-    health: Any = health_pb2_grpc.HealthStub(gate.channel)
-    draining = asyncio.create_task(gate.worker.drain(notice=0.2))
+    health: Any = health_pb2_grpc.HealthStub(gateway.channel)
+    draining = asyncio.create_task(gateway.worker.drain(notice=0.2))
     watch = health.Watch(health_pb2.HealthCheckRequest())
     while (await watch.read()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
         pass
@@ -684,12 +703,14 @@ ECHOES = [
 
 
 @pytest.mark.parametrize("echo", ECHOES)
-async def test_a_provider_that_repeats_its_key(gate: Gateway, up: FaultServer, echo: dict[str, Any]) -> None:
-    up.script("m", faults.reply(400, {"error": echo}))
-    shown = [(await gate.post(ask(stream=stream))).body for stream in (False, True)]
+async def test_a_provider_that_repeats_its_key(
+    gateway: Gateway, upstream: FaultServer, echo: dict[str, Any]
+) -> None:
+    upstream.script("m", faults.reply(400, {"error": echo}))
+    shown = [(await gateway.post(ask(stream=stream))).body for stream in (False, True)]
     for call in (
-        gate.chat.CreateChatCompletion(typed(), metadata=AUTH),
-        gate.chat.StreamChatCompletion(typed(), metadata=AUTH).read(),
+        gateway.chat.CreateChatCompletion(typed(), metadata=AUTH),
+        gateway.chat.StreamChatCompletion(typed(), metadata=AUTH).read(),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call
@@ -701,7 +722,7 @@ async def test_a_provider_that_repeats_its_key(gate: Gateway, up: FaultServer, e
         assert text.startswith((b'{"error"', b"no", b"got", b"x", b"\x08"))
 
 
-async def test_a_long_error_keeps_the_connection(gate: Gateway, up: FaultServer) -> None:
+async def test_a_long_error_keeps_the_connection(gateway: Gateway, upstream: FaultServer) -> None:
     """Six of them beside a stream of the same HTTP/2 connection, which then ends as it should."""
     step = asyncio.Event()
 
@@ -712,14 +733,14 @@ async def test_a_long_error_keeps_the_connection(gate: Gateway, up: FaultServer)
         await call.delta("stop")
         await call.end()
 
-    up.script("slow", slow)
-    up.script("m", faults.failure(400, "输" * 20_000))
-    stream = gate.chat.StreamChatCompletion(typed("slow"), metadata=AUTH)
+    upstream.script("slow", slow)
+    upstream.script("m", faults.failure(400, "输" * 20_000))
+    stream = gateway.chat.StreamChatCompletion(typed("slow"), metadata=AUTH)
     await stream.read()
     for number in range(6):
         request = typed(logit_bias={"x" * 60_000: 500.0}) if number % 2 else typed()
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await gate.chat.CreateChatCompletion(request, metadata=AUTH)
+            await gateway.chat.CreateChatCompletion(request, metadata=AUTH)
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert rpc_status.from_call(raised.value) is not None  # type: ignore[arg-type]
     step.set()

@@ -1,4 +1,4 @@
-"""`bench hostile`: what it sends and what it objects to; running it is for people."""
+"""`bench hostile`: its bodies and its verdict. The run itself takes too long for a test."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_percentiles() -> None:
     [
         ({}, BEFORE, []),
         ({}, {"worker": {7: 1000, 8: 1}, "envoy": {9: 50}}, []),
-        ({"ordinary: 503": 2}, BEFORE, ["2 x ordinary: 503 (with him)"]),
+        ({"ordinary: 503": 2}, BEFORE, ["2 x ordinary: 503 (with hostile caller)"]),
         ({}, {"worker": {7: 100, 11: 100}, "envoy": {9: 50}}, ["a process of the gateway ended"]),
     ],
 )

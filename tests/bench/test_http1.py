@@ -1,4 +1,4 @@
-"""The load's HTTP/1.1: whatever way an answer is split, the same is made of it, and nothing wrong passes."""
+"""The HTTP/1.1 client of the load: the same result however a response is split, and errors are found."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ WHOLE = b'{"choices":[{"message":{"content":"Hi"}}]}'
 
 
 class Wire(asyncio.Transport):
-    """Where the client's bytes go."""
+    """A transport that drops what is written."""
 
     aborted = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Nobody reads it."""
+        """Drop `data`."""
 
     def abort(self) -> None:
         self.aborted = True
 
 
 def read(pieces: Sequence[bytes], *, stream: bool = False, closed: bool = False) -> Exchange:
-    """What the client makes of an answer whose pieces come one at each second from 1 on."""
+    """The exchange for a response whose pieces arrive one at each second from 1 on."""
 
     async def ask() -> Exchange:
         connection = Connection()
         connection.connection_made(Wire())
         exchange = Exchange()
-        asking = asyncio.ensure_future(connection.ask(b"", exchange, stream=stream))
+        call_task = asyncio.ensure_future(connection.call(b"", exchange, stream=stream))
         await asyncio.sleep(0)
         for clock[0], piece in enumerate(pieces, 1):
             connection.data_received(piece)
         if closed:
             connection.connection_lost(None)
         async with asyncio.timeout(1):
-            await asking
+            await call_task
         return exchange
 
     clock = [0.0]
@@ -64,7 +64,7 @@ def torn(data: bytes, cuts: Sequence[int]) -> list[bytes]:
 
 
 def framed(framing: str, payload: bytes, cuts: Sequence[int]) -> tuple[bytes, list[int]]:
-    """An answer with this payload, and where in it each byte of the payload came to stand."""
+    """An answer with this payload, and the offset of each payload byte in it."""
     if framing == "chunked":
         answer, places = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nx: y\r\n\r\n", list[int]()
         for piece in torn(payload, cuts):
@@ -89,15 +89,17 @@ def test_streams(framing: str, before: list[bytes], content: bool, chunks: list[
     pieces = torn(answer, reads)
     edges = [*accumulate(map(len, pieces))]
 
-    def came(at: int) -> float:
-        """When this byte of the payload came."""
+    def received_at(at: int) -> float:
+        """The time at which this byte of the payload arrived."""
         return float(bisect_right(edges, places[at]) + 1)
 
     exchange = read(pieces, stream=True, closed=framing == "until closed")
-    assert exchange.arrivals == [*Counter(came(end.end() - 1) for end in re.finditer(b"\n\n", payload)).items()]
+    assert exchange.arrivals == [
+        *Counter(received_at(end.end() - 1) for end in re.finditer(b"\n\n", payload)).items()
+    ]
     assert exchange.events == sum(events for _, events in exchange.arrivals)
     assert exchange.content is content
-    assert exchange.first == (came(payload.index(b'"Hi') + 1) if content else 0)
+    assert exchange.first == (received_at(payload.index(b'"Hi') + 1) if content else 0)
     assert (exchange.sent, exchange.ended, exchange.status) == (0, len(pieces), 200)
     assert payload.endswith(exchange.body)
     assert len(exchange.body) >= min(len(payload), 1024)
@@ -132,7 +134,7 @@ def test_whole_answers(framing: str, chunks: list[int], reads: list[int]) -> Non
 )
 def test_problems(status: int, body: bytes, stream: bool, problem: str) -> None:
     exchange = read([b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)], stream=stream)
-    exchange.check(stream=stream, least=3)
+    exchange.check(stream=stream, min_events=3)
     assert exchange.problem.startswith(problem)
     assert bool(exchange.problem) == bool(problem)
 
@@ -148,10 +150,10 @@ def test_a_connection_lost_before_the_end(framing: str, missing: int) -> None:
 async def test_hanging_up() -> None:
     wire, connection, exchange = Wire(), Connection(), Exchange()
     connection.connection_made(wire)
-    asking = asyncio.ensure_future(connection.ask(b"", exchange, stream=False))
+    call_task = asyncio.ensure_future(connection.call(b"", exchange, stream=False))
     await asyncio.sleep(0)
-    asking.cancel()
-    await asyncio.wait((asking,))
+    call_task.cancel()
+    await asyncio.wait((call_task,))
     assert wire.aborted
     assert connection.closed
 
@@ -160,10 +162,10 @@ async def test_bytes_after_the_end_close_the_connection() -> None:
     connection, answer = Connection(), framed("length", WHOLE, [])[0]
     connection.connection_made(Wire())
     for _ in range(2):
-        asking = asyncio.ensure_future(connection.ask(b"", Exchange(), stream=False))
+        call_task = asyncio.ensure_future(connection.call(b"", Exchange(), stream=False))
         await asyncio.sleep(0)
         connection.data_received(answer)
-        await asking
+        await call_task
         assert not connection.closed
     connection.data_received(b"x")
     assert connection.closed

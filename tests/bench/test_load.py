@@ -1,4 +1,4 @@
-"""The load, on the mock itself: what it counts, and what it calls wrong."""
+"""The load against the mock: what it counts, and the errors it finds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ STREAM: dict[str, Any] = {"model": "fast-20", "stream": True}
 
 
 async def load(port: int, **job: Any) -> Tally:
-    load = Load(Job(**{"door": "rest", "port": port, "model": "unary", "concurrency": 2, **job}))
+    load = Load(Job(**{"api": "rest", "port": port, "model": "unary", "concurrency": 2, **job}))
     async with asyncio.timeout(2):
         await load.connect()
         return await load.run(Window(now(), now() + 0.03))
 
 
-@pytest.mark.parametrize("job", [{}, STREAM, {**STREAM, "least_events": 23}])
+@pytest.mark.parametrize("job", [{}, STREAM, {**STREAM, "min_events": 23}])
 async def test_load(mock_port: int, job: dict[str, Any]) -> None:
     tally = await load(mock_port, **job)
     assert tally.requests == len(tally.latencies) > 0
@@ -34,7 +34,7 @@ async def test_load(mock_port: int, job: dict[str, Any]) -> None:
     ("job", "problem"),
     [
         ({"model": "status-500"}, "status 500: "),
-        ({**STREAM, "least_events": 24}, "23 events instead of 24"),
+        ({**STREAM, "min_events": 24}, "23 events instead of 24"),
         ({**STREAM, "model": "broken-3"}, "the stream did not end in [DONE]: "),
         ({**STREAM, "model": "cut-3"}, "ConnectionResetError: "),
         ({**STREAM, "endless": True}, "a stream ended that has no end"),
@@ -51,6 +51,6 @@ async def test_load_that_goes_wrong(mock_port: int, job: dict[str, Any], problem
 async def test_load_without_an_end(mock_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     tally = await load(mock_port, model="held", stream=True, endless=True, concurrency=3)
     assert (tally.open, tally.unfinished, tally.errors, tally.requests) == (3, 0, 0, 0)
-    monkeypatch.setattr(generator, "GRACE", 0.01)
+    monkeypatch.setattr(generator, "FINISH_TIMEOUT", 0.01)
     tally = await load(mock_port, model="slow-60000")
     assert (tally.open, tally.unfinished, tally.errors, tally.requests) == (0, 2, 0, 0)

@@ -1,4 +1,4 @@
-"""The mock: what each kind of model name gets, over a real socket, and what the mock says is open."""
+"""The mock: the response to each kind of model name, over a real socket, and the counters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def ask(port: int, data: bytes, *, stream: bool = False) -> Exchange:
     connection, exchange = await Connection.open(port), Exchange()
     try:
         async with asyncio.timeout(2):
-            await connection.ask(data, exchange, stream=stream)
+            await connection.call(data, exchange, stream=stream)
     except ConnectionResetError:
         exchange.problem = "reset"
     finally:
@@ -34,7 +34,7 @@ async def stats(port: int) -> Stats:
 
 
 async def settled(port: int, *, running: int) -> Stats:
-    """The mock's figures once so many calls run."""
+    """The mock's counters once `running` calls are in progress."""
     async with asyncio.timeout(2):
         while (now := await stats(port)).running != running:
             pass
@@ -96,7 +96,7 @@ async def test_streams_that_break(mock_port: int, model: str, problem: str, end:
 async def test_stats_of_a_stream_that_is_held_and_left(mock_port: int) -> None:
     exchange = Exchange()
     connection = await Connection.open(mock_port)
-    held = asyncio.ensure_future(connection.ask(post("held", stream=True), exchange, stream=True))
+    held = asyncio.ensure_future(connection.call(post("held", stream=True), exchange, stream=True))
     now = await settled(mock_port, running=1)
     assert now == Stats(connections=1, running=1, requests=1, abandoned=0)
     while not exchange.content:
@@ -117,7 +117,7 @@ async def test_a_call_that_was_left_is_not_answered_later(mock_port: int) -> Non
 
 
 class Wire(asyncio.Transport):
-    """Where the mock's bytes wait for a caller who reads slowly."""
+    """A transport whose buffer fills until `drain`, as with a caller who reads slowly."""
 
     def __init__(self, protocol: mock.Connection) -> None:
         super().__init__()

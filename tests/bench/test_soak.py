@@ -1,4 +1,4 @@
-"""The soak: what its calls come to, on the mock itself, and what it calls left behind."""
+"""The soak: outcomes of calls to the mock, and the leaks it reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from lmchat_dev.bench import soak_mix
 from lmchat_dev.bench.mock import Stats
-from lmchat_dev.bench.soak import CALLERS, Look, left_behind, unexpected
+from lmchat_dev.bench.soak import CALLERS, ProcessState, leaks, unexpected
 from lmchat_dev.bench.soak_mix import KINDS, Caller, Kind, sequence
 
 STREAM: dict[str, Any] = {"model": "fast-20", "stream": True}
@@ -21,12 +21,12 @@ NEXT = Kind(name="next", weight=1, expected=frozenset({"answer"}), model="unary"
     ("expected", "kind", "outcome"),
     [
         ("answer", {}, "answer"),
-        ("answer", {**STREAM, "fresh": True}, "answer"),
+        ("answer", {**STREAM, "new_connection": True}, "answer"),
         ("500", {"model": "status-500"}, "500"),
         ("answer", {"model": "status-500"}, "status 500: "),
-        ("hung up", {"model": "held", "stream": True, "leave": "middle"}, "hung up"),
-        ("hung up", {"model": "slow-60000", "leave": "before"}, "hung up"),
-        ("hung up", {"leave": "middle"}, "answer"),
+        ("hung up", {"model": "held", "stream": True, "hang_up": "middle"}, "hung up"),
+        ("hung up", {"model": "slow-60000", "hang_up": "before"}, "hung up"),
+        ("hung up", {"hang_up": "middle"}, "answer"),
         ("error event", {"model": "broken-3", "stream": True}, "the stream did not end in [DONE]: "),
         ("error event", {"model": "cut-3", "stream": True}, "ConnectionResetError: "),
     ],
@@ -45,10 +45,10 @@ async def test_outcomes(mock_port: int, expected: str, kind: dict[str, Any], out
 
 async def test_a_hung_call_does_not_spoil_the_next(mock_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     caller = Caller(mock_port, "key")
-    for leave in ("", "middle"):
+    for hang_up in ("", "middle"):
         with monkeypatch.context() as patch:
-            patch.setattr(soak_mix, "PATIENCE", 0.02)
-            hung = Kind(name="hung", weight=1, expected=frozenset(), model="slow-60000", leave=leave)
+            patch.setattr(soak_mix, "CALL_TIMEOUT", 0.02)
+            hung = Kind(name="hung", weight=1, expected=frozenset(), model="slow-60000", hang_up=hang_up)
             async with asyncio.timeout(2):
                 assert await caller.make(hung) == "no answer in 0.02 s"
         assert await caller.make(NEXT) == "answer"
@@ -62,7 +62,7 @@ def test_the_mix_is_the_same_for_the_same_seed() -> None:
 
 # What counts as left behind
 
-IDLE = Look(pid=7, rss=100_000_000, fds=50, sockets=20, upstream=6, threads=10)
+IDLE = ProcessState(pid=7, rss=100_000_000, fds=50, sockets=20, upstream=6, threads=10)
 LARGE = msgspec.structs.replace(IDLE, pid=8, rss=20_000_000)
 
 
@@ -81,17 +81,17 @@ LARGE = msgspec.structs.replace(IDLE, pid=8, rss=20_000_000)
 )
 def test_left_behind_by_the_gateway(change: dict[str, int], found: list[str]) -> None:
     after = {"worker": msgspec.structs.replace(IDLE, **change), "envoy": LARGE}
-    assert left_behind({"worker": IDLE, "envoy": LARGE}, after, Stats()) == found
+    assert leaks({"worker": IDLE, "envoy": LARGE}, after, Stats()) == found
 
 
 def test_left_behind_by_small_processes_and_missing_ones() -> None:
     grown = {"envoy": msgspec.structs.replace(LARGE, rss=28_000_000)}
-    assert left_behind({"envoy": LARGE}, grown, Stats()) == []
+    assert leaks({"envoy": LARGE}, grown, Stats()) == []
     grown = {"envoy": msgspec.structs.replace(LARGE, rss=28_000_001)}
-    assert left_behind({"envoy": LARGE}, grown, Stats()) == ["the memory of envoy grew by 8.0 MB"]
+    assert leaks({"envoy": LARGE}, grown, Stats()) == ["the memory of envoy grew by 8.0 MB"]
     one, two = {"envoy": LARGE}, {"envoy": LARGE, "worker": IDLE}
     for before, after in ((one, two), (two, one)):
-        [line] = left_behind(before, after, Stats())
+        [line] = leaks(before, after, Stats())
         assert "ended" in line
 
 
@@ -106,5 +106,5 @@ def test_left_behind_by_small_processes_and_missing_ones() -> None:
 )
 def test_left_behind_upstream(stats: Stats, pooled: int, found: str) -> None:
     look = {"worker": msgspec.structs.replace(IDLE, upstream=pooled)}
-    lines = left_behind(look, look, stats)
+    lines = leaks(look, look, stats)
     assert [line.startswith(found) for line in lines] == [True] * bool(found)

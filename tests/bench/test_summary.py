@@ -1,4 +1,4 @@
-"""Figures out of slices made by hand: medians, differences, aims; and that report and plot show them."""
+"""Figures of constructed slices: medians, differences, aims; report and plot show them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from xml.etree import ElementTree as ET
 import msgspec
 import pytest
 from lmchat_dev.bench import plot, report, scenarios
-from lmchat_dev.bench.measure import Shape, Slice, Spread
+from lmchat_dev.bench.measure import Percentiles, Shape, Slice
 from lmchat_dev.bench.processes import Memory
-from lmchat_dev.bench.scenarios import ALONE, BURST, CROWD, FAST, FIRST, PACED, Footprint, Results
+from lmchat_dev.bench.scenarios import BURST, CALLERS_1, CALLERS_16, FAST, FIRST, PACED, Footprint, Results
 from lmchat_dev.bench.summary import Aim, Figures, Row, aims, minus, ratio
 
 EMPTY: dict[str, Any] = {
-    **dict.fromkeys(("seconds", "requests", "events", "events_a_read", "generator_cpu", "mock_cpu"), 0.0),
+    **dict.fromkeys(("seconds", "requests", "events", "events_per_read", "generator_cpu", "mock_cpu"), 0.0),
     **dict.fromkeys(("latency", "first_token", "gap")),
-    **dict.fromkeys(("open", "unfinished", "errors", "elsewhere"), 0),
+    **dict.fromkeys(("open", "unfinished", "errors", "other_cpu"), 0),
     "cpu": {},
     "problems": [],
 }
 
 
 def taken(scenario: str, shape: Shape, target: str, *rounds: dict[str, Any]) -> list[Slice]:
-    """A slice for each round; what is not given was not seen."""
+    """A slice for each round; fields without a value are 0 or None."""
     where = {"scenario": scenario, "shape": shape.name, "target": target}
     return [Slice(**{**EMPTY, **where, "round": number, **each}) for number, each in enumerate(rounds)]
 
 
-def spread(p50: float, p99: float = 0.0, most: float = 0.0) -> Spread:
-    return Spread(p50, p99, most)
+def spread(p50: float, p99: float = 0.0, most: float = 0.0) -> Percentiles:
+    return Percentiles(p50, p99, most)
 
 
 def figures(results: Results, target: str = "lmchat-rest") -> dict[str, Any]:
@@ -41,23 +41,23 @@ def figures(results: Results, target: str = "lmchat-rest") -> dict[str, Any]:
 UNARY = Results(
     slices=[
         *taken(
-            "unary", CROWD, "lmchat-rest",
+            "unary", CALLERS_16, "lmchat-rest",
             {"requests": 100.0, "latency": spread(9, 90), "cpu": {"worker": 0.1, "envoy": 0.1}},
             {"requests": 400.0, "latency": spread(7, 70), "cpu": {"worker": 0.8, "envoy": 0.4}},
             {"requests": 200.0, "latency": spread(8, 60), "cpu": {"worker": 0.3, "envoy": 0.2}},
         ),
-        *taken("unary", CROWD, "envoy", {"latency": spread(3, 30)}),
-        *taken("unary", ALONE, "lmchat-rest", {"latency": spread(2, 4)}, {}, {"latency": spread(3, 8)}),
-        *taken("unary", ALONE, "envoy", {"latency": spread(1, 5)}),
-        *taken("probe", CROWD, "lmchat-rest", {"requests": 9999.0}),
-        *taken("unary", CROWD, "litellm", {"requests": 5.0, "cpu": {"gateway": 0.5}}),
+        *taken("unary", CALLERS_16, "envoy", {"latency": spread(3, 30)}),
+        *taken("unary", CALLERS_1, "lmchat-rest", {"latency": spread(2, 4)}, {}, {"latency": spread(3, 8)}),
+        *taken("unary", CALLERS_1, "envoy", {"latency": spread(1, 5)}),
+        *taken("probe", CALLERS_16, "lmchat-rest", {"requests": 9999.0}),
+        *taken("unary", CALLERS_16, "litellm", {"requests": 5.0, "cpu": {"gateway": 0.5}}),
     ]
 )  # fmt: skip
 STREAM = Results(
     slices=[
         *taken(
             "stream", FAST, "lmchat-rest",
-            {"events": 5e4, "events_a_read": 8.0, "cpu": {"worker": 0.5, "envoy": 1}},
+            {"events": 5e4, "events_per_read": 8.0, "cpu": {"worker": 0.5, "envoy": 1}},
         ),
         *taken("stream", BURST, "lmchat-rest", {"events": 1000.0, "cpu": {"worker": 0.02, "envoy": 1}}),
         *taken("stream", FIRST, "lmchat-rest", {"first_token": spread(5)}, {"first_token": spread(6)}),
@@ -73,8 +73,8 @@ def test_unary_figures() -> None:
     assert figures(UNARY) == pytest.approx(
         {
             **{"requests": 200, "cpu_request": 2.5, "cpu_request_worker": 1.5},
-            **{"p50_alone": 2.5, "p99_alone": 6, "added_p50_alone": 1.5, "added_p99_alone": 1},
-            **{"p50_crowd": 8, "p99_crowd": 70, "added_p50_crowd": 5, "added_p99_crowd": 40},
+            **{"p50_c1": 2.5, "p99_c1": 6, "added_p50_c1": 1.5, "added_p99_c1": 1},
+            **{"p50_c16": 8, "p99_c16": 70, "added_p50_c16": 5, "added_p99_c16": 40},
         }
     )
     assert figures(UNARY, "litellm") == {"requests": 5, "cpu_request": 100, "cpu_request_worker": 100}
@@ -84,7 +84,7 @@ def test_unary_figures() -> None:
 def test_stream_figures() -> None:
     assert figures(STREAM) == pytest.approx(
         {
-            **{"events": 50_000, "events_a_read": 8, "cpu_events": 30, "cpu_events_worker": 10},
+            **{"events": 50_000, "events_per_read": 8, "cpu_events": 30, "cpu_events_worker": 10},
             **{"cpu_events_burst": 20, "cpu_events_paced": 50, "first_token": 5.5, "first_token_added": 4.5},
             **{"gap_p50": 50, "gap_p99": 70, "gap_max": 90, "gap_p99_added": 15},
         }
@@ -112,9 +112,9 @@ def test_memory_figures(main: str, streams: int, known: dict[str, float]) -> Non
 
 
 def test_spread() -> None:
-    assert Spread.of([]) is None
-    assert Spread.of([3.0]) == Spread(3, 3, 3)
-    assert Spread.of([float(n) for n in reversed(range(1001))]) == Spread(500, 990, 1000)
+    assert Percentiles.of([]) is None
+    assert Percentiles.of([3.0]) == Percentiles(3, 3, 3)
+    assert Percentiles.of([float(n) for n in reversed(range(1001))]) == Percentiles(500, 990, 1000)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_verdicts(value: float | None, least: bool, verdict: str) -> None:
 
 
 JUST = Row(
-    target="lmchat-rest", requests=65, events=25, cpu_events_worker=50, added_p50_alone=1.5,
+    target="lmchat-rest", requests=65, events=25, cpu_events_worker=50, added_p50_c1=1.5,
     first_token_added=2, gap_p99_added=25, rss=100, stream_worker=50,
 )  # fmt: skip
 OTHERS = (
@@ -166,7 +166,7 @@ def test_aims() -> None:
         ("requests", 64.9, ["over echo's", "over Portkey's", "over LiteLLM's"]),
         ("events", 24.9, ["stream events over LiteLLM's"]),
         ("cpu_events_worker", 50.1, ["fast stream events a second"]),
-        ("added_p50_alone", 1.51, ["latency added"]),
+        ("added_p50_c1", 1.51, ["latency added"]),
         ("first_token_added", 2.01, ["time to first token"]),
         ("gap_p99_added", 25.1, ["gap p99"]),
         ("rss", 100.1, ["memory of a worker"]),
@@ -202,13 +202,18 @@ def test_the_plot_names_every_target_and_its_figure() -> None:
     assert places == sorted({*places})
 
 
-def test_the_report_shows_figures_errors_and_doubts() -> None:
-    busy = {"generator_cpu": 0.95, "elsewhere": 0.5, "errors": 2, "problems": ["status 500"], "requests": 1.0}
+def test_the_report_shows_figures_errors_and_notes() -> None:
+    busy = {"generator_cpu": 0.95, "other_cpu": 0.5, "errors": 2, "problems": ["status 500"], "requests": 1.0}
     slices = [
         *UNARY.slices,
         *taken("flatness", scenarios.CONNECTIONS[1], "lmchat-rest", {"requests": 100.0, "cpu": {"worker": 0.1}}),
-        *taken("flatness", scenarios.LONG, "lmchat-rest", {"requests": 50.0, "cpu": {"worker": 0.1}}),
-        *taken("overload", scenarios.MANY, "lmchat-rest", {"events": 7000.0, "gap": spread(1.5, 2.5), **busy}),
+        *taken("flatness", scenarios.LONG_BODY, "lmchat-rest", {"requests": 50.0, "cpu": {"worker": 0.1}}),
+        *taken(
+            "overload",
+            scenarios.STREAMS_64,
+            "lmchat-rest",
+            {"events": 7000.0, "gap": spread(1.5, 2.5), **busy},
+        ),
         *taken("paced", PACED, "direct", {"events": 6000.0}),
         *taken("paced", PACED, "lmchat-rest", {"events": 5400.0}),
     ]
@@ -222,7 +227,7 @@ def test_the_report_shows_figures_errors_and_doubts() -> None:
         "latency added at concurrency 1, p50 1.50 <= 1.5 ms met",
         "portkey stream: status 404",
         "the load generator was the limit for lmchat-rest (overload, 64 streams)",
-        "others used up to 0.5 cores during 1 of 15 slices: figures are in doubt",
+        "others used up to 0.5 cores during 1 of 15 slices: figures are unreliable",
         "lmchat-rest kept 90 % of the pace of 300 paced streams",
         "ERRORS: 2 at lmchat-rest, overload, 64 streams, round 1: status 500",
     ):

@@ -1,7 +1,7 @@
-"""Hypothesis strategies for the contract's messages, made from their descriptors: no field can be forgotten.
+"""Hypothesis strategies for the contract's messages, built from their descriptors, so that every field is covered.
 
-What a field may hold beyond its type stands in FIELDS. A form of a message
-that JSON cannot tell from another is brought to the one that it can.
+FIELDS has the values of fields that their type alone does not determine. Forms of a
+message that have the same JSON are normalised to one of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from server.chat.openai_json.fields import INT32_MAX, INT64_MAX
 
 Fields = dict[str, Any]
 
-#: For a machine with other things to do.
+#: Without hypothesis's deadline, for a busy machine.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT = st.text(max_size=8)
@@ -93,7 +93,7 @@ _ALWAYS = {
     "ToolChoice.mode",
 }
 
-#: Fields of which JSON knows nothing in requests (True) or in answers (False).
+#: Fields that JSON does not have in requests (True) or in answers (False).
 WORDLESS: Mapping[bool, set[str]] = {True: set(), False: {"Message.name", "Message.tool_call_id"}}
 
 
@@ -120,7 +120,7 @@ def _message(descriptor: Descriptor, request: bool) -> SearchStrategy[Any]:
         fields = st.builds(lambda one, rest: one | rest, st.one_of(oneof), fields)
     tidy = _TIDY.get((descriptor.name, request), _whole)
     cls = getattr(pb, descriptor.name)
-    return fields.map(lambda given: cls(**tidy(given)))
+    return fields.map(lambda values: cls(**tidy(values)))
 
 
 def _value(field: FieldDescriptor, name: str, request: bool) -> SearchStrategy[Any]:
@@ -134,30 +134,30 @@ def _value(field: FieldDescriptor, name: str, request: bool) -> SearchStrategy[A
     return st.lists(value, min_size=1 if name in _ALWAYS else 0, max_size=2) if field.is_repeated else value
 
 
-def _whole(given: Fields) -> Fields:
+def _whole(fields: Fields) -> Fields:
     """An object that is kept whole has no further fields."""
-    return {"other_json": given["other_json"]} if "other_json" in given else given
+    return {"other_json": fields["other_json"]} if "other_json" in fields else fields
 
 
-def _turn(given: Fields) -> Fields:
+def _turn(fields: Fields) -> Fields:
     """Only an assistant may be without content, and a tool's result names its call."""
-    if given["role"] != pb.ROLE_ASSISTANT and not given["content"]:
-        given["content"] = [pb.ContentPart(text="hi")]
-    if given["role"] == pb.ROLE_TOOL and not given.get("tool_call_id"):
-        given["tool_call_id"] = "call_1"
-    return given
+    if fields["role"] != pb.ROLE_ASSISTANT and not fields["content"]:
+        fields["content"] = [pb.ContentPart(text="hi")]
+    if fields["role"] == pb.ROLE_TOOL and not fields.get("tool_call_id"):
+        fields["tool_call_id"] = "call_1"
+    return fields
 
 
-def _answer(given: Fields) -> Fields:
+def _answer(fields: Fields) -> Fields:
     """Plain text is one string."""
-    if all(part.HasField("text") and not part.extra_json for part in given["content"]):
-        given["content"] = given["content"][:1]
-    return given
+    if all(part.HasField("text") and not part.extra_json for part in fields["content"]):
+        fields["content"] = fields["content"][:1]
+    return fields
 
 
-def _choice(given: Fields) -> Fields:
+def _choice(fields: Fields) -> Fields:
     """Further fields stand beside a function only."""
-    return given if "function_name" in given else {**_whole(given), "extra_json": ""}
+    return fields if "function_name" in fields else {**_whole(fields), "extra_json": ""}
 
 
 _TIDY: Mapping[tuple[str, bool], Callable[[Fields], Fields]] = {

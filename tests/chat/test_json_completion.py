@@ -1,4 +1,4 @@
-"""A completion in JSON is to REST callers what its typed message is."""
+"""A completion kept in JSON gives REST callers the same as its typed message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from server.errors import ProviderError
 
 
 def stays_json(body: bytes) -> JsonCompletion | None:
-    """The answer as the OpenAI dialect takes it over, where nothing in it needs translation."""
+    """The completion as the OpenAI dialect keeps it where nothing in it needs translation."""
     completion = JsonCompletion.read(body)
     return completion if completion is not None and response.is_plain(completion) else None
 
@@ -28,7 +28,7 @@ def by_message(body: bytes) -> tuple[dict[str, Any], str]:
 
 
 def both_ways(completion: JsonCompletion) -> tuple[dict[str, Any], str]:
-    """What REST gets; a gRPC caller gets the same as a message."""
+    """The REST form; asserts that the message for gRPC callers is equal."""
     found = json.loads(msgspec.json.encode(completion.to_openai()))
     assert completion.to_proto() == openai_json.parse_completion(found)
     # The router sets these, as it does on a message.
@@ -37,7 +37,7 @@ def both_ways(completion: JsonCompletion) -> tuple[dict[str, Any], str]:
 
 
 def replaced(obj: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """`obj` with another value at a path of keys and indices with dots between; `...` takes it out."""
+    """`obj` with another value at a path of keys and indices with dots between; `...` removes it."""
     out: dict[str, Any] = json.loads(json.dumps(obj))
     *way, last = [int(step) if step.isdigit() else step for step in path.split(".")]
     at: Any = out
@@ -114,7 +114,7 @@ MESSAGE = "choices.0.message"
         (f"{MESSAGE}.tool_calls", [CALL]),
         (f"{MESSAGE}.tool_calls", []),
         (f"{MESSAGE}.tool_calls", None),
-        (f"{MESSAGE}.tool_calls", [{**CALL, "index": 0}, CALL]),
+        (f"{MESSAGE}.tool_calls", [{**CALL, "index": 0}, {**CALL, "id": "call_b"}]),
         (f"{MESSAGE}.function_call", None),
         (f"{MESSAGE}.audio", None),
         (f"{MESSAGE}.reasoning_content", "Hm."),
@@ -183,11 +183,11 @@ def test_protobuf_fallback(path: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"choices": "\\ud800"}', b"[" * 100_000])
-def test_what_is_no_answer(body: bytes) -> None:
+def test_invalid_completions(body: bytes) -> None:
     assert JsonCompletion.read(body) is None
 
 
-# Every field of it absent, null, as it should be, or anything else
+# Every field absent, null, valid, or any other value
 
 
 ODD: list[Any] = [
@@ -215,7 +215,7 @@ def test_both_representations_agree(changes: list[tuple[str, Any]]) -> None:
     for path, value in changes:
         try:
             obj = replaced(obj, path, value)
-        except (KeyError, IndexError, TypeError):  # an earlier change took away what this one is about
+        except (KeyError, IndexError, TypeError):  # an earlier change removed the place of this one
             continue
     body = json.dumps(obj).encode()
     completion = stays_json(body)

@@ -1,4 +1,4 @@
-"""A request in JSON means what it means as a typed message, and goes to providers as the same bytes."""
+"""A request kept in JSON is equal to its typed message, and is sent to providers as the same bytes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def body(obj: Any) -> bytes:
 
 
 def agree(data: bytes) -> bool:
-    """Check one body both ways; False where it is parsed to protobuf at once."""
+    """Compare both representations of a body; False where it is only parsed to protobuf."""
     if request_fields.read(data) is None:
         return False
     try:
@@ -99,7 +99,7 @@ def agree(data: bytes) -> bool:
 
 
 def calls(request: ChatRequest, where: Endpoint) -> Any:
-    """What is sent for it, whole and streamed, or the errors."""
+    """The provider requests, unary and streamed, or the errors."""
     out: list[Any] = []
     for stream in (False, True):
         try:
@@ -110,7 +110,7 @@ def calls(request: ChatRequest, where: Endpoint) -> Any:
 
 
 def with_field(path: str, value: Any) -> dict[str, Any]:
-    """WHOLE with another value of a field, or of one of the first turn's; `...` takes it out."""
+    """WHOLE with another value of a field, or of a field of the first turn; `...` removes it."""
     obj: dict[str, Any] = json.loads(json.dumps(WHOLE))
     name, _, inner = path.partition(".")
     at, key = (obj["messages"][0], inner) if inner else (obj, name)
@@ -269,7 +269,7 @@ def test_protobuf_fallback(path: str, value: Any) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", b"null", b"\xff", b'{"model": "\\ud800"}', b"[" * 100_000, b'{"a":' * 100_000]
 )
-def test_what_is_no_request(data: bytes) -> None:
+def test_invalid_requests(data: bytes) -> None:
     assert request_fields.read(data) is None
     with pytest.raises(InvalidRequest):
         read(data)
@@ -319,7 +319,7 @@ def test_topics_of_the_header() -> None:
         assert [*request.options.debug] == ["routing"]
 
 
-# Any field absent, null, as it should be, or anything else
+# Any field absent, null, valid, or any other value
 
 ODD: list[Any] = [
     ..., None, "", "user", "x", 0, 1, -1, 2**31, 2**70, 1.5, 1.0, -0.0, 1e400, True, False, [], {}, [None], [{}],

@@ -1,4 +1,4 @@
-"""Limits of requests: what exceeds one is refused with the limit's name or number, what does not is read."""
+"""Limits of requests: a request above one is refused with its name or number, one at the limit is read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def refused(data: bytes) -> InvalidRequest:
 
 
 def of(kind: str, count: int) -> bytes:
-    """A request with `count` of what a limit bounds."""
+    """A request with `count` items of the kind that a limit bounds."""
     match kind:
         case "messages":
             return body(messages=[HI] * count)
@@ -130,7 +130,7 @@ def test_bodies_have_limits(kind: str, most: int, count: int) -> None:
 
 @pytest.mark.parametrize("digits", [limits.MAX_DIGITS, 4000])
 def test_numbers_have_a_length(digits: int) -> None:
-    """Of numbers alone it takes a large body to cost time, and long digits within strings are no numbers."""
+    """Short bodies are not checked, and digits within strings are not numbers."""
     number = "1" * digits
     numbers = f"[{','.join([number] * (2_000_000 // digits))}]"
     assert f"more than {limits.MAX_DIGITS} digits" in refused(raw("x", numbers)).message
@@ -143,9 +143,25 @@ def test_numbers_have_a_length(digits: int) -> None:
     ["a,b;" * 500_000, "[{" * 500_000, '\\",[' * 200_000, "\\\\" * 200_000 + ',"[', "Ab1/" * 5_000_000],
     ids=["commas", "brackets", "quotes", "backslashes", "base64"],
 )
-def test_strings_hold_what_they_like(text: str) -> None:
+def test_strings_may_hold_any_syntax(text: str) -> None:
     request = read(body(messages=[{"role": "user", "content": text}]))
     assert request.to_openai()["messages"][0]["content"] == text
+
+
+@pytest.mark.parametrize("text", ["\u6f22", "a\U0001f600", "\\u6f22"], ids=["Chinese", "emoji", "escaped"])
+def test_text_has_a_limit_and_files_have_not(text: str) -> None:
+    """One character of four bytes makes a string of base64 four times as large in memory."""
+    half = text * (limits.MAX_TEXT_BYTES // 2 // len(text.encode()) - 10)
+    file = "abcd" * (limits.MAX_TEXT_BYTES // 4)
+
+    def of(*texts: str) -> bytes:
+        strings = '","'.join(texts)
+        return f'{{"model":"m","messages":[{{"role":"user","content":"{file}"}}],"x":["{strings}"]}}'.encode()
+
+    read(of(f"{half}{half}"))
+    read(of("\\\\u6f22", file))
+    for texts in ((f"{half}{half}{text * 40}",), (half, half + text * 40), (f'{half}\\"{half}{text * 40}',)):
+        assert f"more than {limits.MAX_TEXT_BYTES} bytes of text" in refused(of(*texts)).message
 
 
 @pytest.mark.parametrize("depth", [500, 50_000])
@@ -158,7 +174,7 @@ def test_deep_json(depth: int) -> None:
 
 
 def test_a_long_key_is_cut() -> None:
-    """And not compared with the known ones, which would take hours."""
+    """It is not compared with the known ones, which would take hours."""
     error = refused(body(lmchat={"a" * 1_000_000: 1}))
     assert len(error.message) < 200
     assert error.param == f"lmchat.{'a' * 64}..."
@@ -204,10 +220,10 @@ def test_json_texts_of_typed_requests_are_counted_together() -> None:
     for _ in range(200):
         request.messages.add(role=pb.ROLE_USER).content.add(other_json=text)
     with pytest.raises(InvalidRequest, match=f"more than {limits.MAX_VALUES} values") as caught:
-        validate(request)
+        validate(request, large=True)
     assert caught.value.reason is Reason.REQUEST_TOO_LARGE
     del request.messages[100:]
-    validate(request)
+    validate(request, large=True)
 
 
 def test_answers_have_limits() -> None:

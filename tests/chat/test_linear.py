@@ -1,4 +1,4 @@
-"""No request takes more than linear time: the operations of reading and translating one grow as the request does.
+"""Requests take linear time: the operations of reading and translating grow in proportion to the request.
 
 Counted are lines of Python and calls of C functions, for requests of every shape at sizes n and 4n.
 """
@@ -146,7 +146,7 @@ def operations(run: Callable[[], object]) -> int:
 
 
 def translated(body: bytes, dialect: str) -> None:
-    """All that is done with a request before it is sent, once as OpenAI's JSON and once as a typed request."""
+    """Everything done with a request before it is sent, as OpenAI's JSON and as a typed request."""
     vendor, model = ENDPOINTS[dialect]
     endpoint = endpoint_for(vendor, model)
     with suppress(LmchatError):
@@ -166,7 +166,7 @@ def test_operations_grow_with_the_size(dialect: str, shape: str, leaf: Any) -> N
         return json.dumps({"model": "m", "messages": [HI], **SHAPES[shape](size, leaf)}).encode()
 
     first, second = body(60), body(240)
-    translated(first, dialect)  # what is cached for good is not counted
+    translated(first, dialect)  # a first run fills the caches
     small = operations(lambda: translated(first, dialect))
     large = operations(lambda: translated(second, dialect))
     assert large <= 4.4 * small, f"{small} operations at first, {large} for a request four times the size"

@@ -1,4 +1,4 @@
-"""Requests as JSON: every field of the contract, right and wrong, and the way there and back."""
+"""Requests as JSON: every field of the contract, valid and invalid, and round trips."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def part(value: Any) -> dict[str, Any]:
     return turns({"role": "user", "content": [value]})
 
 
-def asked(*messages: pb.Message) -> dict[str, Any]:
+def messages(*messages: pb.Message) -> dict[str, Any]:
     return {"messages": list(messages)}
 
 
-def held(value: pb.ContentPart) -> dict[str, Any]:
-    return asked(pb.Message(role=pb.ROLE_USER, content=[value]))
+def message_part(value: pb.ContentPart) -> dict[str, Any]:
+    return messages(pb.Message(role=pb.ROLE_USER, content=[value]))
 
 
 def function(**fields: Any) -> dict[str, Any]:
@@ -61,23 +61,23 @@ SCHEMA = {
 }
 ROLES = [pb.ROLE_SYSTEM, pb.ROLE_DEVELOPER, pb.ROLE_USER]
 
-#: The field it is about, the JSON, and what it is in protobuf. `dump` gives the JSON back.
-GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+#: The tested field, the JSON, and the protobuf fields. `dump` returns the same JSON.
+VALID: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("model", {"model": "openai/gpt-5"}, {"model": "openai/gpt-5"}),
     (
         "messages",
         turns(*({"role": role, "content": "Hi"} for role in ("system", "developer", "user"))),
-        asked(*(pb.Message(role=role, content=[pb.ContentPart(text="Hi")]) for role in ROLES)),
+        messages(*(pb.Message(role=role, content=[pb.ContentPart(text="Hi")]) for role in ROLES)),
     ),
     (
         "name",
         turns({"role": "user", "name": "Ada", "content": ""}),
-        asked(pb.Message(role=pb.ROLE_USER, name="Ada", content=[pb.ContentPart(text="")])),
+        messages(pb.Message(role=pb.ROLE_USER, name="Ada", content=[pb.ContentPart(text="")])),
     ),
     (
         "refusal",
         turns({"role": "assistant", "content": None, "refusal": "No."}),
-        asked(pb.Message(role=pb.ROLE_ASSISTANT, refusal="No.")),
+        messages(pb.Message(role=pb.ROLE_ASSISTANT, refusal="No.")),
     ),
     (
         "tool_calls",
@@ -94,7 +94,7 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             {"role": "tool", "tool_call_id": "1", "content": "one"},
             {"role": "tool", "tool_call_id": "2", "content": [{"type": "text", "text": "a"}] * 2},
         ),
-        asked(
+        messages(
             pb.Message(
                 role=pb.ROLE_ASSISTANT,
                 content=[pb.ContentPart(text="Let me see.")],
@@ -129,7 +129,7 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
                 ],
             }
         ),
-        asked(
+        messages(
             pb.Message(
                 role=pb.ROLE_ASSISTANT,
                 reasoning_content="Hm.",
@@ -152,47 +152,47 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "audio reference",
         turns({"role": "assistant", "content": None, "audio": {"id": "audio_1"}}),
-        asked(pb.Message(role=pb.ROLE_ASSISTANT, audio=pb.Audio(id="audio_1"))),
+        messages(pb.Message(role=pb.ROLE_ASSISTANT, audio=pb.Audio(id="audio_1"))),
     ),
     (
         "text",
         part({"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}),
-        held(pb.ContentPart(text="a", extra_json='{"cache_control":{"type":"ephemeral"}}')),
+        message_part(pb.ContentPart(text="a", extra_json='{"cache_control":{"type":"ephemeral"}}')),
     ),
     (
         "image_url",
         part({"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}}),
-        held(pb.ContentPart(image_url=pb.ImageUrl(url="https://x/y.png", detail=pb.IMAGE_DETAIL_LOW))),
+        message_part(pb.ContentPart(image_url=pb.ImageUrl(url="https://x/y.png", detail=pb.IMAGE_DETAIL_LOW))),
     ),
     (
         "image_url data",
         part({"type": "image_url", "image_url": {"url": PNG}}),
-        held(pb.ContentPart(image_url=pb.ImageUrl(url=PNG))),
+        message_part(pb.ContentPart(image_url=pb.ImageUrl(url=PNG))),
     ),
     (
         "input_audio",
         part({"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}),
-        held(pb.ContentPart(input_audio=pb.InputAudio(data="UklGRg==", format="wav"))),
+        message_part(pb.ContentPart(input_audio=pb.InputAudio(data="UklGRg==", format="wav"))),
     ),
     (
         "file",
         part({"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBE", "filename": "a.pdf"}}),
-        held(pb.ContentPart(file=pb.File(file_data="data:application/pdf;base64,JVBE", filename="a.pdf"))),
+        message_part(pb.ContentPart(file=pb.File(file_data="data:application/pdf;base64,JVBE", filename="a.pdf"))),
     ),
     (
         "file_id",
         part({"type": "file", "file": {"file_id": "file-1"}}),
-        held(pb.ContentPart(file=pb.File(file_id="file-1"))),
+        message_part(pb.ContentPart(file=pb.File(file_id="file-1"))),
     ),
     (
         "refusal part",
         turns({"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}),
-        asked(pb.Message(role=pb.ROLE_ASSISTANT, content=[pb.ContentPart(refusal="No.")])),
+        messages(pb.Message(role=pb.ROLE_ASSISTANT, content=[pb.ContentPart(refusal="No.")])),
     ),
     (
         "other part",
         part({"type": "video_url", "video_url": {"url": "https://x"}}),
-        held(pb.ContentPart(other_json='{"type":"video_url","video_url":{"url":"https://x"}}')),
+        message_part(pb.ContentPart(other_json='{"type":"video_url","video_url":{"url":"https://x"}}')),
     ),
     ("temperature", {"temperature": 0.7}, {"temperature": 0.7}),
     ("temperature 2", {"temperature": 2}, {"temperature": 2.0}),
@@ -318,20 +318,20 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "unknown fields inside",
         turns({"role": "user", "content": "Hi", "prefix": True}),
-        asked(pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="Hi")], extra_json='{"prefix":true}')),
+        messages(pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="Hi")], extra_json='{"prefix":true}')),
     ),
 ]
 
 
-@pytest.mark.parametrize(("fields", "expected"), [row[1:] for row in GOOD], ids=[row[0] for row in GOOD])
-def test_good(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("fields", "expected"), [row[1:] for row in VALID], ids=[row[0] for row in VALID])
+def test_valid_fields(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     sent = {"model": "m", "messages": [HELLO], **fields}
     request = parse(json.dumps(sent).encode()).request
     assert request == pb.ChatCompletionRequest(**{"model": "m", "messages": [TURN], **expected})
     assert dump(request) == sent
 
 
-#: What may be said in two ways, and what `dump` makes of it.
+#: Equivalent spellings, and the one that `dump` writes.
 SPELLINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("null is absent", dict.fromkeys(("temperature", "stop", "tools", "response_format", "user", "lmchat")), {}),
     ("one stop", {"stop": "END"}, {"stop": ["END"]}),
@@ -422,16 +422,16 @@ OBJECT = "Expected an object, got "
 INTEGER = "Expected an integer, got "
 REQUIRED = "Required"
 
-SAID = {"role": "assistant", "content": None}
+ASSISTANT = {"role": "assistant", "content": None}
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 def called(**call: Any) -> dict[str, Any]:
-    return turns(HELLO, SAID | {"tool_calls": [CALL, CALL | call]})
+    return turns(HELLO, ASSISTANT | {"tool_calls": [CALL, CALL | call]})
 
 
 #: The JSON, the `param` of the error, and a piece of its message.
-BAD: list[tuple[dict[str, Any], str, str]] = [
+INVALID: list[tuple[dict[str, Any], str, str]] = [
     ({"model": 5}, "model", TEXT + "a number"),
     ({"model": ""}, "model", "Must not be empty."),
     ({"messages": "Hi"}, "messages", ARRAY + "a string"),
@@ -452,11 +452,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (turns({"role": "user", "content": {}}), "messages[0].content", "got an object"),
     (turns({"role": "user", "content": ["Hi"]}), "messages[0].content[0]", OBJECT + "a string"),
     (turns(HELLO | {"name": 1}), "messages[0].name", TEXT + "a number"),
-    (turns(SAID | {"refusal": False}), "messages[0].refusal", TEXT + "a boolean"),
+    (turns(ASSISTANT | {"refusal": False}), "messages[0].refusal", TEXT + "a boolean"),
     (turns(HELLO, {"role": "tool", "content": "1"}), "messages[1].tool_call_id", "Required on a tool message."),
     (turns({"role": "tool", "content": "1", "tool_call_id": 1}), "messages[0].tool_call_id", TEXT + "a number"),
     (turns({"role": "tool", "tool_call_id": "1"}), "messages[0].content", REQUIRED),
-    (turns(SAID | {"tool_calls": {}}), "messages[0].tool_calls", ARRAY + "an object"),
+    (turns(ASSISTANT | {"tool_calls": {}}), "messages[0].tool_calls", ARRAY + "an object"),
     (called(id=None), "messages[1].tool_calls[1].id", REQUIRED),
     (called(id=7), "messages[1].tool_calls[1].id", TEXT + "a number"),
     (called(function=None), "messages[1].tool_calls[1].function", REQUIRED),
@@ -464,11 +464,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (called(function={"name": 1}), "messages[1].tool_calls[1].function.name", TEXT + "a number"),
     (called(function={"arguments": {}}), "messages[1].tool_calls[1].function.arguments", TEXT + "an object"),
     (called(function=None, custom={"input": 1}), "messages[1].tool_calls[1].custom.input", TEXT + "a number"),
-    (turns(SAID | {"reasoning_content": []}), "messages[0].reasoning_content", TEXT + "an array"),
-    (turns(SAID | {"reasoning_details": ["x"]}), "messages[0].reasoning_details[0]", OBJECT + "a string"),
-    (turns(SAID | {"annotations": [1]}), "messages[0].annotations[0]", OBJECT + "a number"),
-    (turns(SAID | {"audio": "audio_1"}), "messages[0].audio", OBJECT + "a string"),
-    (turns(SAID | {"audio": {"id": 1}}), "messages[0].audio.id", TEXT + "a number"),
+    (turns(ASSISTANT | {"reasoning_content": []}), "messages[0].reasoning_content", TEXT + "an array"),
+    (turns(ASSISTANT | {"reasoning_details": ["x"]}), "messages[0].reasoning_details[0]", OBJECT + "a string"),
+    (turns(ASSISTANT | {"annotations": [1]}), "messages[0].annotations[0]", OBJECT + "a number"),
+    (turns(ASSISTANT | {"audio": "audio_1"}), "messages[0].audio", OBJECT + "a string"),
+    (turns(ASSISTANT | {"audio": {"id": 1}}), "messages[0].audio.id", TEXT + "a number"),
     (part({}), "messages[0].content[0].type", REQUIRED),
     (part({"type": 1}), "messages[0].content[0].type", TEXT + "a number"),
     (part({"type": "text"}), "messages[0].content[0].text", REQUIRED),
@@ -597,8 +597,12 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"function_call": 1}, "function_call", "Expected a string or an object, got a number."),
     ({"function_call": {}}, "function_call.name", REQUIRED),
     ({"function_call": {"name": ""}}, "function_call.name", REQUIRED),
-    (turns(SAID | {"function_call": {}}), "messages[0].function_call.name", REQUIRED),
-    (turns(SAID | {"function_call": {"name": "f", "arguments": {}}}), "messages[0].function_call.arguments", TEXT),
+    (turns(ASSISTANT | {"function_call": {}}), "messages[0].function_call.name", REQUIRED),
+    (
+        turns(ASSISTANT | {"function_call": {"name": "f", "arguments": {}}}),
+        "messages[0].function_call.arguments",
+        TEXT,
+    ),
     (turns({"role": "function", "name": "f", "content": None}), "messages[0].content", REQUIRED),
     ({"lmchat": []}, "lmchat", OBJECT + "an array"),
     ({"lmchat": {"rooting": {}}}, "lmchat.rooting", "Unknown field 'rooting'. Did you mean 'routing'?"),
@@ -625,8 +629,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "param", "message"), BAD, ids=[json.dumps(row[0])[:70] for row in BAD])
-def test_bad(fields: dict[str, Any], param: str, message: str) -> None:
+@pytest.mark.parametrize(("fields", "param", "message"), INVALID, ids=[json.dumps(row[0])[:70] for row in INVALID])
+def test_invalid_fields(fields: dict[str, Any], param: str, message: str) -> None:
     error = refused(body(**fields))
     assert error.param == param
     assert message in error.message
@@ -648,15 +652,17 @@ IN_MESSAGES = {
 
 
 def test_the_tables_are_complete() -> None:
-    wrong = {row[1].split(".")[0].split("[")[0] for row in BAD}
+    wrong = {row[1].split(".")[0].split("[")[0] for row in INVALID}
     assert wrong == FIELDS
-    assert {name for row in GOOD for name in row[1]} >= set(FIELDS) - {
+    assert {name for row in VALID for name in row[1]} >= set(FIELDS) - {
         "stream",
         "functions",
         "function_call",
         "lmchat",
     }
-    inner = {name for row in BAD if row[1].startswith("messages[") for name in row[1].replace("[", ".").split(".")}
+    inner = {
+        name for row in INVALID if row[1].startswith("messages[") for name in row[1].replace("[", ".").split(".")
+    }
     assert inner >= IN_MESSAGES
     known = {field.name for field in pb.ChatCompletionRequest.DESCRIPTOR.fields} - {"extra_body_json"}
     assert known == FIELDS - {"stream", "functions", "function_call"}
@@ -677,7 +683,7 @@ def test_the_tables_are_complete() -> None:
         pytest.param(b"null", None, "The body must be a JSON object, got null.", id="null"),
         pytest.param(b"[]", None, "The body must be a JSON object, got an array.", id="array"),
         pytest.param(b'"x"', None, "The body must be a JSON object, got a string.", id="string"),
-        pytest.param(b"{}", "model", "Required.", id="nothing"),
+        pytest.param(b"{}", "model", "Required.", id="no bytes"),
         pytest.param(b'{"messages": [{"role": "user", "content": "Hi"}]}', "model", "Required.", id="no model"),
         pytest.param(b'{"model": "m"}', "messages", "Required.", id="no messages"),
     ],
@@ -722,9 +728,9 @@ def test_functions_are_tools() -> None:
         "model": "m",
         "messages": [
             HELLO,
-            SAID | {"tool_calls": [CALL | {"id": "call_1"}]},
+            ASSISTANT | {"tool_calls": [CALL | {"id": "call_1"}]},
             {"role": "tool", "name": "f", "tool_call_id": "call_1", "content": "1"},
-            SAID | {"tool_calls": [CALL | {"id": "call_3", "function": {"name": "f", "arguments": "[]"}}]},
+            ASSISTANT | {"tool_calls": [CALL | {"id": "call_3", "function": {"name": "f", "arguments": "[]"}}]},
             {"role": "tool", "name": "f", "tool_call_id": "call_3", "content": "2"},
         ],
         "tools": [function(parameters=SCHEMA)],
@@ -747,7 +753,7 @@ def test_who_expects_function_calls(fields: dict[str, Any], legacy: bool) -> Non
 
 
 def test_a_function_call_has_an_id_without_functions_too() -> None:
-    request = read(**turns(HELLO, SAID | {"function_call": {"name": "f", "arguments": "{}"}}, HELLO))
+    request = read(**turns(HELLO, ASSISTANT | {"function_call": {"name": "f", "arguments": "{}"}}, HELLO))
     assert request.messages[1].tool_calls[0].id == "call_1"
 
 
@@ -761,7 +767,7 @@ def test_function_call_modes(mode: str) -> None:
     assert dump(read(functions=[{"name": "f"}], function_call=mode))["tool_choice"] == mode
 
 
-# Typed requests, which no JSON codec has seen
+# Typed requests that were not parsed from JSON
 
 
 @pytest.mark.parametrize(
@@ -780,14 +786,14 @@ def test_dump_of_unset_fields(request_: pb.ChatCompletionRequest, field: str, ex
     assert dump(request_)[field] == expected
 
 
-def test_what_the_contract_knows_wins_over_further_fields() -> None:
+def test_known_fields_win_over_unknown_ones() -> None:
     request = read()
     request.extra_body_json = '{"model":"other","x":1}'
     request.messages[0].extra_json = '{"role":"system","y":2}'
     assert dump(request) == {"model": "m", "messages": [HELLO | {"y": 2}], "x": 1}
 
 
-# There and back
+# Round trips
 
 
 @given(REQUESTS)

@@ -1,4 +1,4 @@
-"""Completions and chunks as JSON: written exactly, read forgivingly, and the way there and back."""
+"""Completions and chunks as JSON: strict writing, lenient reading, and round trips."""
 
 from __future__ import annotations
 
@@ -247,25 +247,25 @@ def test_finish_reasons(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chunk", "asked", "expected"),
+    ("chunk", "include_usage", "expected"),
     [
-        pytest.param(pb.ChatCompletionChunk(), False, "absent", id="not asked"),
-        pytest.param(pb.ChatCompletionChunk(), True, None, id="asked, not the last"),
+        pytest.param(pb.ChatCompletionChunk(), False, "absent", id="not requested"),
+        pytest.param(pb.ChatCompletionChunk(), True, None, id="requested, not the last"),
         pytest.param(
             pb.ChatCompletionChunk(usage=pb.Usage(prompt_tokens=1, total_tokens=1)),
             True,
             {"prompt_tokens": 1, "completion_tokens": 0, "total_tokens": 1},
-            id="asked, the last",
+            id="requested, the last",
         ),
     ],
 )
-def test_usage_of_chunks(chunk: pb.ChatCompletionChunk, asked: bool, expected: Any) -> None:
-    assert dump_chunk(chunk, include_usage=asked).get("usage", "absent") == expected
+def test_usage_of_chunks(chunk: pb.ChatCompletionChunk, include_usage: bool, expected: Any) -> None:
+    assert dump_chunk(chunk, include_usage=include_usage).get("usage", "absent") == expected
 
 
 # Reading
 
-#: What vendors send, and what is read.
+#: JSON as vendors send it, and the fields read from it.
 FORGIVEN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("created as a float", {"created": 1700000000.9}, {"created": 1700000000}),
     ("created as text", {"created": "1700000000"}, {"created": 1700000000}),
@@ -308,8 +308,8 @@ def logged(token: Any) -> dict[str, Any]:
     return {"choices": [{"logprobs": {"content": [token]}}]}
 
 
-#: What makes no sense, where it is and a piece of the message.
-NONSENSE: list[tuple[Any, str | None, str]] = [
+#: Invalid JSON, the path of the error and a part of its message.
+INVALID: list[tuple[Any, str | None, str]] = [
     ([], None, "Expected an object, got an array."),
     ({"id": 5}, "id", "Expected a string, got a number."),
     ({"created": "yesterday"}, "created", "Expected an integer, got a string."),
@@ -346,13 +346,13 @@ NONSENSE: list[tuple[Any, str | None, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("obj", "param", "said"), NONSENSE, ids=[encode_text(row[0])[:60] for row in NONSENSE])
-def test_invalid_values(obj: Any, param: str | None, said: str) -> None:
+@pytest.mark.parametrize(("obj", "param", "message"), INVALID, ids=[encode_text(row[0])[:60] for row in INVALID])
+def test_invalid_values(obj: Any, param: str | None, message: str) -> None:
     for parse in (parse_completion, parse_chunk):
         with pytest.raises(InvalidRequest) as caught:
             parse(obj)
         assert caught.value.param == param
-        assert said in caught.value.message
+        assert message in caught.value.message
 
 
 def places(tree: Any) -> Iterator[tuple[Any, Any]]:
@@ -365,7 +365,7 @@ def places(tree: Any) -> Iterator[tuple[Any, Any]]:
 
 @given(st.one_of(COMPLETIONS, CHUNKS), st.data())
 @settings(PATIENT, max_examples=100)
-def test_nonsense_anywhere_is_read_or_refused(
+def test_any_value_anywhere_is_read_or_refused(
     msg: pb.ChatCompletion | pb.ChatCompletionChunk, data: st.DataObject
 ) -> None:
     whole = isinstance(msg, pb.ChatCompletion)
@@ -378,7 +378,7 @@ def test_nonsense_anywhere_is_read_or_refused(
         assert error.param  # noqa: PT017
 
 
-# There and back
+# Round trips
 
 
 @given(COMPLETIONS)
@@ -389,8 +389,8 @@ def test_parse_of_dump_is_the_completion(completion: pb.ChatCompletion) -> None:
 
 @given(CHUNKS, st.booleans())
 @settings(PATIENT, max_examples=80)
-def test_parse_of_dump_is_the_chunk(chunk: pb.ChatCompletionChunk, asked: bool) -> None:
-    assert parse_chunk(decode_json(encode_text(dump_chunk(chunk, include_usage=asked)))) == chunk
+def test_parse_of_dump_is_the_chunk(chunk: pb.ChatCompletionChunk, include_usage: bool) -> None:
+    assert parse_chunk(decode_json(encode_text(dump_chunk(chunk, include_usage=include_usage)))) == chunk
 
 
 @given(COMPLETIONS, CHUNKS)

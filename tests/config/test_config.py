@@ -74,7 +74,7 @@ DOLLAR = "a lone $: write ${NAME} for a variable, $$ for the sign itself"
 NAME = "a name of at most 64 ASCII letters, digits, `.`, `_` and `-` that begins with a letter or digit"
 MERGE = "a merge key takes another mapping, or a list of them"
 
-#: A file that is in order; tests add to it.
+#: A valid file, to which tests add.
 BASE = """\
 providers:
   one: {type: openai}
@@ -85,7 +85,7 @@ models:
 
 @pytest.fixture(autouse=True)
 def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that files have short names in messages."""
+    """Tests run in `tmp_path`, so that file names in messages are short."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -107,7 +107,7 @@ def with_endpoint(text: str) -> str:
     return f"providers: {{one: {{type: openai}}}}\nmodels:\n  m:\n    endpoints:\n      - {{{text}}}\n"
 
 
-# What is read
+# Valid files
 
 
 def test_the_documented_example() -> None:
@@ -280,7 +280,7 @@ def test_the_key_of_an_environment() -> None:
     assert environment_keys({"LMCHAT_API_KEY": ""}) == ()
 
 
-# What is refused
+# Invalid files
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The option to write the goldens anew."""
+"""The option --update-goldens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests in OpenAI's JSON that most dialects take, with fields that few or none of them know."""
+"""Requests in OpenAI's JSON that most dialects accept, with fields that few or none of them know."""
 
 from __future__ import annotations
 

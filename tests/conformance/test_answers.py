@@ -1,9 +1,9 @@
-"""The golden answers: what providers say, whole and streamed, and what callers get for it.
+"""The golden answers: provider responses, unary and streamed, and the completions and chunks for callers.
 
 `tests/golden/answers/<case>/case.json` holds `about` (what the case shows) and, where an answer depends on it,
-`request` (fields of the request). Beside it lies one file a dialect: `answer`, the provider's body, and `stream`,
-the events of the same answer streamed, both written by hand; and what comes of them, `completion` and `chunks`. A
-dialect that has no such answer says why under `none`.
+`request` (fields of the request). Beside it is one file per dialect: `answer`, the provider's body, and `stream`,
+the events of the same answer streamed, both written by hand; and the expected `completion` and `chunks`. For a
+dialect without such an answer the file has the reason under `none`.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def test_answer(answer: Answer, update_goldens: bool) -> None:
     body = json.dumps(golden["answer"], ensure_ascii=False, separators=(",", ":")).encode()
     whole = completion_of(answer.dialect, body, answer.fields)
     chunks = chunks_of(answer.dialect, written(answer.dialect, golden["stream"]), answer.fields)
-    given = {name: golden[name] for name in ("answer", "stream")}
-    goldens.check(answer.path, given | {"completion": whole, "chunks": chunks}, update=update_goldens)
+    inputs = {name: golden[name] for name in ("answer", "stream")}
+    goldens.check(answer.path, inputs | {"completion": whole, "chunks": chunks}, update=update_goldens)
 
 
 @each_answer

@@ -1,9 +1,8 @@
-"""What a translation names as dropped is what it leaves out, field by field, and nothing else.
+"""A translation reports as dropped exactly the fields that it leaves out.
 
-Every field of a request is taken out in turn, or changed where the request needs it. Where the provider's request
-stays the same, the field, or an object that it is part of, has to be named, or to be among the fields that say
-nothing that an absent one would not (NO_OPS). What is named has to be in the request, and taking it out has to
-change nothing.
+Every field of a request is removed in turn, or changed where the request requires it. Where the provider's request
+stays the same, the field, or an object that contains it, must be reported, or be one of the fields whose value
+equals their absence (NO_OPS). A reported field must be in the request, and removing it must change nothing.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from server.dialects.base import Endpoint
 from server.errors import InvalidRequest
 from tests.conformance.request_strategy import REQUESTS
-from tests.conformance.test_requests import CASES, TARGETS, case_of, endpoint_of, targets_of
+from tests.conformance.test_requests import TARGETS, case_of, endpoint_of, matrix
 from tests.support.changes import Path, at, dotted, leaves, parse_path, pattern, replaced, without
 from tests.support.dialects import endpoint_for, parse, request_for
 
 
 class Field(NamedTuple):
-    """A field of a request, and the paths that are named."""
+    """A field of a request, and the paths that are reported."""
 
     body: Mapping[str, Any]
     path: Path
@@ -33,7 +32,7 @@ class Field(NamedTuple):
     named: frozenset[str]
 
     def near(self, *path: str | int) -> Any:
-        """What is at `path` in the same message; None where there is nothing."""
+        """The value at `path` in the same message; None where there is none."""
         try:
             return at(self.body, (*self.path[:2], *path))
         except LookupError:
@@ -49,7 +48,7 @@ def _is(*values: Any) -> Callable[[Field], bool]:
 
 
 def _repeats_reasoning(field: Field) -> bool:
-    """Reasoning stands in up to three places of a message, of which one is sent."""
+    """Reasoning is in up to three places of a message, of which one is sent."""
     path = dotted(field.path[:2])
     places = ["reasoning_details", "extra_content"]
     calls = field.near("tool_calls") or []
@@ -74,7 +73,7 @@ def _names_the_call(field: Field) -> bool:
     return field.value in [call["function"]["name"] for call in calls if "function" in call]
 
 
-#: Pattern of a path -> when a field there says nothing that its absence would not.
+#: Pattern of a path -> when a field there is equal to its absence.
 NO_OPS: Mapping[str, Callable[[Field], bool]] = {
     # The gateway's own, and what every stream has.
     r"model|stream|stream_options\..*|lmchat\..*": _always,
@@ -103,7 +102,7 @@ NO_OPS: Mapping[str, Callable[[Field], bool]] = {
     r"tools\[\]\..*": _is_not_offered,
     # A container is known by its id.
     r"messages\[\]\.extra_content\.anthropic\.container\.expires_at": _always,
-    # Said twice, or by what is sent in its place.
+    # Repeated elsewhere, or replaced by an equivalent.
     r"messages\[\]\.(reasoning_content|reasoning_details.*)": _repeats_reasoning,
     r"messages\[\]\.(tool_calls\[\]\.)?extra_content.*": _repeats_reasoning,
     r"messages\[\]\.reasoning_details\[\]\.(type|text|format)": _always,
@@ -118,7 +117,7 @@ def _is_no_op(field: Field) -> bool:
 
 
 def _sent(body: Mapping[str, Any], endpoint: Endpoint) -> Any:
-    """What the provider gets; the field at fault where the dialect refuses the request."""
+    """The provider's request; the field at fault where the dialect refuses it."""
     try:
         request = request_for(body, endpoint).request
     except InvalidRequest as error:
@@ -127,7 +126,7 @@ def _sent(body: Mapping[str, Any], endpoint: Endpoint) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with content that is one text as a string: two forms that say the same."""
+    """`value` with content that is one text as a string: two equivalent forms."""
     match value:
         case {"type": "text", "text": str(), **rest} if not rest:
             return value
@@ -159,7 +158,7 @@ def _is_named(path: Path, named: frozenset[str]) -> bool:
 
 
 def _wrong(body: Mapping[str, Any], endpoint: Endpoint) -> list[str]:
-    """What is dropped and not named, and what is named and not dropped."""
+    """Fields that are dropped and not reported, and fields that are reported and not dropped."""
     try:
         dropped = request_for(body, endpoint).dropped
     except InvalidRequest:
@@ -193,15 +192,7 @@ def test_generated_requests(target: str, body: dict[str, Any]) -> None:
     assert _wrong(body, endpoint_for(*TARGETS[target])) == []
 
 
-def _golden_rows() -> list[Any]:
-    return [
-        pytest.param(folder, target, id=f"{folder.name}-{target}")
-        for folder in CASES
-        for target in targets_of(case_of(folder))
-    ]
-
-
-@pytest.mark.parametrize(("folder", "target"), _golden_rows())
+@pytest.mark.parametrize(("folder", "target"), matrix())
 def test_golden_requests(folder: Any, target: str) -> None:
     case = case_of(folder)
     assert _wrong(case["request"], endpoint_of(case, target)) == []

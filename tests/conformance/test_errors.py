@@ -1,4 +1,4 @@
-"""What every dialect makes of a provider's errors and of bodies that are no answer."""
+"""Every dialect's errors for provider errors and for invalid bodies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.dialects import completion_of, error_of
 R = Reason
 each_dialect = pytest.mark.parametrize("dialect", DIALECTS)
 
-#: What a status means by itself, in every dialect.
+#: The reason for a status without further information, in every dialect.
 STATUSES: Mapping[int, Reason] = {
     400: R.INVALID_REQUEST,
     401: R.UPSTREAM_AUTHENTICATION,
@@ -40,7 +40,7 @@ STATUSES: Mapping[int, Reason] = {
     529: R.OVERLOADED,
 }
 PAGE = b"<html><body><h1>Bad gateway</h1></body></html>"
-#: Bodies that say nothing a dialect could read.
+#: Bodies without information.
 SILENT = (
     b"", b" ", PAGE, b"null", b"[]", b"{}", b"7", b'"down"', b"[[]]", b"[null]", b"{", b"\xff\xfe\x00", b"\x00",
     b'{"error": null}', b'{"error": {}}', b'{"error": []}', b'{"error": 5}', b'{"message": {}}', b"[" * 100_000,
@@ -49,7 +49,7 @@ SILENT = (
 
 @pytest.mark.parametrize("status", STATUSES)
 @each_dialect
-def test_a_status_without_a_word(dialect: str, status: int) -> None:
+def test_a_status_without_a_message(dialect: str, status: int) -> None:
     for body in SILENT:
         error = error_of(dialect, status, {"content-type": "text/html", "retry-after": "7"}, body)
         assert error.reason is STATUSES[status], body[:40]
@@ -67,7 +67,7 @@ def test_any_body_is_an_error(dialect: str, status: int, body: bytes) -> None:
 
 
 class Fault(NamedTuple):
-    """One provider's error; `shown`: the caller is told the provider's own words."""
+    """One provider's error; `shown`: the caller gets the provider's message."""
 
     status: int
     body: Any
@@ -211,7 +211,7 @@ FAULTS: Mapping[str, tuple[Fault, ...]] = {
 
 
 def message_of(body: Any) -> str:
-    """The provider's words."""
+    """The provider's message."""
     if isinstance(body, list):
         return message_of(body[0])
     found = body.get("error") or body.get("message") or body.get("Message") or body.get("detail")

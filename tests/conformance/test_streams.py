@@ -1,4 +1,4 @@
-"""What holds for the stream decoder of every dialect: see `server.dialects.base.StreamDecoder`."""
+"""Properties of the stream decoder of every dialect: see `server.dialects.base.StreamDecoder`."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_single_bytes_give_the_same_chunks(answer: Answer) -> None:
 
 
 @each_answer
-def test_a_break_is_an_error_until_everything_was_said(answer: Answer) -> None:
-    """Cut at every event's end, and in the middle of every event: never a short answer that looks whole."""
+def test_a_break_is_an_error_until_the_answer_is_complete(answer: Answer) -> None:
+    """Cut at every event's end, and in the middle of every event; a truncated answer never looks complete."""
     golden, pieces = answer.load(), pieces_of(answer)
     data, ends = b"".join(pieces), [0, *accumulate(map(len, pieces))]
     errors = 0
@@ -69,7 +69,7 @@ def test_a_break_is_an_error_until_everything_was_said(answer: Answer) -> None:
     assert errors
 
 
-#: By dialect: what says nothing, or nothing that is known, and must not disturb a stream.
+#: By dialect: empty and unknown events, which must not affect a stream.
 UNKNOWN: Mapping[str, tuple[bytes, ...]] = {
     "openai": (b": OPENROUTER PROCESSING\n\n", b"event: ping\n\n", b"id: 7\nretry: 100\n\n", b"\n"),
     "anthropic": (
@@ -87,7 +87,7 @@ UNKNOWN: Mapping[str, tuple[bytes, ...]] = {
 
 
 @each_answer
-def test_what_is_not_known_is_passed_over(answer: Answer) -> None:
+def test_unknown_events_are_skipped(answer: Answer) -> None:
     unknown = UNKNOWN[answer.dialect]
     pieces = pieces_of(answer)
     for nothing in unknown:
@@ -122,7 +122,7 @@ def aws_exception(name: str, message: str = "no") -> bytes:
 
 
 TOO_LONG = "prompt is too long: 300000 tokens > 200000 maximum"
-#: An error in a stream, which began with a 200, and what it means.
+#: An error in a stream with status 200, and its reason.
 ERRORS: Mapping[str, tuple[tuple[bytes, Reason], ...]] = {
     "openai": (
         (sse({"error": {"message": "no", "code": "rate_limit_exceeded"}}), Reason.RATE_LIMITED),
@@ -161,7 +161,7 @@ ERRORS: Mapping[str, tuple[tuple[bytes, Reason], ...]] = {
     [(dialect, error, reason) for dialect in DIALECTS for error, reason in ERRORS[dialect]],
 )
 def test_an_error_in_a_stream(dialect: str, error: bytes, reason: Reason) -> None:
-    """After any event before the answer's end; what came before it comes out before it."""
+    """After any event before the answer's end; earlier content is returned before the error."""
     events = text_of(dialect)
     chunks = goldens.load(GOLDEN / "text" / f"{dialect}.json")["chunks"]
     pieces = written(dialect, events)
@@ -177,7 +177,7 @@ def test_an_error_in_a_stream(dialect: str, error: bytes, reason: Reason) -> Non
 
 
 def ends(dialect: str, event: Event) -> bool:
-    """Whether an event of the text stream says why the answer ended."""
+    """Whether an event of the text stream has the finish reason."""
     text = json.dumps(event)
     words = {"openai": '"finish_reason": "', "anthropic": '"stop_reason": "', "gemini": '"finishReason"'}
     return words.get(dialect, '"stopReason"') in text
@@ -215,9 +215,9 @@ def test_a_damaged_stream_is_an_error_or_keeps_the_promises(answer: Answer, plac
     data = b"".join(pieces_of(answer))
     place %= len(data)
     damaged = data[:place] + byte + data[place + 1 :]
-    with suppress(ProviderError, binascii.Error):  # base64 is the client's to read
+    with suppress(ProviderError, binascii.Error):  # base64 is not decoded by the gateway
         chunks = chunks_of(answer.dialect, [damaged], answer.fields)
-        fold(chunk | {"model": ""} for chunk in chunks)  # the model is the router's to say
+        fold(chunk | {"model": ""} for chunk in chunks)  # the router sets the model
 
 
 def test_every_dialect_has_its_tables() -> None:

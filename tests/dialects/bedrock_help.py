@@ -1,4 +1,4 @@
-"""What the tests of the Bedrock dialect share."""
+"""Helpers of the tests of the Bedrock dialect."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
 def stream(
     pieces: Sequence[bytes], request: pb.ChatCompletionRequest | None = None
 ) -> tuple[list[pb.ChatCompletionChunk], str]:
-    """All chunks, and the native finish reason. Asserts what every stream must keep to."""
+    """All chunks, and the native finish reason. Asserts the contract of streams."""
     decoder = TRANSLATOR.decoder(request or pb.ChatCompletionRequest())
     chunks = [chunk for piece in pieces for chunk in decoder.feed(piece)] + decoder.close()
     choices = [choice for chunk in chunks for choice in chunk.choices]

@@ -1,4 +1,4 @@
-"""What the tests of the Gemini dialect share."""
+"""Helpers of the tests of the Gemini dialect."""
 
 from __future__ import annotations
 
@@ -60,6 +60,6 @@ def stream(pieces: Sequence[bytes]) -> list[pb.ChatCompletionChunk]:
 
 
 def cut(data: bytes, at: Iterable[int]) -> list[bytes]:
-    """`data` torn at these places."""
+    """`data` split at the offsets `at`."""
     places = [0, *sorted(place % (len(data) + 1) for place in at), len(data)]
     return [data[start:end] for start, end in itertools.pairwise(places)]

@@ -1,4 +1,4 @@
-"""What the tests of the OpenAI dialect share."""
+"""Helpers of the tests of the OpenAI dialect."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def delta(finish: str | None = None, index: int = 0, **fields: Any) -> dict[str,
 
 
 def sse(*events: Any, end: str = "\n") -> bytes:
-    """Events as bytes; those that are bytes go as they are."""
+    """Events as bytes; bytes are passed on unchanged."""
     pieces = [
         event if isinstance(event, bytes) else f"data: {json.dumps(event, ensure_ascii=False)}{end}{end}".encode()
         for event in events
@@ -71,7 +71,7 @@ def sse(*events: Any, end: str = "\n") -> bytes:
 
 
 def torn(data: bytes, cuts: Iterable[int]) -> list[bytes]:
-    """`data` cut at some places."""
+    """`data` split at the offsets `cuts`."""
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     return [data[a:b] for a, b in pairwise(edges)]
 
@@ -83,7 +83,7 @@ def decode(pieces: Sequence[bytes], n: int = 1) -> list[pb.ChatCompletionChunk]:
 
 
 def outcome(pieces: Sequence[bytes], n: int = 1) -> tuple[list[pb.ChatCompletionChunk], ProviderError | None]:
-    """All chunks of a stream, and how it failed."""
+    """All chunks of a stream, and its error."""
     decoder = TRANSLATOR.decoder(pb.ChatCompletionRequest(n=n))
     chunks: list[pb.ChatCompletionChunk] = []
     try:

@@ -1,4 +1,4 @@
-"""Counts the steps of a computation, so that tests can say how they grow without a clock."""
+"""Counts the steps of a computation, so that tests can check its growth without a clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def steps(call: Callable[[], object]) -> int:
-    """The lines of Python that `call` executes, those of comprehensions each time round."""
+    """The lines of Python that `call` executes, those of comprehensions for each iteration."""
     count = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:

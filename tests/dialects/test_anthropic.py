@@ -90,7 +90,7 @@ def sse(events: list[dict[str, Any]]) -> bytes:
 
 
 def decode(data: bytes, cuts: list[int] | None = None) -> list[pb.ChatCompletionChunk]:
-    """Feed `data`, torn at `cuts`."""
+    """Feed `data`, split at `cuts`."""
     decoder = TRANSLATOR.decoder(NONE)
     chunks = []
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts or ()), len(data)]
@@ -100,7 +100,7 @@ def decode(data: bytes, cuts: list[int] | None = None) -> list[pb.ChatCompletion
 
 
 def same(completion: pb.ChatCompletion) -> dict[str, Any]:
-    """For comparing: JSON text as what it says, not how it is written."""
+    """For comparing: JSON text decoded, so that its formatting does not matter."""
     out = openai_json.dump_completion(completion)
     for call in out["choices"][0]["message"].get("tool_calls", ()):
         call["function"]["arguments"] = json.loads(call["function"]["arguments"])
@@ -205,7 +205,7 @@ def test_any_message_streamed_is_the_message(blocks: list[Any], stop: str, cuts:
     assert same(streamed) == same(unary(json.dumps(message).encode()))
 
 
-# Where it goes
+# URLs
 
 
 @pytest.mark.parametrize(
@@ -573,17 +573,17 @@ def test_models_name_only_known_levels() -> None:
         assert set(anthropic_models.of(model).efforts) <= set(anthropic_models.EFFORTS)
 
 
-# A turn goes out through a client and comes back
+# Round trips of a turn through a client
 
 
 @pytest.mark.parametrize("keeps_unknown", [True, False])
 def test_thinking_survives_a_round_trip(keeps_unknown: bool) -> None:
     message = ANSWERS[1]["message"]
-    said = openai_json.dump_completion(unary(json.dumps(message).encode()))["choices"][0]["message"]
+    answer = openai_json.dump_completion(unary(json.dumps(message).encode()))["choices"][0]["message"]
     if not keeps_unknown:
-        said = {name: said[name] for name in ("role", "content", "tool_calls")}
-    results = [{"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in said["tool_calls"]]
-    body = sent({"messages": [{"role": "user", "content": "Hi"}, said, *results]})
+        answer = {name: answer[name] for name in ("role", "content", "tool_calls")}
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in answer["tool_calls"]]
+    body = sent({"messages": [{"role": "user", "content": "Hi"}, answer, *results]})
     assert body["messages"][1]["content"] == message["content"]
 
 
@@ -605,7 +605,8 @@ def test_thinking_survives_a_round_trip(keeps_unknown: bool) -> None:
     ],
 )
 def test_finish_reasons(native: str | None, expected: int) -> None:
-    body = {"id": "m", "content": [{"type": "text", "text": "x"}], "stop_reason": native}
+    block = {"type": "tool_use", "id": "c", "name": "f", "input": {}} if native == "tool_use" else None
+    body = {"id": "m", "content": [block or {"type": "text", "text": "x"}], "stop_reason": native}
     completion, word = TRANSLATOR.completion(json.dumps(body).encode(), NONE)
     assert completion.choices[0].finish_reason == expected
     assert word == (native or "")
@@ -621,7 +622,7 @@ def test_every_documented_stop_reason_is_known() -> None:
 
 
 def test_a_broken_stream_is_never_an_end() -> None:
-    """Up to the event with the stop_reason it is truncated; from there on all has been said."""
+    """Up to the event with the stop_reason it is truncated; from there on it is complete."""
     for case in ANSWERS:
         for count in range(len(case["stream"])):
             part = case["stream"][:count]
@@ -833,26 +834,28 @@ def raw(response: dict[str, Any]) -> bytes:
 def check(completion: pb.ChatCompletion, message: dict[str, Any]) -> None:
     """Compare a completion with Anthropic's message, field by field."""
     (choice,) = completion.choices
-    said = choice.message
+    answer = choice.message
     blocks = message["content"]
     assert completion.id == f"chatcmpl-{message['id']}"
-    assert "".join(part.text for part in said.content) == "".join(b["text"] for b in blocks if b["type"] == "text")
+    assert "".join(part.text for part in answer.content) == "".join(
+        b["text"] for b in blocks if b["type"] == "text"
+    )
     thoughts = [b for b in blocks if b["type"] == "thinking"]
-    assert said.reasoning_content == "".join(b["thinking"] for b in thoughts)
-    assert [(d.text, d.signature) for d in said.reasoning_details] == [
+    assert answer.reasoning_content == "".join(b["thinking"] for b in thoughts)
+    assert [(d.text, d.signature) for d in answer.reasoning_details] == [
         (b["thinking"], b["signature"]) for b in thoughts
     ]
     calls = [b for b in blocks if b["type"] == "tool_use"]
-    assert [(c.id, c.function.name, json.loads(c.function.arguments)) for c in said.tool_calls] == [
+    assert [(c.id, c.function.name, json.loads(c.function.arguments)) for c in answer.tool_calls] == [
         (b["id"], b["name"], b["input"]) for b in calls
     ]
     if calls and thoughts:
         (native,) = [b for b in thoughts if blocks.index(b) < blocks.index(calls[0])]
-        carried = json.loads(said.tool_calls[0].extra_json)["extra_content"]["anthropic"]["thinking"]
+        carried = json.loads(answer.tool_calls[0].extra_json)["extra_content"]["anthropic"]["thinking"]
         assert carried == [{name: native[name] for name in ("type", "thinking", "signature")}]
     cited = [citation for b in blocks if b["type"] == "text" for citation in b.get("citations") or ()]
-    assert len(said.annotations) == len(cited)
-    for annotation, citation in zip(said.annotations, cited, strict=True):
+    assert len(answer.annotations) == len(cited)
+    for annotation, citation in zip(answer.annotations, cited, strict=True):
         if "url" in citation:
             assert annotation.url_citation.url == citation["url"]
         else:
@@ -937,7 +940,7 @@ def test_recorded_errors() -> None:
     assert seen == 8
 
 
-#: Recorded requests of the OpenAI dialect that Anthropic cannot be asked, and why.
+#: Recorded requests of the OpenAI dialect that Anthropic cannot express, and why.
 INEXPRESSIBLE = {
     "response_format.type": 6,  # json_object: the gateway prompts for it instead
     "messages[0].content[1].input_audio": 4,  # sound: no Claude hears
@@ -959,7 +962,7 @@ INVALID = {"max_tokens": 1, "messages": 1}
         ("claude-opus-4-6", "anthropic", {}),
         ("claude-opus-5", "anthropic", {}),
         ("claude-3-haiku-20240307", "anthropic", {"response_format.type": 14}),  # it has no schemas either
-        ("claude-opus-5-5", "anthropic", {"tool_choice": 7}),  # it cannot be made to call tools
+        ("claude-opus-5-5", "anthropic", {"tool_choice": 7}),  # tool calls cannot be forced
         ("claude-sonnet-4-5", "vertex", {"messages[0].content[1].image_url.url": 3}),  # it fetches no URLs
     ],
 )

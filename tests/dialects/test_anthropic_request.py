@@ -1,4 +1,4 @@
-"""What Anthropic would refuse in a request, and how it goes instead."""
+"""Fields that Anthropic would refuse, and what is sent instead."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_a_native_tool_without_a_name_is_not_allowed(name: Any) -> None:
     "ids", [("a.b:0", "a_b_0"), ("functions.read:0", "functions.read:1"), ("x" * 99, "x" * 98)]
 )
 def test_call_ids(ids: tuple[str, str]) -> None:
-    _, asked, results = sent({"messages": calls(*ids)})["messages"]
-    written = [block["id"] for block in asked["content"]]
+    _, assistant, results = sent({"messages": calls(*ids)})["messages"]
+    written = [block["id"] for block in assistant["content"]]
     assert len(set(written)) == 2
     assert all(re.fullmatch("[a-zA-Z0-9_-]{1,64}", id_) for id_ in written)
     assert {block["tool_use_id"]: block["content"] for block in results["content"]} == dict(
@@ -174,7 +174,7 @@ def test_what_a_model_refuses_is_named(model: str, names: set[str]) -> None:
     assert not names & sent(values, model).keys()
 
 
-# What Anthropic ran itself
+# Turns with server-side tools
 
 RAN: list[dict[str, Any]] = [
     {"type": "server_tool_use", "id": "srvtoolu_1", "name": "bash_code_execution", "input": {}},
@@ -210,7 +210,7 @@ def test_a_turn_goes_back_whole() -> None:
         {"tool_calls": [{"id": "toolu_2", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
     ],
 )
-def test_a_turn_that_was_changed_goes_by_what_it_is_now(fields: dict[str, Any]) -> None:
+def test_a_changed_turn_is_translated_anew(fields: dict[str, Any]) -> None:
     if "tool_calls" in fields:
         fields = {**fields, "content": "It is 42."}
     blocks, dropped, _ = ran({"content": RAN}, **fields)

@@ -25,7 +25,7 @@ def ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/$defs/{name}"}
 
 
-def test_a_description_that_is_no_text_gives_way() -> None:
+def test_a_description_that_is_no_text_is_replaced() -> None:
     assert strict({"type": "integer", "minimum": 1, "description": 5}) == {
         "type": "integer",
         "description": "{minimum: 1}",
@@ -83,7 +83,7 @@ def test_formats_that_are_no_text_are_described(format_: Any) -> None:
 
 
 @pytest.mark.parametrize("description", [7, None, ["x"], {}, ""])
-def test_descriptions_that_are_no_text_give_way(description: Any) -> None:
+def test_descriptions_that_are_no_text_are_replaced(description: Any) -> None:
     schema = an_object({"a": {"type": "integer", "minimum": 1, "description": description}})
     assert strict(schema)["properties"]["a"]["description"] == "{minimum: 1}"
 
@@ -251,7 +251,7 @@ def test_at_most_twenty_strict_tools() -> None:
         {"type": "string", "pattern": r"\bword"},
     ],
 )
-def test_values_that_no_grammar_holds(schema: dict[str, Any]) -> None:
+def test_values_that_no_grammar_can_have(schema: dict[str, Any]) -> None:
     with pytest.raises(InexpressibleError):
         strict(closed({"a": schema}))
 

@@ -177,7 +177,7 @@ def test_tool_config(fields: dict[str, Any], expected: tuple[list[str], Any] | N
 
 
 def test_no_tools_with_a_history_of_calls() -> None:
-    """They must be listed all the same; that none may be called has to be said."""
+    """They must be listed all the same, with an instruction not to call them."""
     sent = body(ask(messages=IN_TOOL_USE, tools=[function("f")], tool_choice="none"))
     assert [tool["toolSpec"]["name"] for tool in sent["toolConfig"]["tools"]] == ["f"]
     assert "toolChoice" not in sent["toolConfig"]
@@ -326,7 +326,7 @@ def test_inexpressible_requests(fields: dict[str, Any], param: str) -> None:
         ({"stop": [str(i) for i in range(5)]}, None),
     ],
 )
-def test_mistakes(fields: dict[str, Any], param: str | None) -> None:
+def test_invalid_requests(fields: dict[str, Any], param: str | None) -> None:
     if param is None:  # five are fine here
         assert len(body(ask(**fields))["inferenceConfig"]["stopSequences"]) == 5
         return
@@ -344,8 +344,8 @@ def test_json_text_without_json() -> None:
 
 
 @pytest.mark.parametrize("depth", [*range(850, 1050, 10), 100_000])
-def test_what_is_nested_too_deeply(depth: int) -> None:
-    """Where the limit lies is the interpreter's; it is the caller's mistake on the way in, the provider's back."""
+def test_too_deep_nesting(depth: int) -> None:
+    """The limit is the interpreter's; exceeding it is an invalid request, or an invalid response."""
     deep = '{"a":' * depth + "1" + "}" * depth
     request = ask()
     request.tools.add().function.name = "f"
@@ -507,7 +507,7 @@ def test_reasoning_is_returned_only_to_its_dialect(model_id: str, replayed: list
     whole = {"role": "assistant", "content": "a", "reasoning_content": "t", "reasoning_details": DETAILS}
     sent = body(ask(messages=[question, whole, question]), model_id)
     assert sent["messages"][1]["content"] == [*replayed, {"text": "a"}]
-    # The same by way of the call, for clients that keep nothing else.
+    # The same in the call, for clients that keep only calls.
     details = parsed({"messages": [question, whole]}).messages[1].reasoning_details[:3]
     call = {"id": "t", **function("f", arguments="{}"), **json.loads(extra_content(details))}
     sent = body(ask(messages=[question, {"role": "assistant", "tool_calls": [call]}, RESULT]), model_id)
@@ -671,7 +671,7 @@ def test_every_finish_reason_of_the_service_is_known(model: ServiceModel) -> Non
 
 
 @pytest.mark.parametrize("reason", ["malformed_model_output", "malformed_tool_use"])
-def test_a_malformed_answer_is_none(reason: str) -> None:
+def test_a_malformed_answer_is_a_failure(reason: str) -> None:
     text = event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "x"}})
     with pytest.raises(ProviderError) as error:
         stream([text + event("messageStop", {"stopReason": reason})])
@@ -815,7 +815,7 @@ def test_exception_frames(before: bytes, type_: str, payload: Any, reason: Reaso
 
 
 def test_every_exception_of_the_service_is_known(model: ServiceModel) -> None:
-    """A status of our own would be a guess."""
+    """An exception without a row would get a guessed status."""
     members: Any = getattr(model.shape_for("ConverseStreamOutput"), "members")  # noqa: B009
     for name, shape in members.items():
         if shape.metadata.get("exception"):
@@ -832,7 +832,7 @@ def test_error_frames() -> None:
 
 
 @pytest.mark.parametrize("turn", TURNS, ids=about)
-def test_a_truncated_stream_never_ends_quietly(turn: dict[str, Any]) -> None:
+def test_a_truncated_stream_is_an_error(turn: dict[str, Any]) -> None:
     frames = [event(type_, payload) for type_, payload in turn["events"]]
     stop = [type_ for type_, _ in turn["events"]].index("messageStop")
     for count in range(stop + 1):
@@ -865,7 +865,7 @@ def test_a_broken_checksum_is_an_error(position: int) -> None:
     [exception("internalServerException", {}), b"\0" * 16, event("metadata", {"usage": 7})],
     ids=["exception", "corrupt", "unreadable"],
 )
-def test_what_goes_wrong_after_the_end_takes_nothing_away(after: bytes) -> None:
+def test_errors_after_the_end_are_ignored(after: bytes) -> None:
     data = HELLO + event("messageStop", {"stopReason": "end_turn"})
     assert stream([data, after]) == stream([data + after]) == stream([data])
 

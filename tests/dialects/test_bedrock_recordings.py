@@ -1,4 +1,4 @@
-"""The Bedrock dialect against recorded traffic, compared with an independent reading of it."""
+"""The Bedrock dialect against recorded traffic, compared with an independent decoding."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def converse(*, streamed: bool) -> Iterator[tuple[str, dict[str, Any], bytes]]:
 
 
 def ours(completion: pb.ChatCompletion, native: str) -> dict[str, Any]:
-    """What we make of it."""
+    """The translator's result."""
     shown = dump_completion(completion)
     [choice] = shown["choices"]
     message = choice["message"]
@@ -160,7 +160,7 @@ def test_errors() -> None:
 
 
 def to_openai(sent: dict[str, Any]) -> dict[str, Any]:
-    """A recorded Converse request in OpenAI's words. Raises LookupError for what has none."""
+    """A recorded Converse request in OpenAI's form. Raises LookupError for what has no equivalent."""
     request: dict[str, Any] = {"model": "m", "messages": []}
     for message in with_cache_control(sent.get("system", [])):
         request["messages"].append({"role": "system", "content": [message]})
@@ -241,7 +241,7 @@ def to_tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_recorded_converse_requests_come_out_as_they_were(model: ServiceModel) -> None:
-    """Said in OpenAI's words and translated back."""
+    """Converted to OpenAI's form and translated back."""
     same, exceptions = 0, Counter[str]()
     for name, recording in recordings("bedrock"):
         recorded = copy.deepcopy(recording["request"]["body"])
@@ -275,7 +275,7 @@ def violations_but_names(model: ServiceModel, model_id: str, sent: dict[str, Any
     return [v for v in specs.converse(model, "Converse", model_id, sent) if "sample_2" not in v]
 
 
-#: What cannot be said, by the field at fault and why; how often it was recorded.
+#: Inexpressible requests, by the field at fault and the reason; their number among the recordings.
 EXCEPTIONS = {
     ("max_tokens", "0, which OpenAI refuses as well"): 1,
     ("messages", "none, which OpenAI refuses as well"): 1,

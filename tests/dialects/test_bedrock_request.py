@@ -1,4 +1,4 @@
-"""Requests to Bedrock: what grows with the conversation, and what only some models take."""
+"""Requests to Bedrock: linear time, document names, cache points and tools by model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parsed(**fields: Any) -> pb.ChatCompletionRequest:
 
 
 def calls(size: int) -> list[dict[str, Any]]:
-    """A turn with as many calls and, after other words of the user's, their results."""
+    """A turn with `size` calls and, after a message of the user, their results."""
     tool_calls = [
         {"id": str(number), "type": "function", "function": {"name": "f", "arguments": "{}"}}
         for number in range(size)
@@ -105,7 +105,7 @@ def test_document_names_take_linear_time() -> None:
     ],
 )
 def test_cache_points(model: str, system: list[Any], messages: list[Any], tools: list[Any]) -> None:
-    """They stand after what is marked where the model takes them, and are left out elsewhere."""
+    """They follow the marked block where the model accepts them, and are left out elsewhere."""
     marked = [{"role": role, "content": [{"type": "text", "text": "a", **MARKER}]} for role in ("system", "user")]
     tool = {"type": "function", "function": {"name": "f"}, **MARKER}
     sent = body(parsed(messages=marked, tools=[tool]), model)

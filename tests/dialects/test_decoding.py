@@ -25,7 +25,7 @@ STOP, LENGTH = pb.FINISH_REASON_STOP, pb.FINISH_REASON_LENGTH
 S = ChoiceState
 
 #: Pieces of a choice: `r` its role, `c` content, `s` and `l` the reasons stop and length, `C` content with stop.
-#: The state after them, whether the end of the bytes is an end, and whether a break is none.
+#: The state after them, whether the stream may end without an end mark, and whether a break is ignored.
 STATES: list[tuple[str, ChoiceState, bool, bool]] = [
     ("r", S.WAITING, False, False),
     ("rc", S.STREAMING, False, False),
@@ -52,11 +52,11 @@ def build(pieces: str) -> tuple[ChunkBuilder, list[pb.ChatCompletionChunk]]:
     builder = ChunkBuilder()
     chunks: list[pb.ChatCompletionChunk] = []
     for piece in pieces:
-        made = pb.ChatCompletionChunk()
-        choice = made.choices.add(delta=pb.Delta(content="x" if piece in "cC" else ""))
+        chunk = pb.ChatCompletionChunk()
+        choice = chunk.choices.add(delta=pb.Delta(content="x" if piece in "cC" else ""))
         if piece in "slC":
             choice.finish_reason = LENGTH if piece == "l" else STOP
-        builder.add(made, chunks)
+        builder.add(chunk, chunks)
     return builder, chunks
 
 
@@ -92,9 +92,9 @@ def test_content_goes_out_at_once_and_the_last_reason_last(pieces: str) -> None:
 def test_fields_beside_a_reason_are_kept() -> None:
     builder, chunks = ChunkBuilder(), []  # type: tuple[ChunkBuilder, list[pb.ChatCompletionChunk]]
     for extra, fingerprint in (('{"a":1}', "f"), ('{"b":2}', "")):
-        made = pb.ChatCompletionChunk(extra_json=extra, system_fingerprint=fingerprint or None)
-        made.choices.add(finish_reason=STOP, extra_json=extra)
-        builder.add(made, chunks)
+        chunk = pb.ChatCompletionChunk(extra_json=extra, system_fingerprint=fingerprint or None)
+        chunk.choices.add(finish_reason=STOP, extra_json=extra)
+        builder.add(chunk, chunks)
     builder.end(chunks, marked=False)
     assert [each.extra_json for each in chunks] == ['{"a":1,"b":2}']
     assert chunks[0].choices[0].extra_json == '{"a":1,"b":2}'
@@ -109,14 +109,14 @@ def failed(decoder: Any, pieces: Sequence[bytes]) -> ProviderError:
 
     with pytest.raises(ProviderError) as caught:
         decode()
-    with pytest.raises(ProviderError) as again:  # ever after
+    with pytest.raises(ProviderError) as again:  # also on later calls
         decoder.feed(b"data: {}\n\n")
     assert again.value is caught.value or again.value.reason is caught.value.reason
     return caught.value
 
 
 HI = sse(chunk(delta(content="Hi")))
-#: Streams of the OpenAI dialect that break after a reason, which was too early or is unreadable.
+#: Streams of the OpenAI dialect that break after a finish reason that was premature or is unreadable.
 EARLY: list[tuple[str, list[bytes], Reason]] = [
     ("an error after content that follows a reason",
      [sse(chunk(delta("stop", content=""))), HI, sse({"error": {"code": 503}})], Reason.OVERLOADED),
@@ -216,7 +216,7 @@ def test_endless_reasoning(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_endless_fields_after_a_reason() -> None:
-    """They are merged into the last chunk, which is held, as long as there is room."""
+    """They are merged into the held last chunk up to a limit."""
     decoder = OpenAIDecoder(1)
     decoder.feed(HI + sse(chunk(delta("stop"))))
     for n in range(100):

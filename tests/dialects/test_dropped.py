@@ -1,4 +1,4 @@
-"""The paths of what a translation leaves out, and what the dialects share to find them."""
+"""The paths of dropped fields, and the helpers that the dialects share to collect them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_allowed_tools(mode: str, *, required: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "param"),
+    ("tool_choice", "param"),
     [
         (choice(), "tool_choice.type"),
         (choice(allowed_tools={"mode": "odd", "tools": []}), "tool_choice.type"),
@@ -91,9 +91,9 @@ def test_allowed_tools(mode: str, *, required: bool) -> None:
         (pb.ToolChoice(other_json='{"type":"custom"}'), "tool_choice.type"),
     ],
 )
-def test_choices_of_another_kind(given: pb.ToolChoice, param: str) -> None:
+def test_choices_of_another_kind(tool_choice: pb.ToolChoice, param: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
-        allowed_tools(given, Dropped())
+        allowed_tools(tool_choice, Dropped())
     assert (raised.value.param, raised.value.reason) == (param, Reason.UNSUPPORTED_FEATURE)
 
 

@@ -1,4 +1,4 @@
-"""What a provider's failure means, and how long it asks to wait."""
+"""The reason and the retry-after of a provider's failure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from server.errors import Reason
 
 R = Reason
 
-#: Status, code and message of the provider; the reason, whether the same endpoint may do better in a moment, and
-#: whether another may.
+#: Status, code and message of the provider; the reason, whether a retry at the same endpoint may succeed, and
+#: whether another endpoint may.
 TABLE: list[tuple[int, str, str, Reason, bool, bool]] = [
     (400, "", "bad", R.INVALID_REQUEST, False, False),
     (400, "context_length_exceeded", "x", R.CONTEXT_LENGTH_EXCEEDED, False, True),
@@ -62,7 +62,7 @@ def test_classify(status: int, code: str, message: str, reason: Reason, here: bo
     assert error.http_status == status
     assert error.raw == message
     assert error.retry_after == 3.0
-    # The provider's words go to the caller only where they concern the caller's input.
+    # The provider's message is passed on only where it concerns the caller's input.
     if reason in OWN:
         assert (error.message, error.param) == (message, "messages")
     else:
@@ -125,7 +125,7 @@ def test_a_refusal_of_the_content(status: int, code: str, message: str) -> None:
     assert (error.status.http, error.fall_over, error.retry_here) == (400, False, False)
 
 
-#: A context that is too long, in vendors' words.
+#: Vendors' messages for a context that is too long.
 TOO_LONG: list[tuple[str, int, str, str]] = [
     ("OpenAI, vLLM, DeepSeek", 400, "invalid_request_error",
      "This model's maximum context length is 65536 tokens. However, you requested 69648 tokens."),

@@ -1,4 +1,4 @@
-"""Odd answers of providers: whatever is wrong with one, it is the provider's fault, and the contract holds."""
+"""Invalid answers of providers raise ProviderError only, and the contract of chunks holds."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ DIALECTS = {
     "gemini": Dialect(GeminiTranslator(), _events, GEMINI, [[answer] for answer in GEMINI]),
 }
 EACH = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
-#: What JSON may hold that programs trip over.
+#: JSON values that programs often fail on.
 ODD: st.SearchStrategy[Any] = JSON | st.sampled_from(
     [None, True, -1, 2**31, 2**63, 2**70, 1e308, -0.5, "", "null", "\x00", [], {}, [[]], [None], [{}], {"": None}]
 )
@@ -103,7 +103,7 @@ def _places(tree: Any) -> list[tuple[Any, Any]]:
 
 
 def _mutated(tree: Any, data: st.DataObject) -> Any:
-    """`tree` with up to three places set to anything, or taken out."""
+    """`tree` with up to three places set to anything, or removed."""
     tree = copy.deepcopy(tree)
     for _ in range(data.draw(st.integers(1, 3))):
         places = _places(tree)
@@ -117,7 +117,7 @@ def _mutated(tree: Any, data: st.DataObject) -> Any:
 
 
 def _drive(translator: Translator, pieces: Sequence[bytes]) -> None:
-    """Decode a stream, holding it to the contract; a ProviderError is an end like others."""
+    """Decode a stream and check the contract; a ProviderError may end it."""
     decoder = translator.decoder(REQUEST)
     chunks: list[pb.ChatCompletionChunk] = []
     error: ProviderError | None = None

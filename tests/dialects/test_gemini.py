@@ -180,7 +180,7 @@ def test_tool_choice(model: str, tools: Any, choice: Any, expected: Any) -> None
 
 
 def test_allowed_tools_on_vertex() -> None:
-    """Some of the tools, and freely: only these are declared. There is no VALIDATED mode in Vertex AI's v1."""
+    """With mode auto and some of the tools, only these are declared, as Vertex AI's v1 has no VALIDATED mode."""
     choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [STRICT]}}
     sent = body(parse(tools=[FUNCTION, STRICT], tool_choice=choice), vendor="vertex")
     assert sent["tools"] == [{"functionDeclarations": [{"name": "g"}]}]
@@ -212,7 +212,7 @@ def test_json_object_and_modalities() -> None:
 
 
 def test_extra_body() -> None:
-    """Google's own fields, under any of the names they go by; an explicit one wins."""
+    """Google's own fields, under any of their names; an explicit one wins."""
     safety = [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "OFF"}]
     sent = body(
         parse(
@@ -339,7 +339,7 @@ def test_results(result: str, expected: Any) -> None:
 
 
 def test_results_without_a_call() -> None:
-    """A history that was cut: the name that some clients give with a result will do."""
+    """A truncated history: the `name` of a result, which some clients send, is used."""
     messages = [
         {"role": "user", "content": "Hi"},
         {"role": "tool", "tool_call_id": "c", "name": "f", "content": "1"},
@@ -376,7 +376,7 @@ CODE = {"executableCode": {"language": "PYTHON", "code": "1"}, "thoughtSignature
 
 @pytest.mark.parametrize("lose", [(), ("reasoning_details",), ("extra_content",)])
 def test_signatures_of_calls_come_back(lose: tuple[str, ...]) -> None:
-    """By either way, and to the call they came with."""
+    """From either place, and on the call that they belong to."""
     parts = [{"text": "Hm.", "thought": True}, {"text": "Wait."}, CALL_1 | {"thoughtSignature": "QQ=="}, CALL_2]
     response = candidate(*parts)
     if lose == ("extra_content",):
@@ -409,7 +409,7 @@ def test_pictures_come_back() -> None:
 
 
 def test_unsigned_and_foreign_history() -> None:
-    """Another dialect's signatures stay out; what Gemini 3 must have is Google's stand-in, on the first call."""
+    """Another dialect's signatures are not sent; Gemini 3 gets Google's placeholder on the first call."""
     details = [{"type": "reasoning.text", "text": "t", "signature": "foreign", "format": "anthropic"}]
     calls = [
         {"id": str(n), "type": "function", "function": {"name": name, "arguments": "{}"},
@@ -592,7 +592,7 @@ def test_error(
 
 
 def test_calls_and_finish_in_different_pieces() -> None:
-    """Indices go on over pieces; a STOP after a call means tool_calls though its own piece has none."""
+    """Indices continue over pieces; a STOP after a call means tool_calls although its own piece has none."""
     events = [
         candidate({"text": "Hm.", "thought": True}, finish=None),
         candidate({"text": "Wait. "}, CALL_1 | {"thoughtSignature": "QQ=="}, {"text": "And "}, finish=None),
@@ -672,7 +672,7 @@ def test_a_block_in_mid_stream_ends_the_answer() -> None:
 
 
 def test_an_error_after_a_finish_reason_is_one() -> None:
-    """Any STOP may be followed by more of the answer."""
+    """More content may follow any STOP."""
     with pytest.raises(ProviderError) as caught:
         stream([sse([candidate({"text": "a"}), {"error": {"code": 503}}])])
     assert caught.value.reason is Reason.OVERLOADED
@@ -708,7 +708,7 @@ def test_streamed_arguments() -> None:
 
 
 @pytest.mark.parametrize("path", ["$.a[7]", "$.a..b", "$[0]", "$.a[x]", "", 7, None])
-def test_paths_that_lead_nowhere(path: Any) -> None:
+def test_invalid_paths(path: Any) -> None:
     event = candidate(partial({"jsonPath": path, "stringValue": "x"}, name="f", goes_on=False))
     with pytest.raises(ProviderError) as caught:
         stream([sse([event])])
@@ -728,13 +728,13 @@ def test_usage_without_a_prompt_count() -> None:
 
 
 @pytest.mark.parametrize("delay", ["1.2.3s", "9" * 400 + "s", "1e308s", "soon"])
-def test_odd_delays(delay: str) -> None:
+def test_invalid_delays(delay: str) -> None:
     error = {"error": {"code": 429, "details": [{"retryDelay": delay}]}}
     found = TRANSLATOR.error(429, {}, json.dumps(error).encode())
     assert found.retry_after is None or found.retry_after <= 86400
 
 
-def test_an_answer_without_a_word() -> None:
+def test_an_empty_answer() -> None:
     answer = fold_messages(stream([sse([candidate()])]))
     assert answer.choices[0].finish_reason == pb.FINISH_REASON_STOP
     assert not answer.choices[0].message.content
@@ -897,7 +897,7 @@ JSON = st.recursive(
     )
 )
 def test_nothing_but_provider_errors(obj: Any) -> None:
-    """Whatever the provider says, it is an answer or a ProviderError."""
+    """Any JSON is decoded or raises ProviderError."""
     with contextlib.suppress(ProviderError):
         openai_json.dump_completion(whole(obj))
     with contextlib.suppress(ProviderError):

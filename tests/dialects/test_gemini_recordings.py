@@ -35,7 +35,7 @@ def recordings(*patterns: str) -> list[Path]:
 
 
 def shown(completion: pb.ChatCompletion, native: str) -> dict[str, Any]:
-    """The same of what the translator made of it."""
+    """The same fields of the translator's completion."""
     answer = openai_json.dump_completion(completion)
     (choice,) = answer["choices"]
     message, usage = choice["message"], answer["usage"]
@@ -58,7 +58,7 @@ def shown(completion: pb.ChatCompletion, native: str) -> dict[str, Any]:
 
 @needs_recordings
 def test_recorded_answers() -> None:
-    """Every recording, whole or streamed with its bytes torn at random."""
+    """Every recording, whole or streamed with its bytes split at random."""
     torn = random.Random(7)
     counts: collections.Counter[str] = collections.Counter()
     for path in recordings("gemini/generateContent/*.json", "vertex/generateContent/*.json"):
@@ -78,7 +78,7 @@ def test_recorded_answers() -> None:
             completion, native = TRANSLATOR.completion(text.encode(), pb.ChatCompletionRequest())
             assert shown(completion, native) == expected, path.name
             counts["whole"] += 1
-        # Some were recorded without `alt=sse`, which is always asked for here: a list of the same responses.
+        # Some were recorded without `alt=sse`, which the gateway always sends: a list of the same responses.
         data = text.encode() if text.startswith("data:") else sse(pieces)
         for size in (1, 20, 400):
             chunks = stream(cut(data, (torn.randrange(len(data)) for _ in range(len(data) // size + 1))))
@@ -95,7 +95,7 @@ def test_recorded_answers() -> None:
 
 
 def without_thoughts(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A recorded turn as it must come back: in order, text put together, every signature where it was."""
+    """A recorded turn as it must be sent back: in order, text joined, every signature in its place."""
     out: list[dict[str, Any]] = []
     for part in json.loads(json.dumps(parts)):
         part.get("functionCall", {}).pop("id", None)
@@ -170,7 +170,7 @@ def test_goldens_fit_the_description(path: Path) -> None:
     assert specs.gemini(json.loads(path.read_text())["gemini"]) == []
 
 
-#: Recorded requests that this dialect cannot say: the field at fault -> how many, for each of MODELS.
+#: Recorded requests that this dialect cannot express: the field at fault -> how many, for each of MODELS.
 REFUSED = {
     "max_tokens": 1,  # 0, invalid anywhere
     "messages": 1,  # none, invalid anywhere
@@ -185,7 +185,7 @@ REFUSED = {
 @needs_spec
 @pytest.mark.parametrize(("model", "vendor"), MODELS)
 def test_recorded_requests_of_other_dialects(model: str, vendor: str) -> None:
-    """What OpenAI-shaped clients send, as Gemini's requests, is what Google describes."""
+    """Recorded requests of OpenAI's form, translated to Gemini's, conform to Google's description."""
     counts: collections.Counter[str] = collections.Counter()
     refused: collections.Counter[str] = collections.Counter()
     for path in recordings("*/chat.completions/*.json"):

@@ -99,7 +99,7 @@ def test_chains_do_not_double(links: int) -> None:
 
 
 def test_copies_are_bounded() -> None:
-    """A large definition that is referred to often: it is copied while there is room, and then no more."""
+    """A large definition that is referred to often: it is copied up to a limit."""
     large = an_object(**{f"p{i}": STRING for i in range(500)})
     schema = with_defs(an_object(**{f"a{i}": ref("L", description="d") for i in range(1_000)}), L=large)
     assert size(schema) + 30_000 < size(adapt(schema)) < size(schema) + MAX_COPIED
@@ -118,7 +118,7 @@ def test_references_take_linear_time() -> None:
 
 
 def test_references_to_nowhere_take_linear_time() -> None:
-    """Each leads through the same large definition, and then to none: nothing is copied."""
+    """Each leads through the same large definition to a missing one: nothing is copied."""
 
     def referring(count: int) -> dict[str, Any]:
         large = {**{f"k{i}": 1 for i in range(count)}, "$ref": "#/$defs/none"}

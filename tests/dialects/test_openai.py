@@ -1,4 +1,4 @@
-"""The OpenAI dialect and where vendors stray from it: requests, answers, errors and streams."""
+"""The OpenAI dialect and vendors' deviations: requests, answers, errors and streams."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_the_whole_body() -> None:
 TWO_TEXTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
 IMAGE = {"type": "image_url", "image_url": {"url": "https://x"}}
 
-#: A vendor's quirk, a request, and what of it the vendor gets; None is absence.
+#: A vendor's quirk, a request, and the fields that the vendor gets; None is absence.
 QUIRKS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("either limit", {}, {"max_tokens": 5}, {"max_tokens": 5, "max_completion_tokens": None}),
     ("either limit", {}, {"max_completion_tokens": 5}, {"max_tokens": None, "max_completion_tokens": 5}),
@@ -267,7 +267,7 @@ def test_an_answer() -> None:
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
 TYPED_CALL = pb.ToolCall(id="1", function=pb.FunctionCall(name="f", arguments='{"x":1}'))
 
-#: A message as a vendor sends it, and as it is read.
+#: A message as a vendor sends it, and as it is parsed.
 MESSAGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("tool calls", {"content": None, "tool_calls": [CALL]}, {"tool_calls": [TYPED_CALL]}),
     (
@@ -278,15 +278,15 @@ MESSAGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "no arguments",
         {"tool_calls": [CALL | {"function": {"name": "f", "arguments": None}}]},
-        {"tool_calls": [pb.ToolCall(id="1", function=pb.FunctionCall(name="f"))]},
+        {"tool_calls": [pb.ToolCall(id="1", function=pb.FunctionCall(name="f", arguments="{}"))]},
     ),
     (
         "calls without ids",
         {"tool_calls": [{"function": {"name": "f", "arguments": {}}}, {"id": None, "function": {"name": "g"}}]},
         {
             "tool_calls": [
-                pb.ToolCall(id="call_0", function=pb.FunctionCall(name="f", arguments="{}")),
-                pb.ToolCall(id="call_1", function=pb.FunctionCall(name="g")),
+                pb.ToolCall(id="call_1_0", function=pb.FunctionCall(name="f", arguments="{}")),
+                pb.ToolCall(id="call_1_1", function=pb.FunctionCall(name="g", arguments="{}")),
             ]
         },
     ),
@@ -295,7 +295,7 @@ MESSAGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "a function call of old",
         {"function_call": {"name": "f", "arguments": '{"x":1}'}},
-        {"tool_calls": [pb.ToolCall(id="call_0", function=TYPED_CALL.function)]},
+        {"tool_calls": [pb.ToolCall(id="call_1_0", function=TYPED_CALL.function)]},
     ),
     ("reasoning_content", {"reasoning_content": "Hm."}, {"reasoning_content": "Hm."}),
     ("reasoning", {"reasoning": "Hm."}, {"reasoning_content": "Hm.", "extra_json": '{"reasoning":"Hm."}'}),
@@ -351,7 +351,7 @@ def test_messages(message: dict[str, Any], expected: dict[str, Any]) -> None:
 STOP, LENGTH = pb.FINISH_REASON_STOP, pb.FINISH_REASON_LENGTH
 CALLS, FILTER = pb.FINISH_REASON_TOOL_CALLS, pb.FINISH_REASON_CONTENT_FILTER
 
-#: The vendor's word, ours, and what is reported as the vendor's.
+#: The vendor's finish reason, the contract's, and the reported native one.
 WORDS: list[tuple[Any, pb.FinishReason.ValueType, str]] = [
     ("stop", STOP, "stop"),
     ("length", LENGTH, "length"),
@@ -373,10 +373,13 @@ WORDS: list[tuple[Any, pb.FinishReason.ValueType, str]] = [
 
 @pytest.mark.parametrize(("word", "finish", "native"), WORDS)
 def test_finish_reasons(word: Any, finish: pb.FinishReason.ValueType, native: str) -> None:
-    completion, said = complete(answer(finish=word))
-    assert (completion.choices[0].finish_reason, said) == (finish, native)
-    chunks = decode([sse(chunk(delta(content="Hi")), chunk(delta(finish=word)))])
-    assert chunks[-1].choices[0].finish_reason == finish
+    for message in ({"content": "Hi", "tool_calls": [CALL]}, {"content": "Hi"}):
+        # Without calls there are none to be made. https://github.com/mastra-ai/mastra/pull/14187
+        expected = STOP if finish == CALLS and "tool_calls" not in message else finish
+        completion, native_reason = complete(answer(message, finish=word))
+        assert (completion.choices[0].finish_reason, native_reason) == (expected, native)
+        chunks = decode([sse(chunk(delta(**message)), chunk(delta(finish=word)))])
+        assert chunks[-1].choices[0].finish_reason == expected
 
 
 @pytest.mark.parametrize("word", ["", None])
@@ -421,7 +424,7 @@ def test_an_upstream_gateways_report_is_replaced(lmchat: Any) -> None:
         pytest.param(b"<html>502</html>", id="a page"),
         pytest.param(b'{"id": "x", "choi', id="cut"),
         pytest.param(b"[]", id="an array"),
-        pytest.param(b"{}", id="nothing"),
+        pytest.param(b"{}", id="no bytes"),
         pytest.param(b"\xff", id="not UTF-8"),
         pytest.param(b"[" * 100_000, id="deep"),
         pytest.param(b'{"choices": []}', id="no choices"),
@@ -456,7 +459,7 @@ INSIDE: list[tuple[str, dict[str, Any], Reason, int]] = [
     ("a status as text", {"error": {"message": "x", "code": "429"}}, R.RATE_LIMITED, 429),
     ("a known code", {"error": {"code": "context_length_exceeded"}}, R.CONTEXT_LENGTH_EXCEEDED, 200),
     ("a known type", {"error": {"type": "insufficient_quota", "code": 7}}, R.RATE_LIMITED, 429),
-    ("a number that is no status", {"error": {"code": 1302}}, R.UPSTREAM_ERROR, 200),
+    ("a number that is no status", {"error": {"code": 4711}}, R.UPSTREAM_ERROR, 200),
     # https://docs.z.ai/api-reference/api-code
     ("Z.ai's refusal", {"error": {"code": "1301", "message": "unsafe"}}, R.CONTENT_POLICY_VIOLATION, 200),
     ("vLLM's", {"object": "error", "message": "x", "code": 400}, R.INVALID_REQUEST, 400),
@@ -481,7 +484,7 @@ def test_an_error_in_a_200(obj: dict[str, Any], reason: Reason, status: int) -> 
     assert (error.reason, error.http_status) == (reason, status)
     chunks, error = outcome([sse(chunk(delta(content="Hi"))), sse(obj)])
     if reason is R.CONTENT_POLICY_VIOLATION:  # in mid-stream it ends the answer
-        assert said(chunks) == [ROLE | {"content": "Hi"}, {"finish": "content_filter"}]
+        assert summary(chunks) == [ROLE | {"content": "Hi"}, {"finish": "content_filter"}]
         return
     assert [c.choices[0].delta.content for c in chunks] == ["Hi"]
     assert error is not None
@@ -530,15 +533,15 @@ ERRORS: list[tuple[str, int, Any, Reason, str | None, str | None]] = [
         422,
         {"detail": [{"loc": ["body", "n"], "msg": "bad"}]},
         R.INVALID_REQUEST,
-        '[{"loc":["body","n"],"msg":"bad"}]',
-        None,
+        "n: bad",
+        "n",
     ),
     (
         "Mistral's",
         400,
         {"object": "error", "message": {"detail": ["bad"]}},
         R.INVALID_REQUEST,
-        '{"detail":["bad"]}',
+        "bad",
         None,
     ),
     ("an array", 403, [{"error": {"code": 403, "message": "no"}}], R.UPSTREAM_AUTHENTICATION, None, None),
@@ -629,7 +632,7 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     assert TRANSLATOR.error(429, headers, b"").retry_after == seconds
 
 
-#: Errors that concern the caller's request: what of them reaches the caller, whole or in a stream.
+#: Errors that concern the caller's request, and the fields that reach the caller, unary or in a stream.
 OWN_ERRORS: list[tuple[str, int, dict[str, Any], str, dict[str, Any]]] = [
     # https://platform.openai.com/docs/guides/error-codes
     ("OpenAI's code", 400, {"message": "x", "type": "invalid_request_error", "code": "unsupported_parameter"},
@@ -752,7 +755,7 @@ def test_azures_filtered_choice_has_no_message() -> None:
 # Streams
 
 
-def said(chunks: list[pb.ChatCompletionChunk]) -> list[Any]:
+def summary(chunks: list[pb.ChatCompletionChunk]) -> list[Any]:
     """Delta and finish reason of every choice, usage as `usage`; without what is null."""
     found: list[Any] = []
     for each in chunks:
@@ -773,21 +776,21 @@ USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
 def call(index: Any = None, id_: Any = None, **function: Any) -> dict[str, Any]:
     """A piece of a tool call as a vendor sends it."""
-    given = {name: value for name, value in (("index", index), ("id", id_)) if value is not None}
-    return given | ({"function": function} if function else {})
+    fields = {name: value for name, value in (("index", index), ("id", id_)) if value is not None}
+    return fields | ({"function": function} if function else {})
 
 
-def told(index: int, id_: str | None = None, arguments: str = "", **function: Any) -> dict[str, Any]:
+def call_delta(index: int, id_: str | None = None, arguments: str = "", **function: Any) -> dict[str, Any]:
     """A piece of a tool call as callers get it."""
-    given: dict[str, Any] = {"index": index} | ({"id": id_, "type": "function"} if id_ else {})
-    return given | {"function": {**function, "arguments": arguments}}
+    fields: dict[str, Any] = {"index": index} | ({"id": id_, "type": "function"} if id_ else {})
+    return fields | {"function": {**function, "arguments": arguments}}
 
 
 def calls(*pieces: dict[str, Any], finish: str | None = None, **fields: Any) -> dict[str, Any]:
     return chunk(delta(finish, tool_calls=list(pieces), **fields))
 
 
-#: Events, and what is made of them.
+#: Events, and the summary of the chunks.
 STREAMS: list[tuple[str, list[Any], list[Any]]] = [
     (
         "OpenAI's",
@@ -813,7 +816,11 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
     (
         "no finish reason after calls",
         [calls(call(0, "1", name="f")), DONE],
-        [ROLE | {"tool_calls": [told(0, "1", name="f")]}, {"finish": "tool_calls"}],
+        [
+            ROLE | {"tool_calls": [call_delta(0, "1", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="{}")]},
+            {"finish": "tool_calls"},
+        ],
     ),
     (
         "an empty finish reason until the end",
@@ -957,11 +964,11 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta("tool_calls")),
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", name="f")]},
-            {"tool_calls": [told(0, arguments='{"x"')]},
-            {"tool_calls": [told(0, arguments=":1}")]},
-            {"tool_calls": [told(1, "2", name="g")]},
-            {"tool_calls": [told(1, arguments="{}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", name="f")]},
+            {"tool_calls": [call_delta(0, arguments='{"x"')]},
+            {"tool_calls": [call_delta(0, arguments=":1}")]},
+            {"tool_calls": [call_delta(1, "2", name="g")]},
+            {"tool_calls": [call_delta(1, arguments="{}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -974,10 +981,10 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             calls(call(None, "2", arguments="{}"), finish="tool_calls"),
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", "{", name="f")]},
-            {"tool_calls": [told(0, arguments="}")]},
-            {"tool_calls": [told(1, "2", name="g"), told(2, "3", "{}", name="h")]},
-            {"tool_calls": [told(1, arguments="{}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", "{", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="}")]},
+            {"tool_calls": [call_delta(1, "2", name="g"), call_delta(2, "3", "{}", name="h")]},
+            {"tool_calls": [call_delta(1, arguments="{}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -989,8 +996,14 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             DONE,
         ],
         [
-            ROLE | {"tool_calls": [told(0, "call_0", '{"x":1}', name="f"), told(1, "call_1", "{", name="g")]},
-            {"tool_calls": [told(1, arguments="}")]},
+            ROLE
+            | {
+                "tool_calls": [
+                    call_delta(0, "call_1_0", '{"x":1}', name="f"),
+                    call_delta(1, "call_1_1", "{", name="g"),
+                ]
+            },
+            {"tool_calls": [call_delta(1, arguments="}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1002,9 +1015,9 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             calls(call(0, arguments="}"), finish="tool_calls"),
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", "{}", name="f")]},
-            {"tool_calls": [told(1, "2", "{", name="f")]},
-            {"tool_calls": [told(1, arguments="}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", "{}", name="f")]},
+            {"tool_calls": [call_delta(1, "2", "{", name="f")]},
+            {"tool_calls": [call_delta(1, arguments="}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1018,10 +1031,10 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             DONE,
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", "{}", name="f")]},
-            {"tool_calls": [told(1, "2", name="g")]},
-            {"tool_calls": [told(1, arguments="{")]},
-            {"tool_calls": [told(1, arguments="}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", "{}", name="f")]},
+            {"tool_calls": [call_delta(1, "2", name="g")]},
+            {"tool_calls": [call_delta(1, arguments="{")]},
+            {"tool_calls": [call_delta(1, arguments="}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1029,8 +1042,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
         "Ollama's calls without an id",
         [calls(call(0, name="f", arguments="{}")), calls(call(1, name="g", arguments="{}")), DONE],
         [
-            ROLE | {"tool_calls": [told(0, "call_0", "{}", name="f")]},
-            {"tool_calls": [told(1, "call_1", "{}", name="g")]},
+            ROLE | {"tool_calls": [call_delta(0, "call_1_0", "{}", name="f")]},
+            {"tool_calls": [call_delta(1, "call_1_1", "{}", name="g")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1043,9 +1056,9 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             DONE,
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", "{}", name="f")]},
-            {"tool_calls": [told(1, "2", name="g")]},
-            {"tool_calls": [told(1, arguments="{}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", "{}", name="f")]},
+            {"tool_calls": [call_delta(1, "2", name="g")]},
+            {"tool_calls": [call_delta(1, arguments="{}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1058,9 +1071,9 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta("tool_calls")),
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", name="f")]},
-            {"tool_calls": [told(0, arguments="{")]},
-            {"tool_calls": [told(0, arguments="}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="{")]},
+            {"tool_calls": [call_delta(0, arguments="}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1069,21 +1082,21 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
         [calls(call(0, "1")), calls(call(0, name="f", arguments="{}")), DONE],
         [
             ROLE | {"tool_calls": [{"index": 0, "id": "1", "type": "function"}]},
-            {"tool_calls": [told(0, arguments="{}", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="{}", name="f")]},
             {"finish": "tool_calls"},
         ],
     ),
     (
         "arguments as an object",
         [calls(call(0, "1", name="f", arguments={"z": 1, "a": [2.0]}), finish="stop")],
-        [ROLE | {"tool_calls": [told(0, "1", '{"z":1,"a":[2.0]}', name="f")]}, {"finish": "stop"}],
+        [ROLE | {"tool_calls": [call_delta(0, "1", '{"z":1,"a":[2.0]}', name="f")]}, {"finish": "stop"}],
     ),
     (
         "null arguments",
         [calls(call(0, "1", name="f", arguments=None)), calls(call(0, arguments="{}")), DONE],
         [
-            ROLE | {"tool_calls": [told(0, "1", name="f")]},
-            {"tool_calls": [told(0, arguments="{}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="{}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1095,8 +1108,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta("function_call")),
         ],
         [
-            ROLE | {"tool_calls": [told(0, "call_0", name="f")]},
-            {"tool_calls": [told(0, arguments="{}")]},
+            ROLE | {"tool_calls": [call_delta(0, "call_1_0", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="{}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1176,8 +1189,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             DONE,
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", "{}", name="f")]},
-            {"tool_calls": [told(1, "2", "{}", name="g")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", "{}", name="f")]},
+            {"tool_calls": [call_delta(1, "2", "{}", name="g")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1191,9 +1204,9 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             DONE,
         ],
         [
-            ROLE | {"tool_calls": [told(0, "1", name="f")]},
-            {"tool_calls": [told(0, arguments="{")]},
-            {"tool_calls": [told(0, arguments="}")]},
+            ROLE | {"tool_calls": [call_delta(0, "1", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="{")]},
+            {"tool_calls": [call_delta(0, arguments="}")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1258,7 +1271,7 @@ def test_streams(events: list[Any], expected: list[Any], end: str) -> None:
     n = 2 if any(piece.get("index") for piece in expected) else 1
     stream = sse(*events, end=end)
     chunks = decode([stream], n)
-    assert said(chunks) == expected
+    assert summary(chunks) == expected
     assert decode([bytes([byte]) for byte in stream], n) == chunks
     fold_messages(chunks)
 
@@ -1307,7 +1320,7 @@ def test_the_native_finish_reason(events: list[Any], native: str) -> None:
     assert decoder.native_finish_reason == native
 
 
-#: Events that do not end well: what callers got before, and why it failed.
+#: Events of streams that fail: the chunks before the failure, and its reason.
 BROKEN: list[tuple[str, list[Any], int, int, Reason]] = [
     ("nothing", [], 1, 0, R.STREAM_TRUNCATED),
     ("comments", [b": ping\n\n"], 1, 0, R.STREAM_TRUNCATED),
@@ -1357,7 +1370,7 @@ def test_broken_streams(events: list[Any], n: int, before: int, reason: Reason) 
     assert error.reason is reason
     assert isinstance(error, StreamTruncated) == (reason is R.STREAM_TRUNCATED)
     assert len(chunks) == before
-    whole, again = outcome([b"".join(pieces)], n)  # in one read, what came with the error may be lost
+    whole, again = outcome([b"".join(pieces)], n)  # chunks in the same read as the error may be lost
     assert again is not None
     assert again.reason is reason
     assert whole == chunks[: len(whole)]
@@ -1366,7 +1379,7 @@ def test_broken_streams(events: list[Any], n: int, before: int, reason: Reason) 
 def test_closing_twice() -> None:
     decoder = TRANSLATOR.decoder(ask())
     decoder.feed(sse(chunk(delta("stop", content="Hi")), chunk(usage=USAGE)))
-    assert said(decoder.close()) == [{"finish": "stop"}, {"usage": 5}]
+    assert summary(decoder.close()) == [{"finish": "stop"}, {"usage": 5}]
     assert decoder.close() == []
     broken = TRANSLATOR.decoder(ask())
     broken.feed(sse(chunk(delta(content="Hi"))))
@@ -1393,13 +1406,13 @@ def test_any_split_gives_the_same_chunks(events: list[Any], cuts: list[int], n: 
         finished = [choice.index for each in chunks for choice in each.choices if choice.finish_reason]
         assert len(finished) == len(set(finished)), "one finish reason for each choice"
         assert set(finished) == {choice.index for each in chunks for choice in each.choices}
-    else:  # what came in one read with the error is lost
+    else:  # chunks in the same read as the error are lost
         assert found == chunks[: len(found)]
 
 
 @given(st.sampled_from([row[1] for row in STREAMS]), st.data())
 @settings(PATIENT, max_examples=200)
-def test_nonsense_anywhere_is_the_providers_fault(events: list[Any], data: st.DataObject) -> None:
+def test_any_invalid_event_is_a_provider_error(events: list[Any], data: st.DataObject) -> None:
     events = copy.deepcopy(events)
     places = [(container, key) for event in events for container, key in _places(event)]
     if places:
@@ -1410,7 +1423,7 @@ def test_nonsense_anywhere_is_the_providers_fault(events: list[Any], data: st.Da
 
 @given(st.data())
 @settings(PATIENT, max_examples=100)
-def test_nonsense_anywhere_in_an_answer_is_the_providers_fault(data: st.DataObject) -> None:
+def test_any_invalid_answer_is_a_provider_error(data: st.DataObject) -> None:
     obj = answer(data.draw(st.sampled_from([copy.deepcopy(row[1]) for row in MESSAGES])), usage=dict(USAGE))
     container, key = data.draw(st.sampled_from(_places(obj)))
     container[key] = data.draw(JSON)
@@ -1428,7 +1441,7 @@ def _places(tree: Any) -> list[tuple[Any, Any]]:
     return [(tree, key) for key in keys] + [place for key in keys for place in _places(tree[key])]
 
 
-# A stream is its answer in pieces
+# Streams and completions are equal
 
 
 def pieces_of(text: str, data: st.DataObject) -> list[str]:

@@ -1,4 +1,4 @@
-"""Errors of single vendors of the OpenAI dialect, with where their words are from."""
+"""Errors of single vendors of the OpenAI dialect, with their sources."""
 
 from __future__ import annotations
 

@@ -24,5 +24,5 @@ def test_every_effort_has_a_level_and_google_a_budget_for_each_of_its_own() -> N
         ("low", 9, 0),
     ],
 )
-def test_a_fifth_stays_for_the_answer(effort: str, max_tokens: int, tokens: int) -> None:
+def test_a_fifth_is_left_for_the_answer(effort: str, max_tokens: int, tokens: int) -> None:
     assert reasoning.budget(reasoning.BUDGETS, effort, max_tokens, 1_024) == tokens

@@ -24,7 +24,7 @@ TEXTS = st.text(max_size=6) | st.sampled_from(
 
 @st.composite
 def events(draw: st.DrawFn) -> list[bytes]:
-    """A stream whose events mostly repeat one shape, with what interrupts streams in between."""
+    """A stream whose events mostly have the same form, with other events and errors in between."""
     envelope: dict[str, Any] = draw(
         st.fixed_dictionaries(
             {},
@@ -78,7 +78,7 @@ def events(draw: st.DrawFn) -> list[bytes]:
 
 
 def decoded(data: bytes, splits: list[int], max_templates: int) -> tuple[list[pb.ChatCompletionChunk], str]:
-    """What a decoder makes of `data` torn at `splits`, and how it ends."""
+    """The chunks of `data` split at `splits`, and the error."""
     out: list[pb.ChatCompletionChunk] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(openai_stream, "_MAX_TEMPLATES", max_templates)
@@ -117,7 +117,7 @@ USAGE = f"data: {json.dumps(chunk(prompt_filter_results=['x']))}\n\n".encode()
         pytest.param([text_event("d")], id="no end"),
     ],
 )
-def test_what_comes_after_texts(end: list[bytes]) -> None:
+def test_events_after_texts(end: list[bytes]) -> None:
     stream = b"".join([text_event("a"), text_event("b"), text_event("c"), *end])
     assert decoded(stream, [], 4) == decoded(stream, [], 0)
 
@@ -129,7 +129,7 @@ def plain(data: bytes) -> pb.ChatCompletionChunk:
 EVENT = b'{"id":"1","choices":[{"index":0,"delta":{"content":" cat"},"finish_reason":null}],"x":" cat"}'
 
 
-def test_what_is_taken() -> None:
+def test_matching_events() -> None:
     template = TextTemplate.learn(EVENT, plain(EVENT), plain)
     assert template is not None
     for text in (b" dog", b"", "Grüße".encode(), b" cat"):
@@ -150,7 +150,7 @@ def test_what_is_taken() -> None:
         b"",
     ],
 )
-def test_what_does_not_match(event: bytes) -> None:
+def test_events_that_do_not_match(event: bytes) -> None:
     template = TextTemplate.learn(EVENT, plain(EVENT), plain)
     assert template is not None
     assert template.chunk(event) is None
@@ -169,5 +169,5 @@ def test_what_does_not_match(event: bytes) -> None:
         b'{"choices":[{"delta":{"content":"a","tool_calls":[{"index":0,"function":{"name":"f"}}]}}]}',
     ],
 )
-def test_what_is_not_learned(event: bytes) -> None:
+def test_events_without_a_template(event: bytes) -> None:
     assert TextTemplate.learn(event, plain(event), plain) is None

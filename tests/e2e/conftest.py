@@ -1,8 +1,10 @@
-"""One whole gateway for the session: `lmchat up` as a newcomer runs it, on a free port."""
+"""One complete gateway for the session: `lmchat up` with its defaults, on a free port."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -14,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -26,7 +29,7 @@ READY = 120  # seconds; the first start loads a model
 
 
 def free_port() -> int:
-    """A port nobody listens on just now."""
+    """A port of 127.0.0.1 that is free at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -34,13 +37,13 @@ def free_port() -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The test's environment without the keys of vendors, which would bring them into the catalogue."""
+    """The test's environment without API keys of vendors, which would add them to the catalogue."""
     return {k: v for k, v in os.environ.items() if not k.endswith(("_API_KEY", "_TOKEN"))} | more
 
 
 @dataclass
-class Up:
-    """A running `lmchat up`. `output` grows as it prints."""
+class UpProcess:
+    """A running `lmchat up`. `output` has the lines printed so far."""
 
     process: subprocess.Popen[str]
     port: int
@@ -56,7 +59,7 @@ class Up:
 
     @property
     def key(self) -> str:
-        """The key it made."""
+        """The generated API key."""
         return (self.state / "api-key").read_text().strip()
 
     def children(self) -> dict[int, str]:
@@ -72,8 +75,22 @@ class Up:
         """The pids of its workers."""
         return [pid for pid, command in self.children().items() if " serve " in command and "server" in command]
 
+    def healthy(self) -> list[str]:
+        """The unix sockets of the workers that Envoy has found healthy."""
+        [command] = [command for command in self.children().values() if "envoy.yaml" in command]
+        arguments = shlex.split(command)
+        admin = Path(arguments[arguments.index("-c") + 1]).with_name("envoy.sock")
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(admin))) as client:
+            text = client.get("http://admin/clusters").text
+        return re.findall(r"^workers::(/[^:]*)::health_flags::healthy$", text, re.M)
 
-def start(state: Path, *arguments: str, port: int | None = None, **environ: str) -> Up:
+    def failures(self) -> list[str]:
+        """Envoy's flags of the calls that failed with a 5xx, as far as the access log is written."""
+        entries = [json.loads(line.removeprefix("envoy: ")) for line in self.output if line.startswith("envoy: {")]
+        return [entry["flags"] for entry in entries if entry["status"] >= 500]
+
+
+def start(state: Path, *arguments: str, port: int | None = None, **environ: str) -> UpProcess:
     """Start `lmchat up` and read what it prints."""
     port = port or free_port()
     process = subprocess.Popen(
@@ -83,44 +100,44 @@ def start(state: Path, *arguments: str, port: int | None = None, **environ: str)
         text=True,
         env=environment(**environ),
     )
-    up = Up(process, port, state)
+    gateway = UpProcess(process, port, state)
 
     def read() -> None:
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
-                up.output.append(line)
+                gateway.output.append(line)
                 if line.startswith("lmchat ready on"):
-                    up.ready.set()
-        up.ready.set()
+                    gateway.ready.set()
+        gateway.ready.set()
 
-    up.reader = threading.Thread(target=read)
-    up.reader.start()
-    return up
+    gateway.reader = threading.Thread(target=read)
+    gateway.reader.start()
+    return gateway
 
 
-def stop(up: Up) -> int:
+def stop(gateway: UpProcess) -> int:
     """SIGTERM, and the exit code."""
-    up.process.send_signal(signal.SIGTERM)
-    return finished(up)
+    gateway.process.send_signal(signal.SIGTERM)
+    return finished(gateway)
 
 
-def finished(up: Up) -> int:
-    """Its exit code, when it has ended and all it printed is in `output`."""
-    code = up.process.wait(60)
-    if up.reader is not None:
-        up.reader.join(10)
+def finished(gateway: UpProcess) -> int:
+    """Wait until it has ended and `output` is complete; the exit code."""
+    code = gateway.process.wait(60)
+    if gateway.reader is not None:
+        gateway.reader.join(10)
     return code
 
 
-@pytest.fixture(scope="session", name="up")
-def up_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+@pytest.fixture(scope="session", name="gateway")
+def gateway_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpProcess]:
     """The default gateway, with the embedded model."""
     reason = local_model.available()
     if reason:
         pytest.skip(f"needs the embedded model: {reason}")
-    up = start(tmp_path_factory.mktemp("state"))
-    assert up.ready.wait(READY), "".join(up.output)
-    assert up.process.poll() is None, "".join(up.output)
-    yield up
-    assert stop(up) == 0, "".join(up.output)
+    gateway = start(tmp_path_factory.mktemp("state"))
+    assert gateway.ready.wait(READY), "".join(gateway.output)
+    assert gateway.process.poll() is None, "".join(gateway.output)
+    yield gateway
+    assert stop(gateway) == 0, "".join(gateway.output)

@@ -1,8 +1,8 @@
 """A real Envoy with the repository's envoy.yaml, and a real worker whose replies a test scripts.
 
-Envoy runs once a session; each test has a worker of its own, which reaches Envoy
-as in production: by the file that names the workers. Run as a program, this
-module is a worker in a process of its own, for tests that kill one.
+Envoy runs once a session; each test starts a new worker, which Envoy learns of
+as in production: from the file that lists the workers. Run as a program, this
+module is a worker in a separate process, for tests that kill one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from lmchat.internal.v1 import rest_service_pb2_grpc as rest_grpc
 from lmchat.v1 import chat_pb2, chat_service_pb2_grpc, model_pb2, model_service_pb2, model_service_pb2_grpc
-from lmchat.v1 import rest_pb2_grpc as rest_grpc
 
 from server.launcher import envoy as places
 from server.launcher.preflight import runtime_directory
@@ -55,12 +55,12 @@ async def until(true: Callable[[], Awaitable[bool]], what: str) -> None:
 
 
 def metadata(context: Context) -> dict[str, str]:
-    """What the worker was sent besides the message."""
+    """The metadata of a call, as the worker gets it."""
     return {key: str(value) for key, value in context.invocation_metadata() or ()}
 
 
 class Worker:
-    """A grpc.aio server; a test replaces the replies it cares about."""
+    """A grpc.aio server; a test replaces the replies that it tests."""
 
     def __init__(self) -> None:
         self.rest: Callable[[HttpBody, Context], AsyncGenerator[HttpBody, None]] = _hello
@@ -89,7 +89,7 @@ class Worker:
     @classmethod
     @asynccontextmanager
     async def serving(cls, address: str) -> AsyncIterator[Worker]:
-        """One that listens at `address`, and says so."""
+        """A worker that listens at `address` and reports SERVING."""
         worker = cls()
         worker.server.add_insecure_port(address)
         await worker.server.start()
@@ -110,7 +110,7 @@ class _Rest(rest_grpc.RestServicer):
                 yield reply
 
     async def CreateUnaryChatCompletion(self, request: HttpBody, context: Any) -> HttpBody:
-        """The same script, where nothing streams: headers and code go into the status text, as in rest.py."""
+        """The same script for unary calls: headers and code go into the status text, as in rest.py."""
         whole: Any = _Whole(context)
         replies = [reply async for reply in self.worker.rest(request, whole)]
         context.set_details("\n".join(f"{name}: {value}" for name, value in whole.headers))
@@ -120,7 +120,7 @@ class _Rest(rest_grpc.RestServicer):
 
 
 class _Whole:
-    """A context that keeps what a script says of its reply, beside the message."""
+    """A context that records the headers, code and details that a script sets."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -202,20 +202,31 @@ class Envoy:
         return httpx.URL(self.url).port or 0
 
     def address(self) -> str:
-        """A place for one more worker to listen."""
+        """An address for one more worker."""
         return f"unix:{self.directory / f'w{next(self.sockets)}.sock'}"
 
     def workers(self, *addresses: str) -> None:
-        """These are the workers from now on."""
+        """Set the list of workers."""
         places.write(self.directory / "endpoints.yaml", places.endpoints(addresses))
 
+    async def healthy(self) -> int:
+        """How many of the workers Envoy has found healthy."""
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(self.admin))) as client:
+            text = (await client.get("http://admin/clusters")).text
+        return text.count("::health_flags::healthy\n")
+
+    @property
+    def admin(self) -> Path:
+        """The socket of its admin interface."""
+        return self.directory / "admin.sock"
+
     def access_log(self) -> list[dict[str, Any]]:
-        """What was logged so far, oldest first; Envoy writes it a moment after the reply."""
+        """The access log so far, oldest first; Envoy writes a line shortly after the reply."""
         lines = (self.directory / "access.log").read_text(encoding="utf-8").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def complaints(self) -> str:
-        """What Envoy had to say for itself."""
+        """Envoy's warnings and errors."""
         return (self.directory / "envoy.log").read_text(encoding="utf-8")
 
 
@@ -232,7 +243,7 @@ def binary() -> str:
 def running(
     change: Callable[[str], str] = lambda text: text, keys: Sequence[str] | None = None
 ) -> Iterator[Envoy]:
-    """An Envoy with the repository's configuration, in which `change` may alter what a test cannot wait for.
+    """An Envoy with the repository's configuration, in which `change` may alter times that a test cannot wait for.
 
     It knows the API keys `keys`; None: every body is passed on.
     """
@@ -240,7 +251,7 @@ def running(
     # Not pytest's own: the paths of unix sockets must be short.
     with runtime_directory() as directory:
         config, endpoints, admin = (directory / each for each in ("envoy.yaml", "endpoints.yaml", "admin.sock"))
-        shutil.copy(ROOT / "generated" / "lmchat.pb", directory)
+        shutil.copy(ROOT / "generated" / "lmchat.binpb", directory)
         places.write(endpoints, places.endpoints([]))
         template = change((ROOT / "envoy.yaml").read_text(encoding="utf-8"))
         # Port 0: Envoy takes a free one, and the admin interface tells which.
@@ -249,7 +260,7 @@ def running(
             host="127.0.0.1",
             port=0,
             admin=admin,
-            descriptor=directory / "lmchat.pb",
+            descriptor=directory / "lmchat.binpb",
             endpoints=endpoints,
             request_filter=directory / "request_filter.yaml",
         )
@@ -297,7 +308,7 @@ def _listening(envoy: Envoy, admin: Path) -> str:
 
 @dataclass
 class Edge:
-    """What a test works with: Envoy, a worker behind it, and a caller in front of it."""
+    """Envoy, a worker behind it, and clients in front of it."""
 
     envoy: Envoy
     worker: Worker
@@ -306,15 +317,15 @@ class Edge:
 
     @property
     def target(self) -> str:
-        """Where gRPC callers go."""
+        """The target of gRPC channels."""
         return f"127.0.0.1:{self.envoy.port}"
 
     async def ready(self, status: int = 200) -> None:
-        """Until Envoy has seen what is (or is not) behind it."""
+        """Wait until /readyz has this status."""
 
         async def seen() -> bool:
             ready = await self.client.get("/readyz")
-            # A call as well: the thread that answers hears of it a moment after the one that counts.
+            # A call as well: the thread that answers calls learns of it after the one that counts.
             call = await self.client.get("/api/v1/models")
             return ready.status_code == status and (call.status_code == 200) == (status == 200)
 
@@ -335,7 +346,7 @@ class Edge:
 
 @asynccontextmanager
 async def attached(envoy: Envoy) -> AsyncIterator[Edge]:
-    """A fresh worker behind `envoy`, and nothing behind it afterwards."""
+    """A new worker behind `envoy`, and none afterwards."""
     address = envoy.address()
     async with (
         httpx.AsyncClient(base_url=envoy.url, timeout=DEADLINE, verify=_TLS) as client,

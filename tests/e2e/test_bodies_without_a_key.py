@@ -1,6 +1,6 @@
 """Envoy discards the bodies of callers without a key, before it buffers or inflates them.
 
-The worker here, unlike a real one, rejects none of the calls, and so shows what it got.
+The worker here, unlike a real one, rejects no calls, and so shows what it received.
 """
 
 from __future__ import annotations

@@ -17,20 +17,20 @@ from server.launcher import local_model
 from tests.e2e.conftest import free_port
 from tests.launcher.test_local_model import command, wait_until_ready
 from tests.support import needs
-from tests.support.gateway import Gateway, RestReply, gateway
+from tests.support.gateway import Gateway, RestReply, run_gateway
 
 TEXT = "Grüße from Rome 👋, in more words than go into one piece."
 CALLS = [("weather", {"city": "Rome"}), ("now", {})]
-MADE = [{"name": name, "arguments": arguments} for name, arguments in CALLS]
+TOOL_CALLS = [{"name": name, "arguments": arguments} for name, arguments in CALLS]
 GEMINI = "gemini-2.5-flash"
 FIXTURES = [
     {"match": {"userMessage": "weather", "hasToolResult": True}, "response": {"content": "18 degrees."}},
-    # Left alone, it gives Gemini's calls the finish reason FUNCTION_CALL, a word that Google has not.
+    # By default it gives Gemini's calls the finish reason FUNCTION_CALL, which Google does not have.
     {
         "match": {"userMessage": "weather", "model": GEMINI},
-        "response": {"toolCalls": MADE, "finishReason": "stop"},
+        "response": {"toolCalls": TOOL_CALLS, "finishReason": "stop"},
     },
-    {"match": {"userMessage": "weather"}, "response": {"toolCalls": MADE}},
+    {"match": {"userMessage": "weather"}, "response": {"toolCalls": TOOL_CALLS}},
     {"match": {"userMessage": "hello"}, "response": {"content": TEXT}},
     {
         "match": {"userMessage": "too much"},
@@ -60,7 +60,7 @@ UNARY_AND_STREAMED = [
 
 @pytest.fixture(scope="module", name="emulator")
 def emulator_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the emulator listens."""
+    """The emulator's URL."""
     node = needs.node()
     package = needs.NODE / "node_modules" / "@copilotkit" / "aimock"
     if not package.is_dir():
@@ -71,36 +71,36 @@ def emulator_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         try:
-            said = []
+            output = []
             for line in process.stdout:
-                said.append(line)
+                output.append(line)
                 if " listening on " in line:
                     break
             else:
-                pytest.fail("".join(said))
-            yield said[-1].rpartition(" ")[2].strip()
+                pytest.fail("".join(output))
+            yield output[-1].rpartition(" ")[2].strip()
         finally:
             process.terminate()
 
 
-@pytest.fixture(name="gate")
-async def gate_fixture(emulator: str, tmp_path: Path) -> AsyncIterator[Gateway]:
+@pytest.fixture(name="gateway")
+async def gateway_fixture(emulator: str, tmp_path: Path) -> AsyncIterator[Gateway]:
     providers = [f'  {name}: {{{row}, base_url: "{emulator}"}}' for name, (row, _) in PROVIDERS.items()]
     models = [
         f'  {name}: {{endpoints: [{{provider: {name}, model: "{m}"}}]}}' for name, (_, m) in PROVIDERS.items()
     ]
     lines = ["retry: {max_provider_tries: 1}", "providers:", *providers, "models:", *models]
-    async with gateway(tmp_path, "\n".join(lines)) as gate:
-        yield gate
+    async with run_gateway(tmp_path, "\n".join(lines)) as gateway:
+        yield gateway
 
 
-def asked(model: str, text: str, *, stream: bool = False, **more: Any) -> dict[str, Any]:
+def chat(model: str, text: str, *, stream: bool = False, **more: Any) -> dict[str, Any]:
     options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     return {"model": model, "messages": [{"role": "user", "content": text}], **options, **more}
 
 
 class Got:
-    """An answer, whole or put together."""
+    """A completion, unary or joined from chunks."""
 
     def __init__(self, reply: RestReply, *, stream: bool) -> None:
         assert reply.status == 200, reply.body
@@ -125,13 +125,13 @@ class Got:
                     for name in ("name", "arguments"):
                         known[name] += call["function"].get(name, "")
 
-    def made(self) -> list[tuple[str, Any]]:
+    def calls_made(self) -> list[tuple[str, Any]]:
         return [(call["name"], json.loads(call["arguments"] or "{}")) for call in self.calls.values()]
 
 
 @pytest.mark.parametrize(("vendor", "stream"), UNARY_AND_STREAMED)
-async def test_text(gate: Gateway, vendor: str, stream: bool) -> None:
-    got = Got(await gate.post(asked(vendor, "hello", stream=stream)), stream=stream)
+async def test_text(gateway: Gateway, vendor: str, stream: bool) -> None:
+    got = Got(await gateway.post(chat(vendor, "hello", stream=stream)), stream=stream)
     assert (got.text, got.finish) == (TEXT, ["stop"])
     assert (got.texts > 1) == stream
     usage = got.usage
@@ -139,10 +139,10 @@ async def test_text(gate: Gateway, vendor: str, stream: bool) -> None:
 
 
 @pytest.mark.parametrize(("vendor", "stream"), UNARY_AND_STREAMED)
-async def test_tools(gate: Gateway, vendor: str, stream: bool) -> None:
-    request = asked(vendor, "weather", stream=stream, tools=TOOLS)
-    got = Got(await gate.post(request), stream=stream)
-    assert (got.made(), got.finish) == (CALLS, ["tool_calls"])
+async def test_tools(gateway: Gateway, vendor: str, stream: bool) -> None:
+    request = chat(vendor, "weather", stream=stream, tools=TOOLS)
+    got = Got(await gateway.post(request), stream=stream)
+    assert (got.calls_made(), got.finish) == (CALLS, ["tool_calls"])
     calls = [
         {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}
         for call in got.calls.values()
@@ -150,13 +150,13 @@ async def test_tools(gate: Gateway, vendor: str, stream: bool) -> None:
     assert len({call["id"] for call in calls}) == 2
     results = [{"role": "tool", "tool_call_id": call["id"], "content": "18"} for call in calls]
     request["messages"] += [{"role": "assistant", "content": None, "tool_calls": calls}, *results]
-    last = Got(await gate.post(request), stream=stream)
+    last = Got(await gateway.post(request), stream=stream)
     assert (last.text, last.finish) == ("18 degrees.", ["stop"])
 
 
 @pytest.mark.parametrize(("vendor", "stream"), UNARY_AND_STREAMED)
-async def test_errors(gate: Gateway, vendor: str, stream: bool) -> None:
-    reply = await gate.post(asked(vendor, "too much", stream=stream))
+async def test_errors(gateway: Gateway, vendor: str, stream: bool) -> None:
+    reply = await gateway.post(chat(vendor, "too much", stream=stream))
     assert (reply.status, reply.json()["error"]["lmchat"]["reason"]) == (429, "rate_limited")
 
 
@@ -165,7 +165,7 @@ async def test_errors(gate: Gateway, vendor: str, stream: bool) -> None:
 
 @pytest.fixture(scope="module", name="llama")
 def llama_fixture() -> Iterator[str]:
-    """Where llama.cpp's server listens."""
+    """The URL of llama.cpp's server."""
     reason = local_model.available()
     if reason:
         needs.missing(f"the embedded model: {reason}")
@@ -184,13 +184,13 @@ async def test_a_real_model_of_anthropics_dialect(llama: str, tmp_path: Path, st
 providers: {{llama: {{type: anthropic, base_url: "{llama}"}}}}
 models: {{m: {{endpoints: [{{provider: llama, model: smollm2}}]}}}}
 """
-    async with gateway(tmp_path, configuration) as gate:
-        request = asked("m", "What is the capital of France?", stream=stream, temperature=0, max_tokens=40)
-        got = Got(await gate.post(request), stream=stream)
+    async with run_gateway(tmp_path, configuration) as gateway:
+        request = chat("m", "What is the capital of France?", stream=stream, temperature=0, max_tokens=40)
+        got = Got(await gateway.post(request), stream=stream)
         assert "Paris" in got.text
         assert got.finish == ["stop"]
         assert (got.texts > 3) == stream
         assert 0 < got.usage["completion_tokens"] < 40
         assert got.usage["total_tokens"] == got.usage["prompt_tokens"] + got.usage["completion_tokens"]
-        short = asked("m", "Tell me a long story.", stream=stream, temperature=0, max_tokens=5)
-        assert Got(await gate.post(short), stream=stream).finish == ["length"]
+        short = chat("m", "Tell me a long story.", stream=stream, temperature=0, max_tokens=5)
+        assert Got(await gateway.post(short), stream=stream).finish == ["length"]

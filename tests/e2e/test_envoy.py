@@ -7,7 +7,6 @@ import base64
 import gzip
 import json
 import os
-import struct
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
@@ -37,6 +36,7 @@ from tests.e2e.envoy_fixture import (
     Edge,
     metadata,
 )
+from tests.support.grpc_web import framed, frames, unpadded
 
 CHAT = "/api/v1/chat/completions"
 MIB = 1 << 20
@@ -44,7 +44,7 @@ JSON = {"content-type": "application/json"}
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
-    """The error of a reply in OpenAI's shape, complete and of one piece with the headers."""
+    """The error of a reply in OpenAI's shape, complete and consistent with the headers."""
     assert response.headers["content-type"] == "application/json"
     body = response.json()
     assert list(body) == ["error"]
@@ -141,7 +141,7 @@ async def test_events_leave_one_by_one(edge: Edge) -> None:
         lines = aiter(response.aiter_lines())
         assert await event_of(lines) == "0"
         for i in range(1, 20):
-            # Only now does the worker have it: an event that were held back would hang here.
+            # Only now does the worker continue: an event that is held back would block here.
             more.put_nowait(b"data: %d\n\n" % i)
             assert await event_of(lines) == str(i)
         more.put_nowait(b"data: a\n\ndata: b\n\ndata: [DONE]\n\n")
@@ -226,11 +226,11 @@ _REASONED = [
 async def test_a_status_with_a_reason_becomes_that_error(
     edge: Edge, api: str, code: str, reason: str, status: int, kind: str
 ) -> None:
-    told = status_pb2.Status(code=grpc.StatusCode[code].value[0], message='Say "\\why"\n\u00e4.')
-    told.details.add().Pack(
+    grpc_status = status_pb2.Status(code=grpc.StatusCode[code].value[0], message='Say "\\why"\n\u00e4.')
+    grpc_status.details.add().Pack(
         error_details_pb2.ErrorInfo(reason=reason, domain="lmchat", metadata={"a": '"reason":"X"'})
     )
-    told.details.add().Pack(
+    grpc_status.details.add().Pack(
         error_details_pb2.BadRequest(
             field_violations=[error_details_pb2.BadRequest.FieldViolation(field="model", description="d")]
         )
@@ -239,11 +239,11 @@ async def test_a_status_with_a_reason_becomes_that_error(
     async def get_model(model: str, context: Context) -> model_pb2.Model:
         if api == "typed after metadata":
             await context.send_initial_metadata((("x-lmchat-tries", "0"),))
-        await context.abort_with_status(rpc_status.to_status(told))
+        await context.abort_with_status(rpc_status.to_status(grpc_status))
         raise AssertionError
 
     async def rest(request: HttpBody, context: Context) -> AsyncGenerator[HttpBody, None]:
-        await context.abort_with_status(rpc_status.to_status(told))
+        await context.abort_with_status(rpc_status.to_status(grpc_status))
         yield HttpBody()  # type: ignore[unreachable]
 
     edge.worker.get_model, edge.worker.rest = get_model, rest
@@ -253,7 +253,7 @@ async def test_a_status_with_a_reason_becomes_that_error(
         response = await edge.client.get("/api/v1/models/m")
     assert says(response) == (status, kind, reason.lower())
     error = error_of(response)
-    assert (error["message"], error["param"]) == (told.message, "model")
+    assert (error["message"], error["param"]) == (grpc_status.message, "model")
     assert "grpc-status-details-bin" not in response.headers
     assert ("retry-after" in response.headers) == (status in (429, 503))
 
@@ -276,20 +276,20 @@ async def test_a_status_with_a_reason_becomes_that_error(
 async def test_a_status_without_a_reason_becomes_its_usual_error(
     edge: Edge, code: str, expected: tuple[int, str, str], message: str | None, detailed: bool
 ) -> None:
-    told = status_pb2.Status(code=grpc.StatusCode[code].value[0], message='no "m" \u00e4')
+    grpc_status = status_pb2.Status(code=grpc.StatusCode[code].value[0], message='no "m" \u00e4')
     if detailed:
         # Of a type Envoy knows nothing about: it prints no body at all then.
-        told.details.add(type_url="type.googleapis.com/elsewhere.Unknown", value=b"\x0a\x01x")
+        grpc_status.details.add(type_url="type.googleapis.com/elsewhere.Unknown", value=b"\x0a\x01x")
 
     async def get_model(model: str, context: Context) -> model_pb2.Model:
-        await context.abort_with_status(rpc_status.to_status(told))
+        await context.abort_with_status(rpc_status.to_status(grpc_status))
         raise AssertionError
 
     edge.worker.get_model = get_model
     response = await edge.client.get("/api/v1/models/m")
     assert says(response) == expected
     if message is None:
-        # A fault of ours: the text is for logs.
+        # A bug of the gateway: the text is for logs.
         assert "no" not in error_of(response)["message"].split()
     else:
         assert error_of(response)["message"] == message
@@ -317,7 +317,7 @@ _INVALID = "invalid_request_error"
         ("GET", "/nowhere", {}, (404, _INVALID, "not_found"), None),
         ("POST", "/v2/chat/completions", JSON, (404, _INVALID, "not_found"), None),
         ("POST", "/api/v1", JSON, (404, _INVALID, "not_found"), None),
-        ("POST", "/lmchat.v1.Rest/CreateChatCompletion", JSON, (404, _INVALID, "not_found"), None),
+        ("POST", "/lmchat.internal.v1.Rest/CreateChatCompletion", JSON, (404, _INVALID, "not_found"), None),
         ("GET", CHAT, {}, (405, _INVALID, "method_not_allowed"), "POST"),
         ("GET", f"{CHAT}?x=1", {}, (405, _INVALID, "method_not_allowed"), "POST"),
         ("GET", f"{CHAT}/", {}, (405, _INVALID, "method_not_allowed"), "POST"),
@@ -377,7 +377,7 @@ async def test_a_head_request_gets_an_error_without_a_body(edge: Edge) -> None:
 
 @asynccontextmanager
 async def connected(edge: Edge, sent: bytes) -> AsyncIterator[asyncio.StreamReader]:
-    """What comes back on a connection that sends these very bytes."""
+    """The connection's reply to exactly these bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.envoy.port)
     try:
         writer.write(sent)
@@ -389,7 +389,7 @@ async def connected(edge: Edge, sent: bytes) -> AsyncIterator[asyncio.StreamRead
 
 
 async def raw(edge: Edge, sent: bytes) -> httpx.Response:
-    """The reply to these very bytes."""
+    """The reply to exactly these bytes."""
     async with connected(edge, sent) as reader:
         status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
@@ -411,7 +411,7 @@ async def test_30_mb_pass(edge: Edge) -> None:
 
 
 async def test_65_mb_are_too_large(edge: Edge) -> None:
-    """Whatever the worker thinks of it, and even though this client reads nothing before it has written all."""
+    """Whatever the worker replies, and although this client reads nothing before it has written all."""
     seen = []
 
     async def rest(request: HttpBody, context: Context) -> AsyncGenerator[HttpBody, None]:
@@ -454,7 +454,7 @@ async def test_gzip_bodies_are_inflated_up_to_the_limit(edge: Edge, plain: bytes
 
 
 async def test_headers_that_no_worker_reads_stay_at_the_edge(edge: Edge) -> None:
-    """gRPC makes Python objects of every header, and an SDK sends a dozen."""
+    """gRPC creates Python objects for every header, and an SDK sends a dozen."""
     seen: dict[str, str] = {}
 
     async def rest(request: HttpBody, context: Context) -> AsyncGenerator[HttpBody, None]:
@@ -515,11 +515,11 @@ async def test_grpc_calls_pass_unread(edge: Edge) -> None:
 
 
 async def test_grpc_errors_keep_their_details(edge: Edge) -> None:
-    told = status_pb2.Status(code=5, message="no")
-    told.details.add().Pack(error_details_pb2.ErrorInfo(reason="MODEL_NOT_FOUND", domain="lmchat"))
+    grpc_status = status_pb2.Status(code=5, message="no")
+    grpc_status.details.add().Pack(error_details_pb2.ErrorInfo(reason="MODEL_NOT_FOUND", domain="lmchat"))
 
     async def get_model(model: str, context: Context) -> model_pb2.Model:
-        await context.abort_with_status(rpc_status.to_status(told))
+        await context.abort_with_status(rpc_status.to_status(grpc_status))
         raise AssertionError
 
     edge.worker.get_model = get_model
@@ -529,7 +529,7 @@ async def test_grpc_errors_keep_their_details(edge: Edge) -> None:
         )
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call
-    assert rpc_status.from_call(raised.value) == told  # type: ignore[arg-type]
+    assert rpc_status.from_call(raised.value) == grpc_status  # type: ignore[arg-type]
     # Initial metadata and trailers are one in a reply that is only an error.
     assert dict(raised.value.trailing_metadata())["x-request-id"]
 
@@ -572,30 +572,6 @@ async def test_grpc_callers_get_grpc_errors_from_the_edge(edge: Edge) -> None:
 
 
 # --- gRPC-Web --------------------------------------------------------------------------------------------------
-
-
-def framed(message: Message) -> bytes:
-    data = message.SerializeToString()
-    return struct.pack(">BI", 0, len(data)) + data
-
-
-def frames(body: bytes) -> tuple[list[bytes], dict[str, str]]:
-    """The messages and the trailers of a gRPC-Web reply."""
-    messages, trailers = [], {}
-    while body:
-        flag, size = struct.unpack(">BI", body[:5])
-        data, body = body[5 : 5 + size], body[5 + size :]
-        if flag & 0x80:
-            pairs = (line.split(":", 1) for line in data.decode().strip().split("\r\n"))
-            trailers = {name: value.strip() for name, value in pairs}
-        else:
-            messages.append(data)
-    return messages, trailers
-
-
-def unpadded(text: bytes) -> bytes:
-    """base64 that may have been padded in several places, as each frame is encoded for itself."""
-    return b"".join(base64.b64decode(text[i : i + 4]) for i in range(0, len(text), 4))
 
 
 @pytest.mark.parametrize("kind", ["application/grpc-web+proto", "application/grpc-web-text"])
@@ -650,18 +626,28 @@ ORIGIN = {"origin": "https://app.example"}
 async def test_preflights_need_no_key_and_no_worker(edge: Edge, path: str) -> None:
     edge.envoy.workers()
     await edge.ready(503)
-    asked = ["authorization", "content-type", "x-api-key", "x-stainless-lang", "openai-beta", "x-grpc-web"]
+    requested_headers = [
+        "authorization",
+        "content-type",
+        "x-api-key",
+        "x-stainless-lang",
+        "openai-beta",
+        "x-grpc-web",
+    ]
     response = await edge.client.options(
         path,
         headers=ORIGIN
-        | {"access-control-request-method": "POST", "access-control-request-headers": ", ".join(asked)},
+        | {
+            "access-control-request-method": "POST",
+            "access-control-request-headers": ", ".join(requested_headers),
+        },
     )
     assert response.is_success
     assert response.headers["access-control-allow-origin"] == "https://app.example"
     assert "access-control-allow-credentials" not in response.headers
     assert {"GET", "POST"} <= names(response, "access-control-allow-methods")
     # The star, for browsers that know it; authorization it never covers.
-    assert {*asked, "*"} <= names(response, "access-control-allow-headers")
+    assert {*requested_headers, "*"} <= names(response, "access-control-allow-headers")
 
 
 async def test_browsers_may_read_replies_and_errors(edge: Edge) -> None:
@@ -721,13 +707,13 @@ async def test_every_reply_has_a_request_id(edge: Edge, path: str) -> None:
     for kept in ("mine", "req_0123-ABC.x:y/z+=@", "a" * 128):
         response = await edge.client.get(path, headers={"x-request-id": kept})
         assert response.headers.get_list("x-request-id") == [kept]
-    made = set()
+    generated = set()
     for odd in (None, "", "a" * 129, 'x"}', "a b", b"\xc3\xa4"):
         headers = {} if odd is None else {"x-request-id": odd}
-        (made_here,) = (await edge.client.get(path, headers=headers)).headers.get_list("x-request-id")  # type: ignore[arg-type]
-        made.add(made_here)
-        assert len(made_here) == 36
-    assert len(made) == 6
+        (request_id,) = (await edge.client.get(path, headers=headers)).headers.get_list("x-request-id")  # type: ignore[arg-type]
+        generated.add(request_id)
+        assert len(request_id) == 36
+    assert len(generated) == 6
 
 
 async def test_the_log_tells_what_happened_and_no_secrets(edge: Edge) -> None:
@@ -757,7 +743,7 @@ async def test_the_log_tells_what_happened_and_no_secrets(edge: Edge) -> None:
     assert "s3cret" not in json.dumps(edge.envoy.access_log())
 
 
-# --- Workers that come, go and hang ----------------------------------------------------------------------------
+# --- Workers that start, stop and hang----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("streaming", [True, False])
@@ -820,7 +806,7 @@ async def test_a_caller_that_does_not_read_slows_the_worker_down(edge: Edge) -> 
     edge.worker.rest = rest
     async with edge.client.stream("POST", CHAT, json={"stream": True}) as response:
         before = -1
-        # Until it stands still; what it sent by then is in buffers.
+        # Until it blocks; what it has sent by then is in buffers.
         while sent != before:
             before = sent
             await asyncio.sleep(0.1)
@@ -842,7 +828,7 @@ async def test_a_killed_worker_cuts_its_streams_and_is_a_503(edge: Edge) -> None
             lines = aiter(response.aiter_lines())
             assert await event_of(lines) == "0"
             process.kill()
-            # Cut, not ended: what came so far is not to be taken for the whole.
+            # Cut, not ended: a truncated reply must not look complete.
             with pytest.raises(httpx.RemoteProtocolError):
                 await asyncio.wait_for(anext(lines), DEADLINE)
         response = await edge.client.post(CHAT, json={})
@@ -856,7 +842,7 @@ async def test_a_killed_worker_cuts_its_streams_and_is_a_503(edge: Edge) -> None
             process.kill()
         await process.wait()
 
-    # And back: the one that is well takes over without a restart of anything.
+    # A new worker takes over without a restart of Envoy.
     edge.envoy.workers(address, edge.address)
     await edge.ready()
     assert (await edge.client.post(CHAT, json={})).status_code == 200
@@ -880,7 +866,7 @@ async def test_a_dead_worker_beside_a_live_one_fails_no_call(edge: Edge) -> None
             return served == {"a", "b"}
 
         await envoy_fixture.until(both, "both workers serve")
-    # Before the health check can know.
+    # Before the health check detects it.
     replies = [await edge.client.post(CHAT, json={}) for _ in range(50)]
     assert {reply.status_code for reply in replies} == {200}
 
@@ -949,7 +935,7 @@ async def test_a_worker_that_is_not_serving_gets_no_new_calls_and_finishes_activ
 
 
 async def test_a_worker_that_hangs_is_a_504_and_a_flood_a_429() -> None:
-    def hasty(template: str) -> str:
+    def with_short_limits(template: str) -> str:
         for usual, changed in [
             ("idle_timeout: 900s", "idle_timeout: 0.2s"),
             (
@@ -969,7 +955,7 @@ async def test_a_worker_that_hangs_is_a_504_and_a_flood_a_429() -> None:
         yield HttpBody(content_type="text/event-stream", data=b"data: 0\n\n")
         await asyncio.Event().wait()
 
-    with envoy_fixture.running(hasty) as envoy:
+    with envoy_fixture.running(with_short_limits) as envoy:
         async with envoy_fixture.attached(envoy) as edge:
             edge.worker.rest = hang
             response = await edge.client.post(CHAT, json={})

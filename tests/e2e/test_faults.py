@@ -18,7 +18,7 @@ from tests.support.fault_rows import CALL_MODES, FAULTS, Outcome, get, most_in_t
 from tests.support.faults import Behaviour, FaultServer, answer, fault_server, headers_only, silence, stall
 from tests.support.gateway import AUTH, KEY, RestReply
 
-#: Longer waits than in a worker by itself, so that nothing waits for a machine that is busy with all rows at once.
+#: Longer timeouts than in the tests of a single worker, since all rows run at once on a busy machine.
 CONFIGURATION = """
 auth: {{keys: [{{name: test, key: "{key}"}}]}}
 timeouts: {{connect: 5s, first_token: 1500ms, idle: 1500ms, total: 10s}}
@@ -29,7 +29,7 @@ models:
   "*": {{endpoints: [{{provider: a, model: "a*"}}, {{provider: b, model: "b*"}}]}}
 """
 AT_ONCE = 8
-#: Seconds that a row may take beyond what it may take in a worker by itself.
+#: Seconds that a row may take beyond its limit in the tests of a single worker.
 LONGER = 5.0
 
 
@@ -60,15 +60,18 @@ async def edge_fixture(provider: FaultServer, tmp_path: Path) -> AsyncIterator[E
     """`lmchat up` with two workers."""
     file = tmp_path / "lmchat.yaml"
     file.write_text(CONFIGURATION.format(base_url=provider.base_url, key=KEY))
-    up = start(tmp_path / "state", "--config", str(file), "--workers", "2", "--no-local-model")
-    await asyncio.to_thread(up.ready.wait, READY)
-    async with aiohttp.ClientSession() as session, grpc.aio.insecure_channel(f"127.0.0.1:{up.port}") as channel:
-        yield Edge(up.url, session, channel)
-    assert await asyncio.to_thread(stop, up) == 0, "".join(up.output)
+    gateway = start(tmp_path / "state", "--config", str(file), "--workers", "2", "--no-local-model")
+    await asyncio.to_thread(gateway.ready.wait, READY)
+    async with (
+        aiohttp.ClientSession() as session,
+        grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel,
+    ):
+        yield Edge(gateway.url, session, channel)
+    assert await asyncio.to_thread(stop, gateway) == 0, "".join(gateway.output)
 
 
 async def test_one_provider_misbehaves(edge: Edge, provider: FaultServer) -> None:
-    """Each row has endpoints of its own, so that no circuit that one opens is in the way of another."""
+    """Each row has separate endpoints, so that circuits of one do not affect another."""
     turn = asyncio.Semaphore(AT_ONCE)
     wrong = await asyncio.gather(
         *(_ask(edge, provider, turn, row, way) for row in range(len(FAULTS)) for way in CALL_MODES)
@@ -78,7 +81,7 @@ async def test_one_provider_misbehaves(edge: Edge, provider: FaultServer) -> Non
 
 @pytest.mark.parametrize("behaviour", [silence, headers_only, stall("one")], ids=["silence", "headers", "stall"])
 async def test_callers_who_leave(edge: Edge, provider: FaultServer, behaviour: Behaviour) -> None:
-    """Their provider is left at once, and no other is called."""
+    """The provider's call is cancelled at once, and no other is made."""
     for number, (api, stream) in enumerate(CALL_MODES):
         provider.script(f"a{number}", behaviour)
         asking = asyncio.ensure_future(get(edge, api, stream, f"{number}"))
@@ -90,7 +93,7 @@ async def test_callers_who_leave(edge: Edge, provider: FaultServer, behaviour: B
 
 
 async def _ask(edge: Edge, provider: FaultServer, turn: asyncio.Semaphore, row: int, way: tuple[str, bool]) -> str:
-    """What is wrong with what came of one row; empty where nothing is."""
+    """The difference between a row's outcome and the expected one; empty where there is none."""
     api, stream = way
     script, whole, streamed, within = FAULTS[row].values
     model = f"{row}-{api}-{'stream' if stream else 'whole'}"

@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from server.launcher import local_model
-from tests.e2e.conftest import READY, Up, start, stop
+from tests.e2e.conftest import READY, UpProcess, start, stop
 from tests.support import needs
 from tests.support.gguf import TOOL_TEMPLATE, WEATHER, weather_conversation, with_template
 
 
-def up_with(folder: Path, gguf: bytes) -> Iterator[Up]:
+def up_with(folder: Path, gguf: bytes) -> Iterator[UpProcess]:
     (folder / "Some-Model.gguf").write_bytes(gguf)
     config = folder / "c.yaml"
     config.write_text(
@@ -38,16 +38,16 @@ def weights() -> bytes:
 
 
 @pytest.fixture(name="with_tools", scope="module")
-def with_tools_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def with_tools_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpProcess]:
     yield from up_with(tmp_path_factory.mktemp("with"), with_template(weights(), TOOL_TEMPLATE))
 
 
 @pytest.fixture(name="without_tools")
-def without_tools_fixture(tmp_path: Path) -> Iterator[Up]:
+def without_tools_fixture(tmp_path: Path) -> Iterator[UpProcess]:
     yield from up_with(tmp_path, weights())
 
 
-def post(up: Up, **fields: Any) -> httpx.Response:
+def post(up: UpProcess, **fields: Any) -> httpx.Response:
     body = {"model": "mine", "messages": weather_conversation(), "temperature": 0, "max_tokens": 60, **fields}
     headers = {"authorization": f"Bearer {up.key}"}
     url = f"{up.url}/api/v1/chat/completions"
@@ -55,7 +55,7 @@ def post(up: Up, **fields: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize("tool_choice", ["auto", "required"])
-def test_the_model_calls_a_tool(with_tools: Up, tool_choice: str) -> None:
+def test_the_model_calls_a_tool(with_tools: UpProcess, tool_choice: str) -> None:
     response = post(with_tools, tools=[WEATHER], tool_choice=tool_choice)
     assert response.status_code == 200, response.text
     (choice,) = response.json()["choices"]
@@ -64,14 +64,14 @@ def test_the_model_calls_a_tool(with_tools: Up, tool_choice: str) -> None:
     assert call["function"] == {"name": "get_weather", "arguments": '{"city": "Paris"}'}
 
 
-def test_the_call_is_streamed(with_tools: Up) -> None:
+def test_the_call_is_streamed(with_tools: UpProcess) -> None:
     response = post(with_tools, tools=[WEATHER], tool_choice="required", stream=True)
     assert '"name":"get_weather"' in response.text
     assert '"finish_reason":"tool_calls"' in response.text
     assert response.text.rstrip().endswith("data: [DONE]")
 
 
-def test_tools_are_refused_where_the_template_has_no_place_for_them(without_tools: Up) -> None:
+def test_tools_are_refused_where_the_template_has_no_place_for_them(without_tools: UpProcess) -> None:
     response = post(without_tools, tools=[WEATHER])
     error = response.json()["error"]
     assert (response.status_code, error["lmchat"]["reason"]) == (400, "unsupported_feature"), response.text

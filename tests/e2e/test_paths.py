@@ -1,4 +1,4 @@
-"""Requests that are not quite ours: other spellings of paths, other APIs, and HTTP that is not understood."""
+"""Unsupported requests: other spellings of paths, other APIs, and invalid HTTP."""
 
 from __future__ import annotations
 

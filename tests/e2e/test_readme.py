@@ -12,7 +12,7 @@ import pytest
 
 from server.config.load import load
 from server.routing.catalog import Catalog
-from tests.e2e.conftest import Up
+from tests.e2e.conftest import UpProcess
 from tests.support import needs
 
 README = (needs.ROOT / "README.md").read_text()
@@ -24,9 +24,9 @@ ELSEWHERE = {f"uv run {name}" for name in ("lmchat up", "pytest", "check", "gene
 }
 
 
-def run(up: Up, *command: str | Path, cwd: Path = needs.ROOT, text: str | None = None) -> str:
-    """What a command prints, with this gateway in the place of the README's."""
-    environ = {**os.environ, "LMCHAT_API_KEY": up.key, "LMCHAT_URL": up.url}
+def run(gateway: UpProcess, *command: str | Path, cwd: Path = needs.ROOT, text: str | None = None) -> str:
+    """The output of a command, with this gateway's address in place of the README's."""
+    environ = {**os.environ, "LMCHAT_API_KEY": gateway.key, "LMCHAT_URL": gateway.url}
     environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
     done = subprocess.run(
         command, cwd=cwd, env=environ, input=text, capture_output=True, text=True, timeout=120, check=False
@@ -35,8 +35,8 @@ def run(up: Up, *command: str | Path, cwd: Path = needs.ROOT, text: str | None =
     return done.stdout
 
 
-def here(up: Up, body: str) -> str:
-    return body.replace("127.0.0.1:8080", f"127.0.0.1:{up.port}")
+def here(gateway: UpProcess, body: str) -> str:
+    return body.replace("127.0.0.1:8080", f"127.0.0.1:{gateway.port}")
 
 
 def test_there_are_examples() -> None:
@@ -44,31 +44,31 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("body", [body for body in SHELL if body.startswith("curl")])
-def test_curl(up: Up, body: str) -> None:
+def test_curl(gateway: UpProcess, body: str) -> None:
     needs.curl()
-    printed = run(up, "bash", "-euc", here(up, body))
+    printed = run(gateway, "bash", "-euc", here(gateway, body))
     assert '"finish_reason":"stop"' in printed
     if "-N" in body:
         assert printed.rstrip().endswith("data: [DONE]")
 
 
 @pytest.mark.parametrize("body", [body for kind, body in BLOCKS if kind == "python"])
-def test_python(up: Up, body: str) -> None:
-    assert run(up, sys.executable, "-c", here(up, body)).strip()
+def test_python(gateway: UpProcess, body: str) -> None:
+    assert run(gateway, sys.executable, "-c", here(gateway, body)).strip()
 
 
 @pytest.mark.parametrize("body", [body for kind, body in BLOCKS if kind == "js"])
-def test_node(up: Up, body: str) -> None:
-    assert run(up, needs.node(), "--input-type=module", "-e", here(up, body), cwd=needs.NODE).strip()
+def test_node(gateway: UpProcess, body: str) -> None:
+    assert run(gateway, needs.node(), "--input-type=module", "-e", here(gateway, body), cwd=needs.NODE).strip()
 
 
 @pytest.mark.parametrize(
     "line", [line for body in SHELL for line in body.splitlines() if line.startswith(("uv run", "pip"))]
 )
-def test_commands(up: Up, line: str) -> None:
+def test_commands(gateway: UpProcess, line: str) -> None:
     if line in ELSEWHERE:
         return
-    assert run(up, "bash", "-euc", line.removeprefix("uv run ")).strip()
+    assert run(gateway, "bash", "-euc", line.removeprefix("uv run ")).strip()
 
 
 def test_configuration(tmp_path: Path) -> None:

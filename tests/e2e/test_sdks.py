@@ -20,7 +20,7 @@ from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2, model_service_pb
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
 
-from tests.e2e.conftest import Up
+from tests.e2e.conftest import UpProcess
 from tests.support import needs
 
 MODEL = "local/smollm2"
@@ -28,15 +28,15 @@ MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What 
 
 
 class City(BaseModel):
-    """What the structured answer must be."""
+    """The schema of the structured answer."""
 
     city: str
     country: str
 
 
 @pytest.fixture(name="client")
-def client_fixture(up: Up) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{up.url}/api/v1", api_key=up.key, max_retries=0) as client:
+def client_fixture(gateway: UpProcess) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{gateway.url}/api/v1", api_key=gateway.key, max_retries=0) as client:
         yield client
 
 
@@ -84,8 +84,8 @@ def test_parse(client: openai.OpenAI) -> None:
     assert isinstance(completion.choices[0].message.parsed, City)
 
 
-async def test_async_client(up: Up) -> None:
-    async with openai.AsyncOpenAI(base_url=f"{up.url}/api/v1", api_key=up.key) as client:
+async def test_async_client(gateway: UpProcess) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{gateway.url}/api/v1", api_key=gateway.key) as client:
         completion = await client.chat.completions.create(
             model=MODEL, messages=MESSAGES, temperature=0, max_tokens=40
         )
@@ -101,7 +101,7 @@ def test_models(client: openai.OpenAI) -> None:
     assert client.models.retrieve(MODEL).id == MODEL
 
 
-def test_errors_become_the_sdks_own(up: Up, client: openai.OpenAI) -> None:
+def test_errors_become_the_sdks_own(gateway: UpProcess, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         client.chat.completions.create(model="nobody/nothing", messages=MESSAGES)
     assert unknown.value.code == "model_not_found"
@@ -109,13 +109,13 @@ def test_errors_become_the_sdks_own(up: Up, client: openai.OpenAI) -> None:
         client.chat.completions.create(model=MODEL, messages=MESSAGES, temperature=9)
     assert bad.value.param == "temperature"
     with (
-        openai.OpenAI(base_url=f"{up.url}/api/v1", api_key="wrong", max_retries=0) as stranger,
+        openai.OpenAI(base_url=f"{gateway.url}/api/v1", api_key="wrong", max_retries=0) as stranger,
         pytest.raises(openai.AuthenticationError),
     ):
         stranger.chat.completions.create(model=MODEL, messages=MESSAGES)
 
 
-def test_node_sdk(up: Up) -> None:
+def test_node_sdk(gateway: UpProcess) -> None:
     node = needs.node()
     script = """
 import OpenAI from "openai";
@@ -137,7 +137,7 @@ console.log(JSON.stringify({ whole: whole.choices[0].message.content, text, chun
     done = subprocess.run(
         [node, "--input-type=module", "-e", script],
         cwd=needs.NODE,
-        env={**os.environ, "BASE": f"{up.url}/api/v1", "KEY": up.key},
+        env={**os.environ, "BASE": f"{gateway.url}/api/v1", "KEY": gateway.key},
         capture_output=True,
         text=True,
         timeout=120,
@@ -151,11 +151,11 @@ console.log(JSON.stringify({ whole: whole.choices[0].message.content, text, chun
     assert seen["status"] == 400
 
 
-def test_grpc_stub(up: Up) -> None:
+def test_grpc_stub(gateway: UpProcess) -> None:
     request = pb.ChatCompletionRequest(model=MODEL, temperature=0, max_tokens=40)
     request.messages.add(role=pb.ROLE_USER).content.add(text="What is the capital of France?")
-    metadata = (("authorization", f"Bearer {up.key}"),)
-    with grpc.insecure_channel(f"127.0.0.1:{up.port}") as channel:
+    metadata = (("authorization", f"Bearer {gateway.key}"),)
+    with grpc.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
         chat = chat_service_pb2_grpc.ChatCompletionsStub(channel)
         completion = chat.CreateChatCompletion(request, metadata=metadata, timeout=60)
         assert "Paris" in completion.choices[0].message.content[0].text
@@ -168,18 +168,18 @@ def test_grpc_stub(up: Up) -> None:
         ]
 
 
-def test_grpc_web(up: Up) -> None:
+def test_grpc_web(gateway: UpProcess) -> None:
     request = pb.ChatCompletionRequest(model=MODEL, max_tokens=20)
     request.messages.add(role=pb.ROLE_USER).content.add(text="Say hello.")
     data = request.SerializeToString()
     frame = base64.b64encode(b"\0" + len(data).to_bytes(4, "big") + data)
     reply = httpx.post(
-        f"{up.url}/lmchat.v1.ChatCompletions/CreateChatCompletion",
+        f"{gateway.url}/lmchat.v1.ChatCompletions/CreateChatCompletion",
         content=frame,
         headers={
             "content-type": "application/grpc-web-text",
             "accept": "application/grpc-web-text",
-            "authorization": f"Bearer {up.key}",
+            "authorization": f"Bearer {gateway.key}",
             "x-grpc-web": "1",
         },
         timeout=60,
@@ -202,16 +202,16 @@ def _frames(text: str) -> list[bytes]:
     return frames
 
 
-def test_compatcanary(up: Up) -> None:
+def test_compatcanary(gateway: UpProcess) -> None:
     """All but the forced tool call, which the embedded model cannot make and the gateway refuses for it."""
     node = needs.node()
     done = subprocess.run(
         [
             node, needs.NODE / "node_modules" / ".bin" / "compatcanary", "scan", "--profile", "chat",
-            "--base-url", f"{up.url}/api/v1", "--model", MODEL,
+            "--base-url", f"{gateway.url}/api/v1", "--model", MODEL,
         ],
         cwd=needs.NODE,
-        env={**os.environ, "OPENAI_API_KEY": up.key},
+        env={**os.environ, "OPENAI_API_KEY": gateway.key},
         capture_output=True,
         text=True,
         timeout=300,
@@ -224,12 +224,12 @@ def test_compatcanary(up: Up) -> None:
     assert [name for name, verdict in verdicts.items() if verdict != "PASS"] == ["Forced tool call"], done.stdout
 
 
-def test_llm_comply(up: Up) -> None:
-    """All but tools and images, for which the embedded model is not made."""
+def test_llm_comply(gateway: UpProcess) -> None:
+    """All but tools and images, which the embedded model does not support."""
     done = subprocess.run(
         [
             Path(sys.executable).with_name("llm-comply"), "run", "--format", "openai-chat", "--json",
-            "-u", f"{up.url}/api/v1", "-k", up.key, "-m", MODEL,
+            "-u", f"{gateway.url}/api/v1", "-k", gateway.key, "-m", MODEL,
         ],
         capture_output=True,
         text=True,

@@ -17,7 +17,7 @@ from lmchat.v1 import model_service_pb2
 
 from tests.fuzz import mutate, seeds
 from tests.support.faults import answer, fault_server
-from tests.support.gateway import AUTH, Gateway, gateway
+from tests.support.gateway import AUTH, Gateway, run_gateway
 
 _CONFIGURATION = """
 circuit: {{min_requests: 1000000}}
@@ -28,16 +28,16 @@ models: {{public-model: {{endpoints: [{{provider: up, model: m}}]}}}}
 _METHODS = {
     "/lmchat.v1.ChatCompletions/CreateChatCompletion": False,
     "/lmchat.v1.ChatCompletions/StreamChatCompletion": True,
-    "/lmchat.v1.Rest/CreateChatCompletion": True,
-    "/lmchat.v1.Rest/CreateUnaryChatCompletion": False,
+    "/lmchat.internal.v1.Rest/CreateChatCompletion": True,
+    "/lmchat.internal.v1.Rest/CreateUnaryChatCompletion": False,
     "/lmchat.v1.Models/GetModel": False,
     "/lmchat.v1.Models/ListModels": False,
-    "/lmchat.v1.Operations/Nothing": False,
+    "/lmchat.internal.v1.Operations/Nothing": False,
     "/grpc.health.v1.Health/Check": False,
 }
-#: What callers must not see: Python's exceptions, and what grpc says of them.
+#: Text that callers must not see: Python's exceptions, and grpc's messages about them.
 _PYTHON = ("Traceback", "Exception", "Error(", "<class", "object at 0x", "0x7f", ".py")
-#: Seconds after which a call hangs.
+#: Seconds after which a call counts as hanging.
 _TIMEOUT = 20.0
 
 
@@ -66,7 +66,7 @@ def generate(rng: Random) -> Call:
 def _messages(method: str) -> list[bytes]:
     if method.startswith("/lmchat.v1.ChatCompletions"):
         return [message.SerializeToString() for message in seeds.messages()]
-    if method.startswith("/lmchat.v1.Rest"):
+    if method.startswith("/lmchat.internal.v1.Rest"):
         bodies = [json.dumps(body).encode() for body in seeds.requests()]
         return [HttpBody(content_type="application/json", data=body).SerializeToString() for body in bodies]
     return [model_service_pb2.GetModelRequest(model="public-model").SerializeToString(), b""]
@@ -77,9 +77,9 @@ def checker() -> Iterator[Callable[[Call], None]]:
     """A worker in front of a provider that answers, and the check of one call of it."""
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as directory:
         exits = AsyncExitStack()
-        gate = runner.run(_start(exits, Path(directory)))
+        gateway = runner.run(_start(exits, Path(directory)))
         try:
-            yield lambda call: runner.run(check(gate, call))
+            yield lambda call: runner.run(check(gateway, call))
         finally:
             runner.run(exits.aclose())
 
@@ -87,14 +87,16 @@ def checker() -> Iterator[Callable[[Call], None]]:
 async def _start(exits: AsyncExitStack, directory: Path) -> Gateway:
     provider = await exits.enter_async_context(fault_server())
     provider.script("m", answer("Hi", " there"))
-    return await exits.enter_async_context(gateway(directory, _CONFIGURATION.format(base_url=provider.base_url)))
+    return await exits.enter_async_context(
+        run_gateway(directory, _CONFIGURATION.format(base_url=provider.base_url))
+    )
 
 
-async def check(gate: Gateway, call: Call) -> None:
+async def check(gateway: Gateway, call: Call) -> None:
     """A call ends with OK or with a status of the contract, whose text is the gateway's."""
     metadata = AUTH if call.has_key else ()
     messages: list[bytes] = []
-    open_call: Any = gate.channel.unary_stream if _METHODS[call.method] else gate.channel.unary_unary
+    open_call: Any = gateway.channel.unary_stream if _METHODS[call.method] else gateway.channel.unary_unary
     under_way = open_call(call.method)(call.data, metadata=metadata, timeout=_TIMEOUT)
     with suppress(grpc.aio.AioRpcError):
         if _METHODS[call.method]:
@@ -105,8 +107,8 @@ async def check(gate: Gateway, call: Call) -> None:
     trailing = repr([*(await under_way.trailing_metadata() or ())])
     assert code not in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL), f"{code}: {details}"
     assert code is not grpc.StatusCode.DEADLINE_EXCEEDED, "a call hangs"
-    told = (details, trailing, *(message.decode("utf-8", "replace") for message in messages))
-    for text in told if code is not grpc.StatusCode.OK else ():
+    texts = (details, trailing, *(message.decode("utf-8", "replace") for message in messages))
+    for text in texts if code is not grpc.StatusCode.OK else ():
         assert not any(word in text for word in _PYTHON), text
     if not call.has_key and call.method.startswith("/lmchat"):
         assert code is not grpc.StatusCode.OK or b"missing_api_key" in b"".join(messages)

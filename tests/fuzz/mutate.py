@@ -29,7 +29,7 @@ NUMBERS: Sequence[int | float] = (
     -(2**63), -(2**63) - 1, 2**64, 2**70, 10**40, -0.0, 0.5, -0.5, 1.5, 1e-320, 1e15, 1e308, -1e308, 2.0**63,
     float("inf"), float("-inf"), float("nan"),
 )  # fmt: skip
-#: Texts that are parsed further, or that encoders trip over.
+#: Texts that are parsed further, or that encoders often fail on.
 TEXTS: Sequence[str] = (
     "", " ", "\x00", "\n", "\r\n\r\n", "null", "{}", "[]", "{", '{"a":', "7", '{"a":1}', '{"a":[[]]}',
     "NaN", "ä€🌍",

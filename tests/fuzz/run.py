@@ -68,7 +68,7 @@ def run(target: Target, seed: int, numbers: range) -> Outcome:
 
 
 def share(inputs: int) -> Iterator[tuple[Target, range]]:
-    """`inputs` dealt out over all targets."""
+    """`inputs` distributed over all targets."""
     each, rest = divmod(inputs, len(TARGETS))
     for place, target in enumerate(TARGETS.values()):
         yield target, range(each + (place < rest))

@@ -1,8 +1,8 @@
-"""What is fuzzed: for each target how an input is made from a random generator, and what must hold for it.
+"""Fuzz targets: for each, how an input is generated from a random generator, and the property that must hold.
 
 The rule everywhere: an input is accepted or refused with the gateway's own error, which has a reason, a status and
 text that can be written in every form it is sent in. Any other exception is a failure. What is accepted can be
-written as JSON and read again. A check raises whatever shows that it does not hold.
+written as JSON and read again. A check raises an exception where the property does not hold.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def check_typed(data: bytes) -> None:
     except DecodeError:  # the server's deserializer has its own target
         return
     try:
-        validate(message)
+        validate(message, large=True)
     except LmchatError as error:
         check_error(error)
         return
@@ -146,7 +146,7 @@ def check_typed(data: bytes) -> None:
 
 
 def check_request(request: ChatRequest) -> None:
-    """All that the gateway asks of a request that was accepted, and every endpoint's translation of it."""
+    """Use an accepted request in every way that the gateway does, and translate it for every endpoint."""
     names = (*request.parameters(), *request.unknown_parameters(), *request.needs)
     assert all(isinstance(name, str) for name in names)
     assert request.model
@@ -315,7 +315,7 @@ def _write_payload(events: Sequence[Any], rng: Random) -> bytes:
 
 
 class Decoded(NamedTuple):
-    """What came of a stream."""
+    """The result of decoding a stream."""
 
     chunks: list[pb.ChatCompletionChunk]
     error: ProviderError | None

@@ -1,4 +1,4 @@
-"""A share of every target's inputs in each test run; `uv run fuzz` checks as many as it is asked for."""
+"""A share of every target's inputs in each test run; `uv run fuzz --inputs N` checks more."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_inputs_are_accepted_or_refused_with_our_own_error(target: Target, numbe
     assert not outcome.findings, "\n".join(map(str, outcome.findings))
 
 
-# What finds and makes inputs must itself be trusted
+# The fuzzer itself
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)

@@ -1,4 +1,4 @@
-"""server/SECURITY.md says what is so: its tests exist, its limits have their values."""
+"""server/SECURITY.md is correct: its tests exist, its limits have the documented values."""
 
 from __future__ import annotations
 

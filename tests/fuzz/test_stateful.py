@@ -1,7 +1,7 @@
 """The stream decoder of every dialect, driven event by event with faults between.
 
-Each run takes one golden stream. Steps send its next event in pieces, send what says nothing, send the next event
-damaged, or break the stream off. What must hold of the chunks, whatever came when, is in `check_chunks`.
+Each run takes one golden stream. Steps send its next event in pieces, send events without content, send the next
+event damaged, or break the stream off. The contract that the chunks must keep is in `check_chunks`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def has_reason(event: Event) -> bool:
 
 
 def damaged(dialect: str, event: Event) -> bytes:
-    """`event` in an intact frame, its JSON cut in the middle of what says the most."""
+    """`event` in an intact frame, its JSON cut in the middle of its longest text."""
     writer = WRITERS[dialect]
     if dialect == "bedrock":
         assert isinstance(event, dict)
@@ -45,7 +45,7 @@ def damaged(dialect: str, event: Event) -> bytes:
 
 
 class DecoderMachine(RuleBasedStateMachine):
-    """`received`: events that came whole, in order; `failure`: what the decoder raised."""
+    """`received`: events sent undamaged, in order; `failure`: the error that the decoder raised."""
 
     dialect: ClassVar[str] = ""
 
@@ -110,7 +110,7 @@ class DecoderMachine(RuleBasedStateMachine):
     @precondition(has_next)
     @rule(seed=st.integers(0, 1000))
     def send_an_event_damaged(self, seed: int) -> None:
-        """The next event is lost: an answer that lacks something must not look whole."""
+        """The next event is lost: an incomplete answer must not look complete."""
         event = self.events[self.received]
         if not isinstance(event, dict):
             return

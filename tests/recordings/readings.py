@@ -1,4 +1,4 @@
-"""What recordings say, read without any of the code under test."""
+"""Decodes recordings without any of the code under test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from botocore.eventstream import EventStreamBuffer
 
 
 def content_of(message: dict[str, Any]) -> tuple[str | None, str]:
-    """Text and reasoning, wherever they stand."""
+    """Text and reasoning of a message, from any of their places."""
     content = message.get("content")
     thoughts = message.get("reasoning_content") or message.get("reasoning") or ""
     if not isinstance(content, list):
@@ -41,8 +41,8 @@ def openai_events(body: str) -> list[dict[str, Any]]:
     return [json.loads(payload) for payload in payloads if payload != "[DONE]"]
 
 
-class Told:
-    """What a stream says, added up without any of the code under test. All of them have one choice."""
+class StreamReading:
+    """A recorded stream of one choice, joined without any of the code under test."""
 
     def __init__(self, body: str) -> None:
         self.content = ""
@@ -83,7 +83,7 @@ class Told:
 
 
 def anthropic_stream(stream: str) -> dict[str, Any]:
-    """The message a recorded stream amounts to, read independently of the dialect."""
+    """The message of a recorded stream, decoded independently of the dialect."""
     blocks: dict[int, dict[str, Any]] = {}
     message: dict[str, Any] = {}
     for line in stream.splitlines():
@@ -126,7 +126,7 @@ def gemini_responses(text: str) -> list[dict[str, Any]]:
 
 
 def gemini(pieces: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a recording says, read without the translator."""
+    """The content of a recording, decoded without the translator."""
     out: dict[str, Any] = {"text": "", "reasoning": "", "calls": [], "signed": 0, "audio": ""}
     usage: dict[str, int] = {}
     for piece in pieces:
@@ -154,7 +154,7 @@ def gemini(pieces: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def converse(message: Any, stop_reason: str, usage: Any) -> dict[str, Any]:
-    """What a recorded turn says, read apart from the code under test."""
+    """The content of a recorded turn, decoded without the code under test."""
     blocks = message["content"]
     text = "".join(
         block.get("text", "") + "".join(p["text"] for p in block.get("citationsContent", {}).get("content", ()))
@@ -163,7 +163,7 @@ def converse(message: Any, stop_reason: str, usage: Any) -> dict[str, Any]:
     thoughts = [block["reasoningContent"]["reasoningText"] for block in blocks if "reasoningContent" in block]
     uses = [block["toolUse"] for block in blocks if "toolUse" in block]
     mine = [use for use in uses if use.get("type") != "server_tool_use"]
-    given = [c for block in blocks for c in block.get("citationsContent", {}).get("citations", ())]
+    citations = [c for block in blocks for c in block.get("citationsContent", {}).get("citations", ())]
     finish = {"end_turn": "stop", "tool_use": "tool_calls", "max_tokens": "length"}[stop_reason]
     cached = usage.get("cacheReadInputTokens", 0), usage.get("cacheWriteInputTokens", 0)
     return {
@@ -171,7 +171,7 @@ def converse(message: Any, stop_reason: str, usage: Any) -> dict[str, Any]:
         "reasoning": "".join(thought["text"] for thought in thoughts),
         "signatures": [thought["signature"] for thought in thoughts if thought.get("signature")],
         "calls": [(use["toolUseId"], use["name"], use["input"]) for use in mine],
-        "citations": len(given),
+        "citations": len(citations),
         "finish": finish,
         "native": stop_reason,
         "usage": (usage["inputTokens"] + sum(cached), usage["outputTokens"], usage["totalTokens"], *cached),
@@ -179,7 +179,7 @@ def converse(message: Any, stop_reason: str, usage: Any) -> dict[str, Any]:
 
 
 def converse_stream(data: bytes) -> dict[str, Any]:
-    """The unary answer that a recorded stream amounts to."""
+    """The unary answer of a recorded stream."""
     buffer = EventStreamBuffer()
     buffer.add_data(data)
     blocks: dict[int, dict[str, Any]] = {}
@@ -216,7 +216,7 @@ def converse_stream(data: bytes) -> dict[str, Any]:
     return {**answer, "output": {"message": {"role": "assistant", "content": content}}}
 
 
-# What all of them have in common
+# Common form
 
 
 class Choice(NamedTuple):
@@ -238,7 +238,7 @@ class Usage(NamedTuple):
     reasoning: int = 0
 
 
-class Said(NamedTuple):
+class Answer(NamedTuple):
     """An answer, in whichever dialect it came."""
 
     choices: list[Choice]
@@ -246,7 +246,7 @@ class Said(NamedTuple):
 
 
 def arguments(written: str) -> Any:
-    """What a call was made with; no arguments are often written as nothing."""
+    """A call's arguments, decoded; some vendors send an empty string for none."""
     return json.loads(written or "{}")
 
 
@@ -259,15 +259,17 @@ def openai_usage(usage: dict[str, Any] | None) -> Usage | None:
     return Usage(usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"], cached, thoughts)
 
 
-def said_openai(body: str, *, stream: bool) -> Said:
+def openai_answer(body: str, *, stream: bool) -> Answer:
     """A recorded answer of the OpenAI dialect."""
     if stream:
-        told = Told(body)
-        calls = [(told.calls[i]["name"], arguments(told.calls[i]["arguments"])) for i in sorted(told.calls)]
-        finish = told.finish or ("tool_calls" if calls else "stop")  # one ends with [DONE] alone
-        return Said(
-            [Choice(told.content, told.thoughts, calls, finish)],
-            openai_usage(told.usage and contract_usage(told.usage)),
+        streamed = StreamReading(body)
+        calls = [
+            (streamed.calls[i]["name"], arguments(streamed.calls[i]["arguments"])) for i in sorted(streamed.calls)
+        ]
+        finish = streamed.finish or ("tool_calls" if calls else "stop")  # one ends with [DONE] alone
+        return Answer(
+            [Choice(streamed.content, streamed.thoughts, calls, finish)],
+            openai_usage(streamed.usage and contract_usage(streamed.usage)),
         )
     answer = json.loads(body)
     choices = []
@@ -278,10 +280,10 @@ def said_openai(body: str, *, stream: bool) -> Said:
         calls = [(function["name"], arguments(function["arguments"])) for function in functions]
         choices.append(Choice(text or "", thoughts, calls, choice["finish_reason"]))
     usage = answer.get("usage")
-    return Said(choices, openai_usage(usage and contract_usage(usage)))
+    return Answer(choices, openai_usage(usage and contract_usage(usage)))
 
 
-def said_anthropic(body: str, *, stream: bool) -> Said:
+def anthropic_answer(body: str, *, stream: bool) -> Answer:
     """A recorded answer of the Messages API."""
     message = anthropic_stream(body) if stream else json.loads(body)
     blocks, usage = message["content"], message["usage"]
@@ -294,23 +296,25 @@ def said_anthropic(body: str, *, stream: bool) -> Said:
         [(block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"],
         {"end_turn": "stop", "stop_sequence": "stop", "tool_use": "tool_calls"}[message["stop_reason"]],
     )
-    return Said([choice], Usage(prompt, usage["output_tokens"], prompt + usage["output_tokens"], cached, thoughts))
+    return Answer(
+        [choice], Usage(prompt, usage["output_tokens"], prompt + usage["output_tokens"], cached, thoughts)
+    )
 
 
-def said_gemini(body: str) -> Said:
+def gemini_answer(body: str) -> Answer:
     """A recorded answer of generateContent, whole or streamed."""
     read = gemini(gemini_responses(body))
     choice = Choice(read["text"], read["reasoning"], read["calls"], read["finish"])
     prompt, completion, total = read["usage"]
-    return Said([choice], Usage(prompt, completion, total, read["cached"], read["thoughts"]))
+    return Answer([choice], Usage(prompt, completion, total, read["cached"], read["thoughts"]))
 
 
-def said_converse(body: bytes, *, stream: bool) -> Said:
+def converse_answer(body: bytes, *, stream: bool) -> Answer:
     """A recorded answer of Converse, which counts no reasoning tokens."""
     answer = converse_stream(body) if stream else json.loads(body)
     read = converse(answer["output"]["message"], answer["stopReason"], answer["usage"])
     prompt, completion, total, cached, _ = read["usage"]
-    calls = [(name, given) for _, name, given in read["calls"]]
-    return Said(
+    calls = [(name, input_) for _, name, input_ in read["calls"]]
+    return Answer(
         [Choice(read["text"], read["reasoning"], calls, read["finish"])], Usage(prompt, completion, total, cached)
     )

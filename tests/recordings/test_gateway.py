@@ -1,7 +1,7 @@
 """Every recorded chat answer, served by a worker over REST and gRPC, compared with an independent decoding.
 
-The recordings are replayed by ../shared/recordings/replay.py, which tears their
-bytes at random; a recording is asked for by its id as the model.
+The recordings are replayed by ../shared/recordings/replay.py, which splits their
+bytes at random; the model of a request is the id of a recording.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from grpc_status import rpc_status
 from lmchat.v1 import chat_pb2 as pb
 
 from tests.recordings import readings
-from tests.recordings.readings import Choice, Said, Usage
-from tests.support.gateway import AUTH, Gateway, ask, gateway
+from tests.recordings.readings import Answer, Choice, Usage
+from tests.support.gateway import AUTH, Gateway, ask, run_gateway
 from tests.support.needs import RECORDINGS, missing
 
 #: Vendor -> its entry under `providers`, less its address.
@@ -50,7 +50,7 @@ PROVIDERS = {
 
 
 class Count(NamedTuple):
-    """How many recordings a vendor has. `others` are calls of its batch API, which the gateway has not."""
+    """How many recordings a vendor has. `others` are calls of its batch API, which the gateway does not have."""
 
     answers: int
     streams: int
@@ -73,8 +73,8 @@ COUNTS = {
     "perplexity": Count(14, 1, 2),
     "vertex": Count(57, 11, 1),
 }
-#: Streams that were recorded without `alt=sse`, as a JSON list of the same responses. The gateway always asks
-#: for events, so that is what they are replayed as.
+#: Streams that were recorded without `alt=sse`, as a JSON list of the same responses. The gateway always requests
+#: events, so they are replayed as events.
 REWRITTEN = {"gemini": 15}
 
 
@@ -126,7 +126,7 @@ def as_events(folder: Path) -> Counter[str]:
 
 @pytest.fixture(scope="module", name="origin")
 def origin_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the recordings are replayed."""
+    """The URL of the replay server."""
     if not RECORDINGS.is_dir():
         missing("../shared/recordings")
     folder = tmp_path_factory.mktemp("as_events")
@@ -164,14 +164,14 @@ models: {{"*": {{endpoints: [{{provider: up, model: "*"}}]}}}}
 
 
 class Failed(NamedTuple):
-    """An error as the caller has it."""
+    """An error as callers get it."""
 
     reason: str
     message: str
 
 
 class Building:
-    """A choice, while it is put together."""
+    """A choice, joined piece by piece."""
 
     def __init__(self) -> None:
         self.text = self.reasoning = self.finish = ""
@@ -193,13 +193,13 @@ class Building:
         return Choice(self.text, self.reasoning, calls, self.finish)
 
 
-def built(choices: dict[int, Building], usage: Usage | None) -> Said:
-    return Said([choices[index].built() for index in range(len(choices))], usage)
+def built(choices: dict[int, Building], usage: Usage | None) -> Answer:
+    return Answer([choices[index].built() for index in range(len(choices))], usage)
 
 
-async def rest(gate: Gateway, recording: Recording) -> Said | Failed:
+async def rest(gateway: Gateway, recording: Recording) -> Answer | Failed:
     more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if recording.stream else {}
-    reply = await gate.post(ask(recording.id, n=recording.n, **more))
+    reply = await gateway.post(ask(recording.id, n=recording.n, **more))
     if reply.status != 200:
         error = reply.json()["error"]
         return Failed(error["lmchat"]["reason"], error["message"])
@@ -219,14 +219,14 @@ async def rest(gate: Gateway, recording: Recording) -> Said | Failed:
     return built(choices, usage)
 
 
-async def typed(gate: Gateway, recording: Recording) -> Said | Failed:
+async def typed(gateway: Gateway, recording: Recording) -> Answer | Failed:
     request = pb.ChatCompletionRequest(model=recording.id, n=recording.n)
     request.messages.add(role=pb.ROLE_USER).content.add(text="hello")
     try:
         if not recording.stream:
-            return typed_answer(await gate.chat.CreateChatCompletion(request, metadata=AUTH, timeout=30))
+            return typed_answer(await gateway.chat.CreateChatCompletion(request, metadata=AUTH, timeout=30))
         request.stream_options.include_usage = True
-        return await typed_stream(gate.chat.StreamChatCompletion(request, metadata=AUTH, timeout=30))
+        return await typed_stream(gateway.chat.StreamChatCompletion(request, metadata=AUTH, timeout=30))
     except grpc.aio.AioRpcError as error:
         status = rpc_status.from_call(error)  # type: ignore[arg-type]
         info = error_details_pb2.ErrorInfo()
@@ -235,7 +235,7 @@ async def typed(gate: Gateway, recording: Recording) -> Said | Failed:
         return Failed(info.reason.lower(), status.message)
 
 
-def typed_answer(answer: pb.ChatCompletion) -> Said:
+def typed_answer(answer: pb.ChatCompletion) -> Answer:
     choices: dict[int, Building] = defaultdict(Building)
     for choice in answer.choices:
         message = choice.message
@@ -246,7 +246,7 @@ def typed_answer(answer: pb.ChatCompletion) -> Said:
     return built(choices, typed_usage(answer))
 
 
-async def typed_stream(chunks: AsyncIterable[pb.ChatCompletionChunk]) -> Said:
+async def typed_stream(chunks: AsyncIterable[pb.ChatCompletionChunk]) -> Answer:
     choices: dict[int, Building] = defaultdict(Building)
     usage = None
     async for chunk in chunks:
@@ -271,36 +271,36 @@ def typed_finish(finish: pb.FinishReason.ValueType) -> str:
     return pb.FinishReason.Name(finish).removeprefix("FINISH_REASON_").lower() if finish else ""
 
 
-# What the recordings say
+# The expected answers
 
 
-def said(vendor: str, recording: Recording) -> Said:
+def recorded_answer(vendor: str, recording: Recording) -> Answer:
     if vendor == "bedrock":
-        return readings.said_converse(recording.body, stream=recording.stream)
+        return readings.converse_answer(recording.body, stream=recording.stream)
     body = recording.body.decode()
     if vendor == "anthropic":
-        return readings.said_anthropic(body, stream=recording.stream)
+        return readings.anthropic_answer(body, stream=recording.stream)
     if vendor in ("gemini", "vertex"):
-        return readings.said_gemini(body)
-    return readings.said_openai(body, stream=recording.stream)
+        return readings.gemini_answer(body)
+    return readings.openai_answer(body, stream=recording.stream)
 
 
 AUTHENTICATION = "upstream_authentication", "refused the gateway's credentials"
-#: Where the provider's own words are not passed on: its status -> the reason callers see, and some of the message.
+#: Where the provider's message is not passed on: its status -> the reason for callers, and a part of the message.
 MASKED = {
     401: AUTHENTICATION,
     403: AUTHENTICATION,
     404: ("model_not_found", "does not know this model"),
     429: ("rate_limited", "rate limit"),
 }
-#: Every 400: a part of what the provider says -> the reason; else the prompt was too long.
+#: Every 400: a part of the provider's message -> the reason; else the prompt was too long.
 MISTAKES = {
     "Unsupported parameter: 'max_tokens'": "invalid_request",
     "Invalid 'messages': empty array": "invalid_request",
 }
 
 
-def check_error(recording: Recording, outcome: Said | Failed) -> None:
+def check_error(recording: Recording, outcome: Answer | Failed) -> None:
     name = recording.path.name
     assert isinstance(outcome, Failed), name
     body = recording.body.decode()
@@ -318,31 +318,31 @@ def check_error(recording: Recording, outcome: Said | Failed) -> None:
 @pytest.mark.parametrize("api", [rest, typed], ids=["rest", "typed"])
 @pytest.mark.parametrize("vendor", PROVIDERS)
 async def test_replayed(
-    vendor: str, api: Callable[[Gateway, Recording], Awaitable[Said | Failed]], origin: str, tmp_path: Path
+    vendor: str, api: Callable[[Gateway, Recording], Awaitable[Answer | Failed]], origin: str, tmp_path: Path
 ) -> None:
     counts: Counter[str] = Counter()
     several = asyncio.Semaphore(24)
 
-    async def replay(gate: Gateway, recording: Recording) -> None:
+    async def replay(gateway: Gateway, recording: Recording) -> None:
         async with several:
-            outcome = await api(gate, recording)
+            outcome = await api(gateway, recording)
         if recording.status != 200:
             check_error(recording, outcome)
             counts["errors"] += 1
             return
-        expected = said(vendor, recording)
+        expected = recorded_answer(vendor, recording)
         assert outcome == expected, recording.path.name
         counts["streams" if recording.stream else "answers"] += 1
         for name in ("text", "reasoning", "calls"):
             counts[name] += any(getattr(choice, name) for choice in expected.choices)
         counts["usage"] += expected.usage is not None
 
-    async with gateway(tmp_path, configuration(vendor, origin)) as gate, asyncio.TaskGroup() as tasks:
+    async with run_gateway(tmp_path, configuration(vendor, origin)) as gateway, asyncio.TaskGroup() as tasks:
         for recording in recordings(vendor):
             if recording.batch:
                 counts["others"] += 1
             else:
-                tasks.create_task(replay(gate, recording))
+                tasks.create_task(replay(gateway, recording))
     print(f"{vendor}:", dict(counts))
     assert Count(*(counts[field] for field in Count._fields)) == COUNTS[vendor]
 

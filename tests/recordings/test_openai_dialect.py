@@ -1,4 +1,4 @@
-"""What providers of the OpenAI dialect really accepted and sent, against a second reading of the same bytes."""
+"""Recorded requests and answers of the OpenAI dialect, compared with an independent decoding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
 from server.chat.completion import JsonCompletion
-from server.chat.openai_json.response import dump_usage
+from server.chat.openai_json.response_objects import dump_usage
 from server.chat.request import JsonRequest, read
 from server.dialects.base import platform_of
 from server.dialects.openai import response
@@ -25,7 +25,7 @@ from server.errors import Reason
 from server.upstream.ports import has_content
 from server.vendors.registry import VENDORS
 from tests.dialects.openai_help import TRANSLATOR, decode, endpoint, torn
-from tests.recordings.readings import Told, content_of, contract_usage
+from tests.recordings.readings import StreamReading, content_of, contract_usage
 from tests.support.fold import fold_messages
 from tests.support.needs import RECORDINGS, missing
 
@@ -103,11 +103,11 @@ def test_every_vendor_is_known() -> None:
 
 
 def meaning(value: Any, key: str = "") -> Any:
-    """A request without the differences that make none.
+    """A request with equivalent spellings normalised.
 
     null is absent; content of one text part and nothing else is a string; one
-    stop sequence is a list of one; an image's address is an object. That 1 is
-    1.0 Python knows.
+    stop sequence is a list of one; an image's address is an object. 1 equals
+    1.0 in Python.
     """
     if isinstance(value, dict):
         return {name: meaning(item, name) for name, item in value.items() if item is not None}
@@ -133,21 +133,23 @@ def test_requests(vendor: str) -> None:
     count = as_they_came = 0
     for found in exchanges(vendor):
         parsed = openai_json.parse(json.dumps(found.request).encode())
-        asked = {name: value for name, value in found.request.items() if name != "stream"}
-        assert meaning(openai_json.dump(parsed.request)) == meaning(asked), found.name
+        expected = {name: value for name, value in found.request.items() if name != "stream"}
+        assert meaning(openai_json.dump(parsed.request)) == meaning(expected), found.name
         assert parsed.stream == found.stream
-        # To a vendor that takes everything goes what was asked, with the model's name there.
-        made = TRANSLATOR.request(parsed.request, endpoint(), stream=found.stream)
-        sent = json.loads(made.body)
+        # A vendor that accepts every field gets the request unchanged, but for the model's name.
+        http_request = TRANSLATOR.request(parsed.request, endpoint(), stream=found.stream)
+        sent = json.loads(http_request.body)
         options = {} if found.stream else {"stream": None, "stream_options": None}
         assert meaning(sent) == meaning(found.request | {"model": "up-model"} | options), found.name
         assert [json.dumps(schema) for schema in schemas(sent)] == [
-            json.dumps(schema) for schema in schemas(asked)
+            json.dumps(schema) for schema in schemas(expected)
         ]
         request = read(json.dumps(found.request).encode())
         if isinstance(request, JsonRequest):
             as_they_came += 1
-            assert TRANSLATOR.translator.request(request, endpoint(), stream=found.stream) == made, found.name
+            assert TRANSLATOR.translator.request(request, endpoint(), stream=found.stream) == http_request, (
+                found.name
+            )
         count += 1
     assert as_they_came >= count * 3 // 4  # of every vendor
     assert count == COUNTS[vendor].answers + COUNTS[vendor].streams
@@ -158,8 +160,8 @@ def test_azures_urls() -> None:
     for found in exchanges("azure"):
         base, deployment, _ = re.split(r"/openai/deployments/([^/]+)/|/(?=chat/)", found.url, maxsplit=1)
         where = endpoint(VENDORS["azure"], base, model=deployment or "")
-        made = platform_of(where, DEFAULT_PLATFORM).url(where, stream=False)
-        assert made == found.url if "?" in found.url else made.startswith(found.url + "?api-version=20")
+        url = platform_of(where, DEFAULT_PLATFORM).url(where, stream=False)
+        assert url == found.url if "?" in found.url else url.startswith(found.url + "?api-version=20")
         seen.add(bool(deployment))
     assert seen == {True, False}
 
@@ -199,7 +201,7 @@ def test_answers(vendor: str) -> None:
                 "stop",
                 "length",
                 "tool_calls",
-            )  # no vendor has words of its own here
+            )  # no recording has a native finish reason of a vendor
             if isinstance(choice["message"].get("content"), list):
                 choice["message"]["content"] = content
         usage = {"usage": contract_usage(sent["usage"])} if sent.get("usage") else {}
@@ -223,7 +225,7 @@ def test_answers(vendor: str) -> None:
 def test_streams(vendor: str) -> None:
     count = 0
     for found in exchanges(vendor, stream=True):
-        told = Told(found.body)
+        streamed = StreamReading(found.body)
         data = found.body.encode()
         rng = random.Random(found.name)
         chunks = decode([data])
@@ -231,31 +233,32 @@ def test_streams(vendor: str) -> None:
             cuts = [rng.randrange(len(data)) for _ in range(len(data) // rng.randint(1, most))]
             assert decode(torn(data, cuts)) == chunks, found.name
         first = next(chunk for chunk in chunks if has_content(chunk)).choices[0]
-        said = first.delta.content or first.delta.reasoning_content or first.delta.tool_calls
-        assert said or first.finish_reason, found.name
+        first_content = first.delta.content or first.delta.reasoning_content or first.delta.tool_calls
+        assert first_content or first.finish_reason, found.name
         whole = fold_messages(chunks)
         [choice] = whole.choices
         message = choice.message
-        assert "".join(part.text for part in message.content) == told.content, found.name
-        assert message.reasoning_content == told.thoughts, found.name
-        made = [
+        assert "".join(part.text for part in message.content) == streamed.content, found.name
+        assert message.reasoning_content == streamed.thoughts, found.name
+        calls = [
             {"id": c.id, "name": c.function.name, "arguments": c.function.arguments} for c in message.tool_calls
         ]
-        assert made == [told.calls[index] for index in sorted(told.calls)], found.name
+        recorded = [streamed.calls[index] for index in sorted(streamed.calls)]
+        assert calls == [call | {"arguments": call["arguments"] or "{}"} for call in recorded], found.name
         kept = openai_json.dump_completion(whole)
-        assert kept["choices"][0]["message"].get("reasoning_details", []) == told.details, found.name
+        assert kept["choices"][0]["message"].get("reasoning_details", []) == streamed.details, found.name
         # One ends with [DONE] alone.
-        finish = told.finish or ("tool_calls" if told.calls else "stop")
+        finish = streamed.finish or ("tool_calls" if streamed.calls else "stop")
         assert kept["choices"][0]["finish_reason"] == finish, found.name
-        assert whole.id.endswith(told.ids[0])
-        if told.usage is not None:
-            assert list(lost(contract_usage(told.usage), dump_usage(whole.usage))) == [], found.name
-        assert whole.HasField("usage") == (told.usage is not None)
-        assert told.other.keys() - {"latency_checkpoint"} <= kept.keys(), found.name
+        assert whole.id.endswith(streamed.ids[0])
+        if streamed.usage is not None:
+            assert list(lost(contract_usage(streamed.usage), dump_usage(whole.usage))) == [], found.name
+        assert whole.HasField("usage") == (streamed.usage is not None)
+        assert streamed.other.keys() - {"latency_checkpoint"} <= kept.keys(), found.name
         decoder = TRANSLATOR.decoder(pb.ChatCompletionRequest())
         decoder.feed(data)
         decoder.close()
-        assert decoder.native_finish_reason == told.native, found.name
+        assert decoder.native_finish_reason == streamed.native, found.name
         for chunk in chunks:
             assert openai_json.parse_chunk(openai_json.dump_chunk(chunk, include_usage=True)) == chunk
         count += 1

@@ -1,8 +1,8 @@
 """A tool conversation begun on one dialect and finished on another, each way, by a client of OpenAI's.
 
 The client sends back the message of the REST API: whole, or reduced to role,
-content and tool calls. What then reaches the provider is checked against the
-provider's published schema, and for whose signatures it holds.
+content and tool calls. The request to the provider is checked against the
+provider's published schema, and for the signatures in it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import pytest
 from tests.dialects import bedrock_help
 from tests.support import needs, specs
 from tests.support.faults import FaultServer, fault_server, reply
-from tests.support.gateway import Gateway, gateway
+from tests.support.gateway import Gateway, run_gateway
 
 
 class Call(NamedTuple):
-    """A tool's call, and what the tool gives."""
+    """A tool call, and the tool's result."""
 
     name: str
     arguments: dict[str, Any]
     result: str
 
 
-#: What the model does in the first two turns; in the third it answers.
+#: The model's calls in the first two turns; in the third it answers.
 TURNS = [
     [Call("weather", {"city": "Rome"}, '{"temp": 18}'), Call("now", {}, "12:00")],
     [Call("weather", {"city": "Ærø", "days": [1, 2.5]}, "It is {raining")],
@@ -54,7 +54,7 @@ TOOLS = [
 
 
 def signature(party: str, turn: int) -> str:
-    """A signature that shows whose it is."""
+    """A signature that names its party and turn."""
     return base64.b64encode(f"<signed by {party}, turn {turn}>".encode()).decode()
 
 
@@ -62,7 +62,7 @@ def signature(party: str, turn: int) -> str:
 
 
 def openai_answer(turn: int, calls: list[Call]) -> dict[str, Any]:
-    made = [
+    tool_calls = [
         {
             "id": f"functions.{call.name}:{turn}{i}",  # as Kimi writes them
             "type": "function",
@@ -83,8 +83,8 @@ def openai_answer(turn: int, calls: list[Call]) -> dict[str, Any]:
         "choices": [
             {
                 "index": 0,
-                "message": message | ({"tool_calls": made} if made else {}) | thoughts,
-                "finish_reason": "tool_calls" if made else "stop",
+                "message": message | ({"tool_calls": tool_calls} if tool_calls else {}) | thoughts,
+                "finish_reason": "tool_calls" if tool_calls else "stop",
             }
         ],
         "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
@@ -109,8 +109,10 @@ def anthropic_answer(turn: int, calls: list[Call]) -> dict[str, Any]:
 
 def gemini_answer(turn: int, calls: list[Call]) -> dict[str, Any]:
     """Its calls have no ids, and only the first of them is signed."""
-    made: list[dict[str, Any]] = [{"functionCall": {"name": call.name, "args": call.arguments}} for call in calls]
-    signed = [part | {"thoughtSignature": signature("gemini", turn)} for part in made[:1]] + made[1:]
+    tool_calls: list[dict[str, Any]] = [
+        {"functionCall": {"name": call.name, "args": call.arguments}} for call in calls
+    ]
+    signed = [part | {"thoughtSignature": signature("gemini", turn)} for part in tool_calls[:1]] + tool_calls[1:]
     text = {"text": "Let me see." if calls else "Done."}
     parts = [{"text": "Hm.", "thought": True}, text, *signed]
     return {
@@ -147,10 +149,10 @@ def opaque_answer(turn: int, calls: list[Call]) -> dict[str, Any]:
     return converse_answer(turn, calls, {"redactedContent": signature("bedrock-gpt", turn)})
 
 
-# What reaches them: is it valid, and which calls and results does it hold
+# Requests to providers: validation, and the calls and results in them
 
 Calls = list[tuple[str, str, Any]]  # id, name, arguments
-Results = list[tuple[str, str]]  # id, what the tool gave
+Results = list[tuple[str, str]]  # id, result
 
 
 def openai_sent(body: Any) -> tuple[Calls, Results]:
@@ -168,7 +170,7 @@ def anthropic_sent(body: Any) -> tuple[Calls, Results]:
         "user"
     ]
     blocks = [block for turn in body["messages"] for block in turn["content"]]
-    # A turn that goes on begins with thinking where there is a budget for it.
+    # A continued turn begins with thinking where there is a budget for it.
     thinks = body["messages"][-2]["content"][0]["type"] == "thinking"
     assert ("thinking" in body) == thinks
     return (
@@ -181,17 +183,17 @@ def gemini_sent(body: Any) -> tuple[Calls, Results]:
     assert specs.gemini(body) == []
     parts = [part for content in body["contents"] for part in content["parts"]]
     for content in body["contents"]:  # Gemini 3 refuses a turn whose first call is not signed
-        made = [part for part in content["parts"] if "functionCall" in part]
-        assert all(part["thoughtSignature"] for part in made[:1])
+        tool_calls = [part for part in content["parts"] if "functionCall" in part]
+        assert all(part["thoughtSignature"] for part in tool_calls[:1])
     calls = [part["functionCall"] for part in parts if "functionCall" in part]
     results = [part["functionResponse"] for part in parts if "functionResponse" in part]
 
-    def given(response: dict[str, Any]) -> str:
+    def output(response: dict[str, Any]) -> str:
         return response["output"] if response.keys() == {"output"} else json.dumps(response)
 
     return (
         [(call["id"], call["name"], call["args"]) for call in calls],
-        [(result["id"], given(result["response"])) for result in results],
+        [(result["id"], output(result["response"])) for result in results],
     )
 
 
@@ -201,13 +203,13 @@ def converse_sent(body: Any) -> tuple[Calls, Results]:
     uses = [block["toolUse"] for block in blocks if "toolUse" in block]
     results = [block["toolResult"] for block in blocks if "toolResult" in block]
 
-    def given(content: Any) -> str:
+    def output(content: Any) -> str:
         [block] = content
         return block["text"] if "text" in block else json.dumps(block["json"])
 
     return (
         [(use["toolUseId"], use["name"], use["input"]) for use in uses],
-        [(result["toolUseId"], given(result["content"])) for result in results],
+        [(result["toolUseId"], output(result["content"])) for result in results],
     )
 
 
@@ -218,9 +220,9 @@ class Party(NamedTuple):
     model: str
     answer: Callable[[int, list[Call]], dict[str, Any]]
     sent: Callable[[Any], tuple[Calls, Results]]
-    #: The parties whose signatures it takes: its own, and those of the same models elsewhere.
+    #: The parties whose signatures it accepts: its own, and those of the same models elsewhere.
     takes: frozenset[str]
-    #: What may not stand in ids.
+    #: Characters that ids must not contain.
     forbidden: str = "$^"
 
 
@@ -248,53 +250,55 @@ PARTIES = {
 }
 
 
-@pytest.fixture(name="up")
-async def up_fixture() -> AsyncIterator[FaultServer]:
+@pytest.fixture(name="upstream")
+async def upstream_fixture() -> AsyncIterator[FaultServer]:
     async with fault_server() as server:
         yield server
 
 
-@pytest.fixture(name="gate")
-async def gate_fixture(up: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway]:
-    origin = up.base_url.removesuffix("/v1")
+@pytest.fixture(name="gateway")
+async def gateway_fixture(upstream: FaultServer, tmp_path: Path) -> AsyncIterator[Gateway]:
+    origin = upstream.base_url.removesuffix("/v1")
     lines = ["providers:"]
     for name, party in PARTIES.items():
         lines.append(f'  {name}: {{{party.provider}, base_url: "{origin}"}}')
     lines.append("models:")
     for name, party in PARTIES.items():
         lines.append(f'  {name}: {{endpoints: [{{provider: {name}, model: "{party.model}"}}]}}')
-    async with gateway(tmp_path, "\n".join(lines)) as gate:
-        yield gate
+    async with run_gateway(tmp_path, "\n".join(lines)) as gateway:
+        yield gateway
 
 
 def whole(message: dict[str, Any]) -> dict[str, Any]:
-    """A client that sends back all it was given."""
+    """A client that sends back the whole message."""
     return message
 
 
 def reduced(message: dict[str, Any]) -> dict[str, Any]:
-    """A client that keeps what OpenAI's own fields hold."""
+    """A client that keeps OpenAI's own fields only."""
     return {name: message[name] for name in ("role", "content", "tool_calls")}
 
 
-async def turn(gate: Gateway, up: FaultServer, party: str, number: int, messages: list[Any]) -> dict[str, Any]:
+async def turn(
+    gateway: Gateway, upstream: FaultServer, party: str, number: int, messages: list[Any]
+) -> dict[str, Any]:
     """One call of the model; its message."""
     calls = TURNS[number] if number < len(TURNS) else []
     answer = reply(200, PARTIES[party].answer(number, calls))
     for name in ("", PARTIES[party].model):  # Gemini and Bedrock have the model in the path
-        up.script(name, answer)
-    asked = {"model": party, "messages": messages, "tools": TOOLS, "reasoning_effort": "low"}
-    got = await gate.post(asked)
+        upstream.script(name, answer)
+    request = {"model": party, "messages": messages, "tools": TOOLS, "reasoning_effort": "low"}
+    got = await gateway.post(request)
     assert got.status == 200, got.body
     message: dict[str, Any] = got.json()["choices"][0]["message"]
-    made = [(c["function"]["name"], json.loads(c["function"]["arguments"] or "{}"))
+    tool_calls = [(c["function"]["name"], json.loads(c["function"]["arguments"] or "{}"))
             for c in message.get("tool_calls", [])]  # fmt: skip
-    assert made == [(call.name, call.arguments) for call in calls]
+    assert tool_calls == [(call.name, call.arguments) for call in calls]
     return message
 
 
 def signers(body: Any) -> list[tuple[str, int]]:
-    """Whose signatures stand anywhere in a body, in order and each once."""
+    """The parties and turns of all signatures in a body, in order and each once."""
     text = json.dumps(body, ensure_ascii=False)
     found = [
         (text.index(value), (party, number))
@@ -310,7 +314,11 @@ def signers(body: Any) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("last", PARTIES)
 @pytest.mark.parametrize("first", PARTIES)
 async def test_conversations_continue_at_another_vendor(
-    gate: Gateway, up: FaultServer, first: str, last: str, client: Callable[[dict[str, Any]], dict[str, Any]]
+    gateway: Gateway,
+    upstream: FaultServer,
+    first: str,
+    last: str,
+    client: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> None:
     needs.specs()
     messages: list[Any] = [
@@ -319,18 +327,18 @@ async def test_conversations_continue_at_another_vendor(
     ]
     calls: Calls = []
     results: Results = []
-    for number, (party, made) in enumerate(zip((first, last), TURNS, strict=True)):
-        message = await turn(gate, up, party, number, messages)
+    for number, (party, specs_) in enumerate(zip((first, last), TURNS, strict=True)):
+        message = await turn(gateway, upstream, party, number, messages)
         messages.append(client(message))
-        for call, spec in zip(message["tool_calls"], made, strict=True):
+        for call, spec in zip(message["tool_calls"], specs_, strict=True):
             calls.append((call["id"], spec.name, spec.arguments))
             results.append((call["id"], spec.result))
             messages.append({"role": "tool", "tool_call_id": call["id"], "content": spec.result})
         assert len({id_ for id_, _, _ in calls}) == len(calls)
-        # The next call, by the same conversation so far, is `last`'s: both times.
-        answer = await turn(gate, up, last, number + 1, messages)
+        # The next call of the same conversation goes to `last`, in both rounds.
+        answer = await turn(gateway, upstream, last, number + 1, messages)
         party_last = PARTIES[last]
-        body = up.calls[-1].body
+        body = upstream.calls[-1].body
         sent_calls, sent_results = party_last.sent(body)
 
         def fit(id_: str, forbidden: str = party_last.forbidden) -> str:

@@ -27,7 +27,7 @@ from server.upstream.client import Upstream
 from tests.routing.routing_help import request
 from tests.support.sending import MockSender
 
-#: What a provider does with a call.
+#: A scripted response to a call.
 Behaviour = Callable[[dict[str, Any]], Awaitable[httpx.Response]]
 
 
@@ -58,10 +58,10 @@ FOR_EVER = 1e6
 def sends(*script: bytes | float | Exception, status: int = 200, **headers: str) -> Behaviour:
     """A response with this body."""
 
-    async def behave(asked: dict[str, Any]) -> httpx.Response:
-        given = {"content-type": "text/event-stream" if asked.get("stream") else "application/json"}
-        given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx.Response(status, headers=given, stream=Body(script))
+    async def behave(body: dict[str, Any]) -> httpx.Response:
+        response_headers = {"content-type": "text/event-stream" if body.get("stream") else "application/json"}
+        response_headers |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.Response(status, headers=response_headers, stream=Body(script))
 
     return behave
 
@@ -82,18 +82,18 @@ USAGE = event({"id": "chatcmpl-up", "created": 5, "choices": [], "usage": {"comp
 
 
 def answer(text: str, seconds: float = 0.0) -> Behaviour:
-    """A good answer, whole or word by word; it takes so many `seconds`."""
+    """A complete answer, unary or streamed word by word, which takes `seconds`."""
     message = {"role": "assistant", "content": text}
     whole = {
         "id": "chatcmpl-up", "created": 5, "model": "up", "usage": {"completion_tokens": 40},
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
     }  # fmt: skip
 
-    async def behave(asked: dict[str, Any]) -> httpx.Response:
-        if not asked.get("stream"):
-            return await sends(seconds, json.dumps(whole).encode())(asked)
+    async def behave(body: dict[str, Any]) -> httpx.Response:
+        if not body.get("stream"):
+            return await sends(seconds, json.dumps(whole).encode())(body)
         words = [chunk(content=word) for word in text.split(" ")]
-        return await sends(ROLE, *words, seconds, STOP, USAGE, DONE)(asked)
+        return await sends(ROLE, *words, seconds, STOP, USAGE, DONE)(body)
 
     return behave
 
@@ -103,13 +103,13 @@ def status(code: int, **headers: str) -> Behaviour:
     return sends(json.dumps({"error": {"message": f"it said {code}"}}).encode(), status=code, **headers)
 
 
-async def refuses(asked: dict[str, Any]) -> httpx.Response:
+async def refuses(body: dict[str, Any]) -> httpx.Response:
     """No connection."""
     raise httpx.ConnectError("connection refused")
 
 
-async def silent(asked: dict[str, Any]) -> httpx.Response:
-    """A connection, and nothing more."""
+async def silent(body: dict[str, Any]) -> httpx.Response:
+    """A connection without a response."""
     await asyncio.sleep(FOR_EVER)
     raise AssertionError
 
@@ -120,7 +120,7 @@ class _NoKeys:
 
 
 class _Mute(OpenAITranslator):
-    """A dialect that cannot say what it is asked to."""
+    """A dialect that refuses every request."""
 
     def request(self, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
         raise InvalidRequest("There is no word for it.", "stop")
@@ -135,9 +135,9 @@ class Answer(NamedTuple):
 
 
 class Rig:
-    """A router over one endpoint for each script, its last behaviour for ever; model `m` has them all.
+    """A router over one endpoint for each script, whose last behaviour is repeated; model `m` has them all.
 
-    Model `second` has the endpoint `z`, `w/*` the endpoint `a`. To be made inside a running loop.
+    Model `second` has the endpoint `z`, `w/*` the endpoint `a`. Needs a running event loop.
     """
 
     def __init__(
@@ -182,16 +182,16 @@ class Rig:
 
     async def _serve(self, http: httpx.Request) -> httpx.Response:
         name = http.url.host.partition(".")[0]
-        asked = json.loads(http.content)
-        self.calls.append((name, self.now(), asked))
+        body = json.loads(http.content)
+        self.calls.append((name, self.now(), body))
         script = self._scripts[name]
-        response = await (script.pop(0) if len(script) > 1 else script[0])(asked)
+        response = await (script.pop(0) if len(script) > 1 else script[0])(body)
         if isinstance(response.stream, Body):
             self.bodies.append(response.stream)
         return response
 
     def names(self) -> str:
-        """Who was called, in order."""
+        """The names of the called endpoints, in order."""
         return "".join(name for name, _, _ in self.calls)
 
     def is_open(self, name: str) -> bool:
@@ -199,29 +199,29 @@ class Rig:
         return self.health.is_open(f"{name}/{name}/up")
 
     async def complete(
-        self, asked: pb.ChatCompletionRequest | None = None, timeout: float | None = None
+        self, chat_request: pb.ChatCompletionRequest | None = None, timeout: float | None = None
     ) -> Answer:
         """A whole answer."""
-        routed = await self.router.complete(ProtoRequest(asked or request()), timeout)
+        routed = await self.router.complete(ProtoRequest(chat_request or request()), timeout)
         return Answer(routed.completion.to_proto(), routed.report, routed.upstream_seconds)
 
     async def open(
-        self, asked: pb.ChatCompletionRequest | None = None, timeout: float | None = None
+        self, chat_request: pb.ChatCompletionRequest | None = None, timeout: float | None = None
     ) -> RoutedStream:
-        """A stream whose first content has come."""
-        return await self.router.stream(ProtoRequest(asked or request()), timeout)
+        """A stream whose first content has arrived."""
+        return await self.router.stream(ProtoRequest(chat_request or request()), timeout)
 
     async def stream(
-        self, asked: pb.ChatCompletionRequest | None = None, timeout: float | None = None
+        self, chat_request: pb.ChatCompletionRequest | None = None, timeout: float | None = None
     ) -> list[pb.ChatCompletionChunk]:
         """All chunks of a stream."""
-        routed = await self.open(asked, timeout)
+        routed = await self.open(chat_request, timeout)
         chunks: list[pb.ChatCompletionChunk] = []
         await drain(routed, chunks)
         return chunks
 
     def check_closed(self) -> None:
-        """Nothing is left open."""
+        """Assert that all responses were closed."""
         assert all(body.closed for body in self.bodies)
 
 

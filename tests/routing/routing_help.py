@@ -1,10 +1,10 @@
-"""What the tests of routing share: endpoints, requests, a clock moved by hand, a loop that never waits."""
+"""Helpers of the tests of routing: endpoints, requests, a manual clock, an event loop that never waits."""
 
 from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from lmchat.v1 import chat_pb2 as pb
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Clock:
-    """Seconds; `sleep` takes no time but on this clock, and is noted in `slept`."""
+    """A manual clock in seconds; `sleep` advances it and is recorded in `slept`."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -28,7 +28,7 @@ class Clock:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        """Move on."""
+        """Advance the clock."""
         self.slept.append(seconds)
         self.now += seconds
 
@@ -68,9 +68,9 @@ def model(*endpoints: Endpoint, id_: str = "m") -> Model:
 
 def request(routing: dict[str, Any] | None = None, **fields: Any) -> pb.ChatCompletionRequest:
     """A small request for `m`, with these fields besides or instead."""
-    said = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="hello")])
+    hello = pb.Message(role=pb.ROLE_USER, content=[pb.ContentPart(text="hello")])
     options = pb.RequestOptions(routing=pb.Routing(**(routing or {})), debug=fields.pop("debug", ()))
-    return pb.ChatCompletionRequest(**{"model": "m", "messages": [said], "lmchat": options, **fields})
+    return pb.ChatCompletionRequest(**{"model": "m", "messages": [hello], "lmchat": options, **fields})
 
 
 class _Jump(selectors.DefaultSelector):
@@ -89,8 +89,8 @@ class _Jump(selectors.DefaultSelector):
         return ready
 
 
-class _Loop(asyncio.SelectorEventLoop):
-    """Real in all but its time."""
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A real event loop with simulated time, which does work for a thread at once."""
 
     def __init__(self) -> None:
         self._jump = _Jump()
@@ -99,17 +99,27 @@ class _Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jump.now
 
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """What `main` returns, on a loop whose timers fire at once, in their order; no task may outlive it."""
 
     async def checked() -> T:
         result = await main
-        for _ in range(3):  # the loop closes iterators that were dropped in tasks of its own
+        for _ in range(3):  # the loop closes dropped iterators in new tasks
             await asyncio.sleep(0)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"left running: {left}"
         return result
 
-    with asyncio.Runner(loop_factory=_Loop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(checked())

@@ -1,4 +1,4 @@
-"""The policy, row by row, and the loop that follows it, on a clock that moves by hand."""
+"""The retry policy, row by row, and the attempt loop, with a manual clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ row = pytest.param
 
 
 def answered(status: int, **details: Any) -> ProviderError:
-    """What an HTTP status means, by the rules all dialects share."""
+    """The error for an HTTP status, by the rules that all dialects share."""
     return failures.classify(status, **details)
 
 
@@ -42,54 +42,74 @@ RETRY, NEXT, FAIL = Decision("retry", 0.125), Decision("next"), Decision("fail")
 @pytest.mark.parametrize(
     ("error", "others", "tries_left", "expected"),
     [
-        row(refused(), 1, 2, RETRY, id="refused: again"),
-        row(answered(500), 1, 2, RETRY, id="500: again"),
-        row(answered(502), 1, 2, RETRY, id="502: again"),
-        row(answered(503), 1, 2, RETRY, id="503: again"),
-        row(answered(529), 1, 2, RETRY, id="529: again"),
-        row(answered(500), 0, 1, RETRY, id="500, nobody else: again"),
-        row(answered(500), 1, 1, NEXT, id="500: the last try is the other's"),
-        row(answered(500), 2, 2, NEXT, id="500: the last tries are the others'"),
-        row(answered(500), 2, 3, RETRY, id="500: tries for all"),
+        row(refused(), 1, 2, RETRY, id="refused: retry"),
+        row(answered(500), 1, 2, RETRY, id="500: retry"),
+        row(answered(502), 1, 2, RETRY, id="502: retry"),
+        row(answered(503), 1, 2, RETRY, id="503: retry"),
+        row(answered(529), 1, 2, RETRY, id="529: retry"),
+        row(answered(500), 0, 1, RETRY, id="500, no other candidate: retry"),
+        row(answered(500), 1, 1, NEXT, id="500: the last try is reserved for the other candidate"),
+        row(answered(500), 2, 2, NEXT, id="500: the last tries are reserved for the other candidates"),
+        row(answered(500), 2, 3, RETRY, id="500: enough tries for all"),
         row(answered(500), 0, 0, FAIL, id="500, no tries left"),
-        row(answered(500), 3, 0, FAIL, id="500, others, no tries left"),
+        row(answered(500), 3, 0, FAIL, id="500, other candidates, no tries left"),
         row(
-            answered(503, retry_after=1.0), 0, 2, Decision("retry", 1.0), id="503 for a moment, nobody else: wait"
+            answered(503, retry_after=1.0),
+            0,
+            2,
+            Decision("retry", 1.0),
+            id="503 with a short retry-after, no other candidate: wait",
         ),
-        row(answered(503, retry_after=1.0), 1, 2, NEXT, id="503 for a moment: the other need not wait"),
-        row(answered(503, retry_after=30.0), 0, 2, FAIL, id="503 for long, nobody else"),
-        row(answered(503, retry_after=30.0), 1, 2, NEXT, id="503 for long"),
+        row(answered(503, retry_after=1.0), 1, 2, NEXT, id="503 with a short retry-after: next without waiting"),
+        row(
+            answered(503, retry_after=30.0), 0, 2, FAIL, id="503 with a long retry-after, no other candidate: fail"
+        ),
+        row(answered(503, retry_after=30.0), 1, 2, NEXT, id="503 with a long retry-after: next"),
         row(answered(429), 1, 2, NEXT, id="429: next"),
-        row(answered(429), 0, 2, FAIL, id="429, nobody else, for who knows how long"),
-        row(answered(429, retry_after=1.0), 1, 2, NEXT, id="429 for a moment: next"),
+        row(answered(429), 0, 2, FAIL, id="429 without retry-after, no other candidate: fail"),
+        row(answered(429, retry_after=1.0), 1, 2, NEXT, id="429 with a short retry-after: next"),
         row(
-            answered(429, retry_after=1.0), 0, 2, Decision("retry", 1.0), id="429 for a moment, nobody else: wait"
+            answered(429, retry_after=1.0),
+            0,
+            2,
+            Decision("retry", 1.0),
+            id="429 with a short retry-after, no other candidate: wait",
         ),
-        row(answered(429, retry_after=2.0), 0, 2, Decision("retry", 2.0), id="429 for two seconds: wait"),
-        row(answered(429, retry_after=2.1), 0, 2, FAIL, id="429 for longer: the caller may wait"),
-        row(answered(429, retry_after=0.0), 0, 2, Decision("retry", 0.0), id="429 for no time"),
-        row(answered(429, code="insufficient_quota", retry_after=1.0), 0, 2, FAIL, id="429 for lack of money"),
-        row(silent(), 1, 2, NEXT, id="silent: next"),
-        row(silent(), 0, 2, FAIL, id="silent, nobody else: never again"),
+        row(
+            answered(429, retry_after=2.0),
+            0,
+            2,
+            Decision("retry", 2.0),
+            id="429 with a retry-after of two seconds: wait",
+        ),
+        row(answered(429, retry_after=2.1), 0, 2, FAIL, id="429 with a retry-after above the maximum: fail"),
+        row(answered(429, retry_after=0.0), 0, 2, Decision("retry", 0.0), id="429 with a retry-after of 0"),
+        row(answered(429, code="insufficient_quota", retry_after=1.0), 0, 2, FAIL, id="429 for exhausted credit"),
+        row(silent(), 1, 2, NEXT, id="timeout: next"),
+        row(silent(), 0, 2, FAIL, id="timeout, no other candidate: fail"),
         row(answered(408), 1, 2, NEXT, id="408: next"),
-        row(answered(504), 0, 2, FAIL, id="504, nobody else"),
+        row(answered(504), 0, 2, FAIL, id="504, no other candidate: fail"),
         row(answered(409), 1, 2, NEXT, id="409: next"),
         row(answered(425), 1, 2, NEXT, id="425: next"),
         row(answered(401), 1, 2, NEXT, id="401: next"),
-        row(answered(401), 0, 2, FAIL, id="401, nobody else: never again"),
+        row(answered(401), 0, 2, FAIL, id="401, no other candidate: fail"),
         row(answered(402), 1, 2, NEXT, id="402: next"),
         row(answered(403), 1, 2, NEXT, id="403: next"),
-        row(answered(404), 1, 2, NEXT, id="404: the other may have the model"),
-        row(answered(400, code="context_length_exceeded"), 1, 2, NEXT, id="too long: the other may take more"),
-        row(answered(400, code="context_length_exceeded"), 0, 2, FAIL, id="too long, nobody else"),
-        row(failures.invalid_response("<html>"), 1, 2, NEXT, id="nonsense: next"),
-        row(answered(400), 1, 2, FAIL, id="400: everyone would say so"),
+        row(answered(404), 1, 2, NEXT, id="404: next"),
+        row(answered(400, code="context_length_exceeded"), 1, 2, NEXT, id="context too long: next"),
+        row(
+            answered(400, code="context_length_exceeded"),
+            0,
+            2,
+            FAIL,
+            id="context too long, no other candidate: fail",
+        ),
+        row(failures.invalid_response("<html>"), 1, 2, NEXT, id="undecodable response: next"),
+        row(answered(400), 1, 2, FAIL, id="400: fail"),
         row(answered(413), 1, 2, FAIL, id="413"),
         row(answered(422), 1, 2, FAIL, id="422"),
         row(answered(400, code="content_filter"), 1, 2, FAIL, id="content policy"),
-        row(
-            answered(500, code="content_filter"), 1, 2, FAIL, id="content policy, dressed as a 500: not even again"
-        ),
+        row(answered(500, code="content_filter"), 1, 2, FAIL, id="content policy with status 500: fail"),
     ],
 )
 def test_decide(error: ProviderError, others: int, tries_left: int, expected: Decision) -> None:
@@ -102,17 +122,17 @@ def test_decide(error: ProviderError, others: int, tries_left: int, expected: De
 @pytest.mark.parametrize(
     ("error", "others", "tries_here", "remaining", "dice", "expected"),
     [
-        row(answered(500), 0, 2, 60.0, 0.5, FAIL, id="once is enough"),
-        row(answered(500), 1, 2, 60.0, 0.5, NEXT, id="once is enough, next"),
+        row(answered(500), 0, 2, 60.0, 0.5, FAIL, id="retried once: fail"),
+        row(answered(500), 1, 2, 60.0, 0.5, NEXT, id="retried once: next"),
         row(refused(), 0, 2, 60.0, 0.5, FAIL, id="refused twice"),
         row(answered(429, retry_after=1.0), 0, 2, 60.0, 0.5, FAIL, id="429 twice"),
         row(answered(500), 0, 1, 60.0, 0.0, Decision("retry", 0.0), id="full jitter: at once"),
         row(answered(500), 0, 1, 60.0, 1.0, Decision("retry", 0.25), id="full jitter: at most"),
         row(answered(500), 0, 1, 0.1, 0.5, FAIL, id="no time for the wait"),
         row(answered(500), 1, 1, 0.1, 0.5, NEXT, id="no time for the wait, next"),
-        row(answered(429, retry_after=1.0), 0, 1, 1.0, 0.5, FAIL, id="no time for the asked wait"),
+        row(answered(429, retry_after=1.0), 0, 1, 1.0, 0.5, FAIL, id="no time for the retry-after"),
         row(silent(), 1, 1, 0.0, 0.5, FAIL, id="no time left"),
-        row(silent(), 1, 1, -1.0, 0.5, FAIL, id="more than none"),
+        row(silent(), 1, 1, -1.0, 0.5, FAIL, id="some time left"),
     ],
 )
 def test_decide_in_time(
@@ -134,9 +154,9 @@ RECORDS = [AttemptRecord("a", "m", 500, "upstream_error", 7)]
         row([answered(429, retry_after=9.0)], 429, Reason.RATE_LIMITED, 9.0, id="429 with a wait"),
         row(
             [answered(429, retry_after=9.0), answered(429, retry_after=4.0), answered(429, retry_after=7.0)],
-            429, Reason.RATE_LIMITED, 4.0, id="429 everywhere: the least wait",
+            429, Reason.RATE_LIMITED, 4.0, id="429 everywhere: the smallest retry-after",
         ),
-        row([answered(429, retry_after=9.0), answered(429)], 429, Reason.RATE_LIMITED, 9.0, id="one wait known"),
+        row([answered(429, retry_after=9.0), answered(429)], 429, Reason.RATE_LIMITED, 9.0, id="one retry-after"),
         row([answered(429, retry_after=9.0), answered(500)], 503, Reason.OVERLOADED, 9.0, id="429 and 500"),
         row([answered(500), answered(429, retry_after=9.0)], 503, Reason.OVERLOADED, 9.0, id="500 and 429"),
         row([silent()], 504, Reason.TIMEOUT, None, id="a timeout"),
@@ -146,27 +166,27 @@ RECORDS = [AttemptRecord("a", "m", 500, "upstream_error", 7)]
         row([answered(500), answered(401)], 502, Reason.UPSTREAM_AUTHENTICATION, None, id="failures: the last"),
         row([answered(503), answered(529)], 503, Reason.OVERLOADED, None, id="overload"),
         row([answered(404)], 404, Reason.MODEL_NOT_FOUND, None, id="an unknown model"),
-        row([answered(404), answered(500)], 503, Reason.OVERLOADED, None, id="unknown there, failed here"),
-        row([answered(500), answered(400)], 400, Reason.INVALID_REQUEST, None, id="the caller's mistake is final"),
+        row([answered(404), answered(500)], 503, Reason.OVERLOADED, None, id="unknown at one, failed at another"),
+        row([answered(500), answered(400)], 400, Reason.INVALID_REQUEST, None, id="invalid request is final"),
         row(
             [answered(429, retry_after=9.0), answered(413)],
-            413, Reason.REQUEST_TOO_LARGE, None, id="waiting does not mend a mistake",
+            413, Reason.REQUEST_TOO_LARGE, None, id="request too large: no retry-after",
         ),
         row(
             [answered(503), answered(400, code="content_filter")],
-            400, Reason.CONTENT_POLICY_VIOLATION, None, id="so is a refusal",
+            400, Reason.CONTENT_POLICY_VIOLATION, None, id="content policy",
         ),
         row(
             [answered(400, code="context_length_exceeded")],
-            400, Reason.CONTEXT_LENGTH_EXCEEDED, None, id="too long",
+            400, Reason.CONTEXT_LENGTH_EXCEEDED, None, id="context too long",
         ),
         row(
             [answered(404), answered(400, code="context_length_exceeded")],
-            400, Reason.CONTEXT_LENGTH_EXCEEDED, None, id="too long, unknown elsewhere: no wait helps",
+            400, Reason.CONTEXT_LENGTH_EXCEEDED, None, id="context too long, unknown model",
         ),
         row(
             [answered(503), answered(400, code="context_length_exceeded")],
-            503, Reason.OVERLOADED, None, id="too long here, but the first may take it later",
+            503, Reason.OVERLOADED, None, id="context too long, and a 503",
         ),
     ],
 )  # fmt: skip
@@ -185,7 +205,7 @@ def test_a_mixed_summary_keeps_raw_errors() -> None:
 
 
 class Outcome(NamedTuple):
-    """What a call comes to, after `seconds`; `error` None for an answer."""
+    """The outcome of a call after `seconds`; `error` is None for an answer."""
 
     error: BaseException | None = None
     seconds: float = 0.01
@@ -195,7 +215,7 @@ OK = Outcome()
 
 
 class Bench:
-    """Endpoints with a script each, the last outcome for ever; `calls` notes name, time and limit of each call."""
+    """Endpoints with a script each, whose last outcome is repeated; `calls`: name, time and limit of each."""
 
     def __init__(self, scripts: Mapping[str, Sequence[Outcome]], circuit: Circuit | None = None) -> None:
         self.clock = Clock(0.0)
@@ -229,7 +249,7 @@ class Bench:
         )
 
     def names(self) -> str:
-        """Who was called, in order."""
+        """The names of the called endpoints, in order."""
         return "".join(name for name, _, _ in self.calls)
 
     def is_open(self, name: str) -> bool:
@@ -251,19 +271,39 @@ CANNOT = Outcome(InvalidRequest("At most 4 sequences, got 5.", "stop"), 0.0)
     [
         row({"a": [OK], "b": [OK]}, 3, "a", [], id="the first answers"),
         row({"a": [fails(500), OK], "b": [OK]}, 3, "aa", [0.125], id="500 once"),
-        row({"a": [fails(503)], "b": [OK]}, 3, "aab", [0.125], id="503 for ever"),
+        row({"a": [fails(503)], "b": [OK]}, 3, "aab", [0.125], id="503 always"),
         row({"a": [fails(503)], "b": [OK]}, 2, "ab", [], id="two tries for two endpoints"),
         row({"a": [REFUSED], "b": [OK]}, 3, "aab", [0.125], id="refused"),
         row({"a": [fails(429)], "b": [OK]}, 3, "ab", [], id="429"),
-        row({"a": [fails(429, retry_after=1.0)], "b": [OK]}, 3, "ab", [], id="429 for a moment, but another"),
-        row({"a": [fails(429, retry_after=1.5), OK]}, 3, "aa", [1.5], id="429 for a moment, no other"),
-        row({"a": [fails(401)], "b": [OK]}, 3, "ab", [], id="credentials"),
-        row({"a": [fails(404)], "b": [OK]}, 3, "ab", [], id="model unknown there"),
-        row({"a": [SILENCE], "b": [OK]}, 3, "ab", [], id="silence"),
+        row(
+            {"a": [fails(429, retry_after=1.0)], "b": [OK]},
+            3,
+            "ab",
+            [],
+            id="429 with a short retry-after, another candidate",
+        ),
+        row(
+            {"a": [fails(429, retry_after=1.5), OK]},
+            3,
+            "aa",
+            [1.5],
+            id="429 with a short retry-after, no other candidate",
+        ),
+        row({"a": [fails(401)], "b": [OK]}, 3, "ab", [], id="credentials refused"),
+        row({"a": [fails(404)], "b": [OK]}, 3, "ab", [], id="unknown model"),
+        row({"a": [SILENCE], "b": [OK]}, 3, "ab", [], id="timeout"),
         row({"a": [fails(500)], "b": [fails(500)], "c": [OK]}, 3, "abc", [], id="three tries for three endpoints"),
-        row({"a": [fails(500)], "b": [fails(500)], "c": [OK]}, 9, "aabbc", [0.125] * 2, id="tries in plenty"),
-        row({"a": [CANNOT], "b": [OK]}, 1, "ab", [], id="what cannot be said is no try"),
-        row({"a": [fails(429)], "b": [CANNOT], "c": [OK]}, 2, "abc", [], id="nor in the middle"),
+        row(
+            {"a": [fails(500)], "b": [fails(500)], "c": [OK]}, 9, "aabbc", [0.125] * 2, id="more tries than needed"
+        ),
+        row({"a": [CANNOT], "b": [OK]}, 1, "ab", [], id="an inexpressible request uses no try"),
+        row(
+            {"a": [fails(429)], "b": [CANNOT], "c": [OK]},
+            2,
+            "abc",
+            [],
+            id="an inexpressible request after a failure uses no try",
+        ),
     ],
 )
 async def test_answers(scripts: dict[str, list[Outcome]], tries: int, calls: str, slept: list[float]) -> None:
@@ -273,35 +313,39 @@ async def test_answers(scripts: dict[str, list[Outcome]], tries: int, calls: str
     assert bench.clock.slept == slept
     assert success.result == f"from {calls[-1]}"
     assert success.candidate.endpoint.name == calls[-1]
-    said = [record.provider for record in success.attempts]
-    assert "".join(said) == "".join(name for name in calls if scripts[name] != [CANNOT])
+    providers = [record.provider for record in success.attempts]
+    assert "".join(providers) == "".join(name for name in calls if scripts[name] != [CANNOT])
     assert success.attempts[-1] == AttemptRecord(calls[-1], "m", 200, "ok", 10)
 
 
 @pytest.mark.parametrize(
     ("scripts", "tries", "calls", "status"),
     [
-        row({"a": [fails(500)]}, 3, "aa", 502, id="one endpoint, 500 for ever"),
-        row({"a": [fails(500)]}, 100, "aa", 502, id="tries in plenty: no hammering"),
+        row({"a": [fails(500)]}, 3, "aa", 502, id="one endpoint, always 500"),
+        row({"a": [fails(500)]}, 100, "aa", 502, id="more tries than needed: each endpoint is called twice"),
         row({"a": [fails(500)]}, 1, "a", 502, id="one try is one call"),
-        row({"a": [fails(500)], "b": [OK]}, 1, "a", 502, id="one try is one call, others or not"),
+        row({"a": [fails(500)], "b": [OK]}, 1, "a", 502, id="one try is one call, with other candidates"),
         row({"a": [fails(503)], "b": [fails(503)]}, 3, "aab", 503, id="all overloaded"),
-        row({"a": [fails(503)], "b": [fails(503)]}, 100, "aabb", 503, id="all overloaded, tries in plenty"),
-        row({"a": [fails(429)]}, 3, "a", 429, id="429 for ever"),
-        row({"a": [fails(429, retry_after=1.0)]}, 100, "aa", 429, id="429 for a moment, for ever"),
+        row({"a": [fails(503)], "b": [fails(503)]}, 100, "aabb", 503, id="all overloaded, more tries than needed"),
+        row({"a": [fails(429)]}, 3, "a", 429, id="429 always"),
+        row({"a": [fails(429, retry_after=1.0)]}, 100, "aa", 429, id="429 with a short retry-after, always"),
         row({"a": [fails(429)], "b": [fails(429)]}, 3, "ab", 429, id="429 everywhere"),
-        row({"a": [fails(500), fails(429)], "b": [fails(429)]}, 9, "aab", 429, id="429 is the last word of each"),
-        row({"a": [fails(429)], "b": [fails(500)]}, 2, "ab", 503, id="a mix"),
-        row({"a": [SILENCE], "b": [SILENCE]}, 3, "ab", 504, id="silence everywhere"),
-        row({"a": [SILENCE]}, 3, "a", 504, id="silence, nobody else"),
-        row({"a": [fails(400)], "b": [OK]}, 3, "a", 400, id="the caller's mistake"),
+        row({"a": [fails(500), fails(429)], "b": [fails(429)]}, 9, "aab", 429, id="429 is the last error of each"),
+        row({"a": [fails(429)], "b": [fails(500)]}, 2, "ab", 503, id="different errors"),
+        row({"a": [SILENCE], "b": [SILENCE]}, 3, "ab", 504, id="timeouts everywhere"),
+        row({"a": [SILENCE]}, 3, "a", 504, id="timeout, no other candidate"),
+        row({"a": [fails(400)], "b": [OK]}, 3, "a", 400, id="invalid request"),
         row(
-            {"a": [fails(503)], "b": [fails(400)], "c": [OK]}, 3, "ab", 400, id="the caller's mistake, found late"
+            {"a": [fails(503)], "b": [fails(400)], "c": [OK]},
+            3,
+            "ab",
+            400,
+            id="invalid request at the second candidate",
         ),
         row({"a": [fails(400, code="content_filter")], "b": [OK]}, 3, "a", 400, id="content policy"),
-        row({"a": [CANNOT]}, 3, "a", 400, id="cannot be said"),
-        row({"a": [CANNOT], "b": [CANNOT]}, 3, "ab", 400, id="cannot be said anywhere"),
-        row({"a": [fails(429)], "b": [CANNOT]}, 3, "ab", 429, id="cannot be said where it was not refused"),
+        row({"a": [CANNOT]}, 3, "a", 400, id="inexpressible"),
+        row({"a": [CANNOT], "b": [CANNOT]}, 3, "ab", 400, id="inexpressible everywhere"),
+        row({"a": [fails(429)], "b": [CANNOT]}, 3, "ab", 429, id="429, and inexpressible elsewhere"),
     ],
 )
 async def test_errors(scripts: dict[str, list[Outcome]], tries: int, calls: str, status: int) -> None:
@@ -330,12 +374,12 @@ async def test_attempts_are_recorded() -> None:
 @pytest.mark.parametrize(
     ("endpoints", "tries", "limits"),
     [
-        row("a", 3, [60.0], id="one has it all"),
-        row("ab", 3, [30.0, 30.0], id="two share"),
-        row("abc", 3, [20.0, 20.0, 20.0], id="three share"),
-        row("abc", 2, [30.0, 30.0], id="only those that can be reached share"),
-        row("abc", 1, [60.0], id="a single try has it all"),
-        row("abcd", 100, [15.0] * 4, id="tries in plenty"),
+        row("a", 3, [60.0], id="one endpoint: all of the time"),
+        row("ab", 3, [30.0, 30.0], id="two endpoints share"),
+        row("abc", 3, [20.0, 20.0, 20.0], id="three endpoints share"),
+        row("abc", 2, [30.0, 30.0], id="only endpoints with a try share"),
+        row("abc", 1, [60.0], id="a single try: all of the time"),
+        row("abcd", 100, [15.0] * 4, id="more tries than needed"),
     ],
 )
 async def test_an_unresponsive_endpoint_leaves_time_for_others(
@@ -418,7 +462,7 @@ async def test_a_flapping_endpoint_recovers_after_a_cooldown() -> None:
     bench = Bench({"a": [fails(401), OK], "b": [OK]}, ONE)
     for _ in range(3):
         assert (await bench.run()).result == "from b"
-    assert bench.names() == "abbb"  # the later plans are the same here, so only _choose avoids it
+    assert bench.names() == "abbb"  # the later plans are the same here, so only the attempt loop avoids it
     bench.clock.now += 10
     assert (await bench.run()).result == "from a"
     assert not bench.is_open("a")
@@ -434,17 +478,17 @@ async def test_the_circuit_half_opens_before_a_delayed_retry() -> None:
     ("outcome", "deadline", "counts"),
     [
         row(Outcome(answered(500)), 100.0, True, id="a failure"),
-        row(SILENCE, 100.0, True, id="silence for as long as it could have"),
-        row(SILENCE, 6.0, True, id="silence for longer than patience"),
-        row(SILENCE, 4.0, False, id="the caller in a hurry"),
-        row(Outcome(silent(), 0.5), 4.0, True, id="its own limit, shorter than the caller's hurry"),
-        row(Outcome(answered(504), 3.999), 4.0, True, id="it said itself that it was too slow"),
-        row(Outcome(answered(400)), 100.0, False, id="the caller's mistake"),
-        row(Outcome(answered(400, code="context_length_exceeded")), 100.0, False, id="too long"),
+        row(SILENCE, 100.0, True, id="timeout after its whole limit"),
+        row(SILENCE, 6.0, True, id="timeout after more than the minimum"),
+        row(SILENCE, 4.0, False, id="timeout by a short deadline of the caller"),
+        row(Outcome(silent(), 0.5), 4.0, True, id="timeout after its own limit, below the caller's deadline"),
+        row(Outcome(answered(504), 3.999), 4.0, True, id="504"),
+        row(Outcome(answered(400)), 100.0, False, id="invalid request"),
+        row(Outcome(answered(400, code="context_length_exceeded")), 100.0, False, id="context too long"),
         row(Outcome(answered(400, code="content_filter")), 100.0, False, id="content policy"),
-        row(Outcome(answered(404)), 100.0, True, id="the model is not there"),
-        row(CANNOT, 100.0, False, id="cannot be said"),
-        row(Outcome(RuntimeError("bug")), 100.0, False, id="a fault of ours"),
+        row(Outcome(answered(404)), 100.0, True, id="unknown model"),
+        row(CANNOT, 100.0, False, id="inexpressible"),
+        row(Outcome(RuntimeError("bug")), 100.0, False, id="a bug of the gateway"),
         row(Outcome(asyncio.CancelledError()), 100.0, False, id="the caller left"),
     ],
 )
@@ -458,9 +502,9 @@ async def test_what_counts_against_an_endpoint(outcome: Outcome, deadline: float
 @pytest.mark.parametrize(
     "outcome",
     [
-        row(CANNOT, id="cannot be said"),
-        row(Outcome(answered(400)), id="the caller's mistake"),
-        row(Outcome(RuntimeError("bug")), id="a fault of ours"),
+        row(CANNOT, id="inexpressible"),
+        row(Outcome(answered(400)), id="invalid request"),
+        row(Outcome(RuntimeError("bug")), id="a bug of the gateway"),
         row(Outcome(asyncio.CancelledError()), id="the caller left"),
     ],
 )

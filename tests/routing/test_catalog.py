@@ -40,7 +40,7 @@ def config(
     *providers: ProviderSettings,
     aliases: Mapping[str, str] | None = None,
 ) -> Config:
-    """`openai` is the provider unless others are given."""
+    """A configuration with the provider `openai` by default."""
     return Config(
         providers={provider.key: provider for provider in providers or (OPENAI,)},
         models={id_: ModelSettings(id=id_, endpoints=tuple(endpoints)) for id_, endpoints in models.items()},
@@ -378,7 +378,7 @@ def test_a_base_url_that_ends_in_the_path_of_a_call(end: str) -> None:
         Catalog(config({"m": [settings("m", "o")]}, provider), {})
 
 
-# What endpoints can do
+# Features of endpoints
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_dialects_add_what_their_translators_know() -> None:
     assert "not-nova" in endpoint.drops
 
 
-# What the environment adds
+# Settings from the environment
 
 
 @pytest.mark.parametrize(

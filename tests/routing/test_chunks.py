@@ -1,4 +1,4 @@
-"""The last touch on a stream: which chunks leave when, and what they carry."""
+"""StreamFinisher: when each chunk is sent, and its fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REPORT = pb.RoutingReport(provider="a", tries=2)
 
 
 def chunks(line: str) -> list[pb.ChatCompletionChunk]:
-    """`0:hello` is content of choice 0, `0.` its end, `u7` usage of 7 tokens, `-` a chunk of nothing."""
+    """`0:hello` is content of choice 0, `0.` its end, `u7` usage of 7 tokens, `-` an empty chunk."""
     out = []
     for word in line.split():
         chunk = pb.ChatCompletionChunk(id="chatcmpl-up", created=1700000000, model="up-2024")
@@ -30,7 +30,7 @@ def chunks(line: str) -> list[pb.ChatCompletionChunk]:
 
 
 def shown(out: list[pb.ChatCompletionChunk]) -> str:
-    """The reverse, with `!` where the report is."""
+    """The inverse, with `!` where the report is."""
     words = []
     for chunk in out:
         word = f"u{chunk.usage.completion_tokens}" if chunk.HasField("usage") else "-"
@@ -51,17 +51,17 @@ def finisher(*, include_usage: bool = False) -> StreamFinisher:
         row(["0:a 0:b", "0:c 0."], False, ["0:a 0:b", "0:c", "0.!"], id="batches stay batches"),
         row(["0:a 0:b 0."], False, ["0:a 0:b", "0.!"], id="all at once"),
         row(["0."], False, ["", "0.!"], id="an empty answer"),
-        row(["0:a", "0. u7"], False, ["0:a", "", "0.!"], id="usage not asked for"),
-        row(["0:a", "0.", "u7"], True, ["0:a", "", "0.", "u7!"], id="usage asked for"),
+        row(["0:a", "0. u7"], False, ["0:a", "", "0.!"], id="usage not requested"),
+        row(["0:a", "0.", "u7"], True, ["0:a", "", "0.", "u7!"], id="usage requested"),
         row(["0:a", "0. u7"], True, ["0:a", "0.", "u7!"], id="usage in the same read"),
-        row(["0:a", "0."], True, ["0:a", "", "0.!"], id="usage asked for, but not given"),
-        row(["-", "0:a", "0."], False, ["", "0:a", "", "0.!"], id="a chunk of nothing"),
-        row(["-", "0:a - 0."], True, ["", "0:a", "0.!"], id="a chunk of nothing is no usage"),
-        row(["0:a 1:b", "0.", "1:c", "1."], False, ["0:a 1:b", "0.", "1:c", "", "1.!"], id="two choices at once"),
+        row(["0:a", "0."], True, ["0:a", "", "0.!"], id="usage requested, but not sent"),
+        row(["-", "0:a", "0."], False, ["", "0:a", "", "0.!"], id="an empty chunk"),
+        row(["-", "0:a - 0."], True, ["", "0:a", "0.!"], id="an empty chunk is not usage"),
+        row(["0:a 1:b", "0.", "1:c", "1."], False, ["0:a 1:b", "0.", "1:c", "", "1.!"], id="two choices together"),
         row(["0:a 0.", "1:b 1."], False, ["0:a", "0. 1:b", "1.!"], id="two choices, one after the other"),
         row(["0:a 0.", "0:note"], False, ["0:a", "0.", "0:note!"], id="something after the end"),
         row(["0:a 0.", "0:note 0:more"], False, ["0:a", "0. 0:note", "0:more!"], id="more after the end"),
-        row([], False, [""], id="nothing at all"),
+        row([], False, [""], id="no chunks"),
     ],
 )
 def test_order(batches: list[str], include_usage: bool, expected: list[str]) -> None:
@@ -83,18 +83,18 @@ def test_the_last_chunk_has_a_copy_of_the_report() -> None:
     ("ids", "expected"),
     [
         row(("x", "x", "x"), "x", id="the provider's"),
-        row(("", "", ""), "chatcmpl-own", id="none given: ours"),
-        row(("", "x", "x"), "chatcmpl-own", id="given too late"),
-        row(("x", "", "y"), "x", id="changing: the first"),
+        row(("", "", ""), "chatcmpl-own", id="no id: the gateway's"),
+        row(("", "x", "x"), "chatcmpl-own", id="an id after the first chunk"),
+        row(("x", "", "y"), "x", id="different ids: the first"),
     ],
 )
 def test_one_id_time_and_model(ids: tuple[str, ...], expected: str) -> None:
     finish = finisher()
-    given = chunks("0:a 0:b 0.")
-    for chunk, id_ in zip(given, ids, strict=True):
+    fed = chunks("0:a 0:b 0.")
+    for chunk, id_ in zip(fed, ids, strict=True):
         chunk.id = id_
         chunk.created = 5 if id_ == "x" else 6 if id_ else 0
-    out = [*finish.feed(given), *finish.end(REPORT)]
+    out = [*finish.feed(fed), *finish.end(REPORT)]
     assert [chunk.id for chunk in out] == [expected] * 3
     assert {chunk.created for chunk in out} == {5 if expected == "x" else 1}
     assert {chunk.model for chunk in out} == {"public"}
@@ -103,9 +103,9 @@ def test_one_id_time_and_model(ids: tuple[str, ...], expected: str) -> None:
 @pytest.mark.parametrize(
     ("batch", "include_usage", "tokens"),
     [
-        row("0: 0:a 0:b 0. u7", False, 7, id="known though not asked for"),
-        row("0: 0:a 0:b 0. u7", True, 7, id="asked for"),
-        row("0: 0:a 0:b 0.", True, 0, id="not known"),
+        row("0: 0:a 0:b 0. u7", False, 7, id="known without include_usage"),
+        row("0: 0:a 0:b 0. u7", True, 7, id="requested"),
+        row("0: 0:a 0:b 0.", True, 0, id="unknown"),
     ],
 )
 def test_tokens(batch: str, include_usage: bool, tokens: int) -> None:
@@ -115,7 +115,7 @@ def test_tokens(batch: str, include_usage: bool, tokens: int) -> None:
 
 
 def test_only_the_last_chunk_is_held() -> None:
-    """A slow stream leaves chunk by chunk."""
+    """A slow stream is sent chunk by chunk."""
     finish = finisher()
     for number in range(100):
         assert shown(finish.feed(chunks(f"0:{number}"))) == f"0:{number}"

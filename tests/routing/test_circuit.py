@@ -1,4 +1,4 @@
-"""Circuits and figures, moment by moment."""
+"""Circuits and averages over time."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ FAILED = ProviderError(Reason.UPSTREAM_ERROR, "It failed.", http_status=500)
 
 
 def play(script: str, settings: Circuit = SETTINGS) -> str:
-    """What `is_open` says at each `?` of a script: `O` for open, `-` for not.
+    """The results of `is_open` at each `?` of a script: `O` for open, `-` for closed.
 
     `s` and `f` are calls that succeed and fail, `r9` one that fails with a
-    retry-after of 9 s, `m` the caller's mistake, `a` a caller who leaves; `+9`
-    lets 9 s pass. Capital letters name calls that take time: `bA` begins one,
+    retry-after of 9 s, `m` an invalid request, `a` a caller who leaves; `+9`
+    advances the clock by 9 s. Capital letters name calls that take time: `bA` begins one,
     `sA`, `fA`, `mA`, `aA` end it; `cA` is the first content of a stream, and
-    `eA` its end. When answers are written down makes no difference.
+    `eA` its end. The delay of writing successes makes no difference.
     """
     clock = Clock()
-    said = _said(script, EndpointStats(settings, SharedStats.private(clock)), clock)
+    outcome = _outcome(script, EndpointStats(settings, SharedStats.private(clock)), clock)
     clock = Clock()
-    assert _said(script, EndpointStats(settings, SharedStats.private(clock), lambda _: None), clock) == said
-    return said
+    assert _outcome(script, EndpointStats(settings, SharedStats.private(clock), lambda _: None), clock) == outcome
+    return outcome
 
 
-def _said(script: str, health: EndpointStats, clock: Clock) -> str:
+def _outcome(script: str, health: EndpointStats, clock: Clock) -> str:
     under_way: dict[str, Attempt] = {}
-    said = ""
+    outcome = ""
     for step in script.split():
         action, name = step[0], step[1:]
         if action == "?":
-            said += "O" if health.is_open("e") else "-"
+            outcome += "O" if health.is_open("e") else "-"
         elif action == "+":
             clock.now += float(name)
         elif action == "b":
@@ -64,7 +64,7 @@ def _said(script: str, health: EndpointStats, clock: Clock) -> str:
                     health.abandoned(call)
                 case "e":
                     health.stream_completed(call)
-    return said
+    return outcome
 
 
 OPENED = "f f f f f"
@@ -73,23 +73,23 @@ OPENED = "f f f f f"
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        row("?", "-", id="nothing known"),
+        row("?", "-", id="no calls"),
         row("f f f f ?", "-", id="too few calls"),
-        row("f f f f ? f ?", "-O", id="the fifth opens it"),
+        row("f f f f ? f ?", "-O", id="the fifth failure opens it"),
         row("s s s s s s f f f f f ? f ?", "-O", id="half of twelve"),
         row("s s s s s s s s s f f f f f f f f ?", "-", id="less than half"),
-        row("s f s f s f ?", "O", id="every other"),
-        row("f f f f +31 f ?", "-", id="failures out of the window"),
-        row("f f +12 f f +14 f ?", "O", id="failures within it"),
-        row("s s s s s s s s +31 f f f f f ?", "O", id="successes out of the window"),
-        row("m m m m m m m m ?", "-", id="mistakes of callers"),
-        row("m m m m m f f f f ? f ?", "-O", id="mistakes of callers count as nothing, good or bad"),
+        row("s f s f s f ?", "O", id="every second call"),
+        row("f f f f +31 f ?", "-", id="failures older than the window"),
+        row("f f +12 f f +14 f ?", "O", id="failures within the window"),
+        row("s s s s s s s s +31 f f f f f ?", "O", id="successes older than the window"),
+        row("m m m m m m m m ?", "-", id="invalid requests"),
+        row("m m m m m f f f f ? f ?", "-O", id="invalid requests count neither as success nor as failure"),
         row("a a a a a a ?", "-", id="callers who leave"),
-        row("r9 ?", "O", id="one that asks for patience"),
-        row("r9 +8.9 ? +0.2 ?", "O-", id="patience as long as was asked"),
-        row("r3600 +59 ? +2 ?", "O-", id="patience has a bound"),
-        row("r0 ?", "-", id="a retry-after of nothing"),
-        row("r0 r0 r0 r0 r0 +9 ? +2 ?", "O-", id="retry-after of nothing, again and again: a cooldown"),
+        row("r9 ?", "O", id="a retry-after"),
+        row("r9 +8.9 ? +0.2 ?", "O-", id="a retry-after opens it for that time"),
+        row("r3600 +59 ? +2 ?", "O-", id="a retry-after is bounded"),
+        row("r0 ?", "-", id="a retry-after of 0"),
+        row("r0 r0 r0 r0 r0 +9 ? +2 ?", "O-", id="repeated retry-after of 0: a cooldown"),
     ],
 )
 def test_opening(script: str, expected: str) -> None:
@@ -102,26 +102,30 @@ def test_opening(script: str, expected: str) -> None:
         row("+9.9 ? +0.2 ?", "O-", id="half-open after the cooldown"),
         row("+10 bA ? +1 sA ?", "O-", id="the probe closes it"),
         row("+10 bA cA ?", "-", id="the first content of a stream is enough"),
-        row("+10 bA ? +1 fA ? +9.9 ? +0.2 ?", "OOO-", id="the probe opens it again, for a cooldown from its end"),
-        row("+10 r3 ? +2.9 ? +0.2 ?", "OO-", id="a probe that is asked for patience: that long"),
+        row("+10 bA ? +1 fA ? +9.9 ? +0.2 ?", "OOO-", id="a failed probe opens it for a cooldown from its end"),
+        row("+10 r3 ? +2.9 ? +0.2 ?", "OO-", id="a failed probe with a retry-after opens it for that time"),
         row("+10 bA ? aA ?", "O-", id="the probe's caller left: the next call probes"),
-        row("+10 bA aA bB ? sB ?", "O-", id="and that one closes it"),
-        row("+10 bA mA ?", "-", id="the probe's caller was wrong: the next call probes"),
-        row("+10 m f ?", "O", id="and may open it again: it was not closed"),
+        row("+10 bA aA bB ? sB ?", "O-", id="the next probe closes it"),
+        row("+10 bA mA ?", "-", id="the probe was an invalid request: the next call probes"),
+        row("+10 m f ?", "O", id="the next probe may open it again"),
         row("+10 bA bB ? sB ?", "OO", id="a call beside the probe closes nothing"),
         row("+10 bA bB fB +1 sA ?", "-", id="a call beside the probe opens nothing"),
         row("+10 bA bB aB ?", "O", id="a call beside the probe frees nothing when its caller leaves"),
-        row("+10 bA bB mB ?", "O", id="nor when it was the caller's mistake"),
-        row("+10 bA +9.9 ? +0.2 ?", "O-", id="a probe that hangs: another, after a cooldown"),
+        row("+10 bA bB mB ?", "O", id="an invalid request beside the probe frees nothing"),
+        row("+10 bA +9.9 ? +0.2 ?", "O-", id="a probe that hangs: another after a cooldown"),
         row("+10 bA +10 bB ? sA ?", "O-", id="a slow probe still closes it"),
-        row("+10 bA +10 bB fB sA ?", "O", id="but not after a later one failed"),
-        row("+10 bA +10 bB sB fA ? f f ? f ?", "--O", id="nor does it open it after a later one succeeded"),
-        row("+10 bA +10 bB aA ?", "O", id="a slow probe's caller leaves: the later one is under way"),
-        row("+10 s f f f ? f ?", "-O", id="once closed it counts anew"),
-        row("s s s ? +10 ?", "O-", id="successes while it is open, of calls that had no choice, close nothing"),
+        row("+10 bA +10 bB fB sA ?", "O", id="a slow probe does not close it after a later one failed"),
+        row(
+            "+10 bA +10 bB sB fA ? f f ? f ?",
+            "--O",
+            id="a slow probe does not open it after a later one succeeded",
+        ),
+        row("+10 bA +10 bB aA ?", "O", id="a slow probe's caller leaves while a later one is in progress"),
+        row("+10 s f f f ? f ?", "-O", id="once closed it counts from zero"),
+        row("s s s ? +10 ?", "O-", id="successes of other calls while it is open close nothing"),
         row("+9 f +1.5 ?", "-", id="failures while it is open do not prolong it"),
-        row("+9 r5 +1.5 ? +4 ?", "O-", id="but a longer wait asked for does"),
-        row("r2 +3 ? +8 ?", "O-", id="a shorter one does not cut it"),
+        row("+9 r5 +1.5 ? +4 ?", "O-", id="a longer retry-after prolongs it"),
+        row("r2 +3 ? +8 ?", "O-", id="a shorter retry-after does not shorten it"),
     ],
 )
 def test_open(script: str, expected: str) -> None:
@@ -131,10 +135,10 @@ def test_open(script: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        row(f"bL {OPENED} sL ?", "O", id="a late success of a call begun before"),
-        row(f"bL {OPENED} +11 sL ?  f ?", "-O", id="late, after the cooldown: half-open it stays"),
-        row(f"bL {OPENED} +10 bA sL ? fA ?", "OO", id="late, beside the probe"),
-        row(f"bL {OPENED} +10 bA sL aA bB fB ?", "O", id="late, beside a probe that is abandoned"),
+        row(f"bL {OPENED} sL ?", "O", id="a late success of a call that began before it opened"),
+        row(f"bL {OPENED} +11 sL ?  f ?", "-O", id="a late success after the cooldown: still half-open"),
+        row(f"bL {OPENED} +10 bA sL ? fA ?", "OO", id="a late success beside the probe"),
+        row(f"bL {OPENED} +10 bA sL aA bB fB ?", "O", id="a late success beside an abandoned probe"),
         row(f"bL {OPENED} +10 bA sA fL ? f f ?", "--", id="a late failure after it closed is one failure"),
         row(f"{OPENED} bL +10 s sL ?", "-", id="a late success after it closed"),
     ],
@@ -146,12 +150,12 @@ def test_late_outcomes(script: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        row("bA cA bB cB bC cC bD cD bE cE ?", "-", id="streams under way are neither"),
-        row("bA cA fA bA cA fA bA cA fA bA cA fA ? bA cA fA ?", "-O", id="streams that break are failures only"),
+        row("bA cA bB cB bC cC bD cD bE cE ?", "-", id="streams in progress count as neither"),
+        row("bA cA fA bA cA fA bA cA fA bA cA fA ? bA cA fA ?", "-O", id="streams that break are failures"),
         row("bA cA eA bA cA eA bA cA eA bA cA eA f f f ? f ?", "-O", id="streams that end are successes"),
-        row("bA cA aA bA cA aA f f f f ? f ?", "-O", id="streams whose callers leave are nothing"),
-        row("bA cA mA bA cA mA f f f f ? f ?", "-O", id="nor those cut for what the caller asked"),
-        row(f"{OPENED} +10 bA cA ? fA f f f ? f ?", "--O", id="a probe's stream that breaks later: one failure"),
+        row("bA cA aA bA cA aA f f f f ? f ?", "-O", id="streams whose callers leave count as neither"),
+        row("bA cA mA bA cA mA f f f f ? f ?", "-O", id="streams ended by an invalid request count as neither"),
+        row(f"{OPENED} +10 bA cA ? fA f f f ? f ?", "--O", id="a probe's stream that breaks later is one failure"),
         row(f"bA cA {OPENED} eA ?", "O", id="a stream that ends while it is open"),
     ],
 )
@@ -162,7 +166,7 @@ def test_streams(script: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "script", "expected"),
     [
-        row(Circuit(min_requests=1), "f ?", "O", id="one is enough"),
+        row(Circuit(min_requests=1), "f ?", "O", id="one failure is enough"),
         row(Circuit(min_requests=2, failure_ratio=1.0), "f s f f f ?", "-", id="all of them"),
         row(Circuit(min_requests=2, failure_ratio=1.0), "f f ?", "O", id="all of two"),
         row(Circuit(min_requests=2, failure_ratio=0.0), "s s s f ?", "O", id="any failure"),
@@ -229,7 +233,7 @@ def test_latency() -> None:
     health = EndpointStats(SETTINGS, SharedStats.private(clock))
     assert health.latency("e") is None
     took(health, clock, 3.0, whole=True)
-    assert health.latency("e") == pytest.approx(3.0)  # of whole answers, for want of better
+    assert health.latency("e") == pytest.approx(3.0)  # of unary answers, without a measured stream
     took(health, clock, 0.5, whole=False)
     assert health.latency("e") == pytest.approx(0.5)  # to the first content
     took(health, clock, 1.0, whole=False)

@@ -1,4 +1,4 @@
-"""The providers that the embedded engine serves: what a configuration may ask of them."""
+"""The providers that the embedded engine serves: valid and invalid configurations of them."""
 
 from __future__ import annotations
 

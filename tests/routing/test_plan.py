@@ -23,14 +23,14 @@ row = pytest.param
 
 @dataclass
 class Health:
-    """Figures by endpoint name; `unwell` are those whose circuit is open."""
+    """Statistics by endpoint name; `open_circuits` are those whose circuit is open."""
 
-    unwell: tuple[str, ...] = ()
+    open_circuits: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
 
     def is_open(self, endpoint_id: str) -> bool:
-        return endpoint_id.split("/")[1] in self.unwell
+        return endpoint_id.split("/")[1] in self.open_circuits
 
     def latency(self, endpoint_id: str) -> float | None:
         return self.seconds.get(endpoint_id.split("/")[1])
@@ -40,26 +40,26 @@ class Health:
 
 
 def never() -> float:
-    """Where nothing is left to chance."""
+    """A source of randomness that must not be used."""
     raise AssertionError("the plan threw dice")
 
 
 def planned(
-    asked: pb.ChatCompletionRequest,
+    proto: pb.ChatCompletionRequest,
     *models: Model,
     health: Health | None = None,
     random: Callable[[], float] = never,
     default_tries: int = 3,
 ) -> Plan:
-    return plan(ProtoRequest(asked), models, health or Health(), random, default_tries=default_tries)
+    return plan(ProtoRequest(proto), models, health or Health(), random, default_tries=default_tries)
 
 
-def order(made: Plan) -> list[str]:
-    return [candidate.endpoint.name for candidate in made.candidates]
+def order(plan_: Plan) -> list[str]:
+    return [candidate.endpoint.name for candidate in plan_.candidates]
 
 
-def left_out(made: Plan) -> dict[str, str]:
-    return {skipped.endpoint.name: skipped.reason for skipped in made.skipped}
+def left_out(plan_: Plan) -> dict[str, str]:
+    return {skipped.endpoint.name: skipped.reason for skipped in plan_.skipped}
 
 
 FOUR = model(*map(endpoint, ("direct", "vertex", "azure-eastus", "azure-westus")))
@@ -85,7 +85,7 @@ FOUR = model(*map(endpoint, ("direct", "vertex", "azure-eastus", "azure-westus")
         row(
             {"prefer": ["bedrock", "vertex"]},
             "vertex direct azure-eastus azure-westus",
-            id="preferred names that do not serve the model are skipped",
+            id="preferred names without an endpoint of the model",
         ),
         row({"only": ["vertex"]}, "vertex", id="only one"),
         row({"only": ["vertex", "direct"]}, "direct vertex", id="only filters, it does not order"),
@@ -95,28 +95,32 @@ FOUR = model(*map(endpoint, ("direct", "vertex", "azure-eastus", "azure-westus")
         row({"ignore": ["azure"]}, "direct vertex", id="ignore a base name"),
         row({"ignore": ["azure-eastus"]}, "direct vertex azure-westus", id="ignore a variant"),
         row({"only": ["azure"], "ignore": ["azure-eastus"]}, "azure-westus", id="only and ignore"),
-        row({"prefer": ["vertex"], "ignore": ["vertex"]}, "direct azure-eastus azure-westus", id="ignore wins"),
+        row(
+            {"prefer": ["vertex"], "ignore": ["vertex"]},
+            "direct azure-eastus azure-westus",
+            id="ignore takes precedence over only",
+        ),
         row({"prefer": ["vertex"], "only": ["direct", "vertex"]}, "vertex direct", id="prefer within only"),
         row({"allow_fallbacks": False}, "direct", id="no fallbacks: the first"),
         row(
             {"allow_fallbacks": False, "prefer": ["azure"]}, "azure-eastus", id="no fallbacks: the first preferred"
         ),
-        row({"allow_fallbacks": True}, "direct vertex azure-eastus azure-westus", id="fallbacks, said aloud"),
+        row({"allow_fallbacks": True}, "direct vertex azure-eastus azure-westus", id="explicit allow_fallbacks"),
     ],
 )
 def test_names(routing: dict[str, Any], expected: str) -> None:
-    made = planned(request(routing), FOUR)
-    assert order(made) == expected.split()
-    assert len(made.candidates) + len(made.skipped) == len(FOUR.endpoints)
+    plan_ = planned(request(routing), FOUR)
+    assert order(plan_) == expected.split()
+    assert len(plan_.candidates) + len(plan_.skipped) == len(FOUR.endpoints)
 
 
 @pytest.mark.parametrize(
     ("routing", "default", "expected"),
     [
-        row({}, 3, 3, id="the operator's"),
-        row({}, 7, 7, id="another operator's"),
+        row({}, 3, 3, id="the configured number"),
+        row({}, 7, 7, id="another configured number"),
         row({"max_provider_tries": 1}, 3, 1, id="one call"),
-        row({"max_provider_tries": 9}, 3, 9, id="more than the operator's"),
+        row({"max_provider_tries": 9}, 3, 9, id="more than the configured number"),
         row({"max_provider_tries": 2, "allow_fallbacks": False}, 3, 2, id="retries of the only endpoint"),
     ],
 )
@@ -130,7 +134,7 @@ PRICED = model(
     endpoint("cheap", price=(1.0, 2.0)),
     endpoint("middling", price=(1.0, 6.0)),
 )
-#: More for its input counts three times as much as more for its output.
+#: The input price counts three times as much as the output price.
 ANSWER_HEAVY = model(endpoint("input", price=(2.0, 1.0)), endpoint("output", price=(1.0, 3.0)))
 LATENCY = Health(seconds={"a": 0.9, "b": 0.2, "c": 0.5})
 RATES = Health(rates={"a": 20.0, "b": 80.0, "c": 40.0})
@@ -143,17 +147,24 @@ VARIANTS = model(endpoint("a"), endpoint("x-1", price=(3.0, 3.0)), endpoint("x-2
     ("models", "sort", "prefer", "health", "expected"),
     [
         row(PRICED, "PRICE", (), Health(), "cheap middling dear unpriced", id="price"),
-        row(ANSWER_HEAVY, "PRICE", (), Health(), "output input", id="price of a usual mix"),
+        row(ANSWER_HEAVY, "PRICE", (), Health(), "output input", id="price of a typical mix"),
         row(PRICED, "PRICE", ("dear",), Health(), "dear cheap middling unpriced", id="price after prefer"),
-        row(PRICED, "PRICE", (), Health(("cheap",)), "middling dear unpriced cheap", id="price, cheapest unwell"),
+        row(
+            PRICED,
+            "PRICE",
+            (),
+            Health(("cheap",)),
+            "middling dear unpriced cheap",
+            id="price, open circuit of the cheapest",
+        ),
         row(VARIANTS, "PRICE", ("x",), Health(), "x-2 x-1 a", id="price among preferred variants"),
         row(ABC, "PRICE", (), Health(), "a b c", id="no prices: the catalogue's order"),
         row(ABC, "LATENCY", (), LATENCY, "b c a", id="latency"),
-        row(ABCD, "LATENCY", (), LATENCY, "d b c a", id="latency: what is not known is measured"),
-        row(ABCD, "LATENCY", (), Health(("d",), LATENCY.seconds), "b c a d", id="unknown, but unwell"),
+        row(ABCD, "LATENCY", (), LATENCY, "d b c a", id="latency: unmeasured first"),
+        row(ABCD, "LATENCY", (), Health(("d",), LATENCY.seconds), "b c a d", id="unmeasured, but open"),
         row(ABC, "LATENCY", (), Health(), "a b c", id="no latencies: the catalogue's order"),
         row(ABC, "THROUGHPUT", (), RATES, "b c a", id="throughput"),
-        row(ABCD, "THROUGHPUT", (), RATES, "d b c a", id="throughput: what is not known is measured"),
+        row(ABCD, "THROUGHPUT", (), RATES, "d b c a", id="throughput: unmeasured first"),
         row(ABC, "UNSPECIFIED", (), RATES, "a b c", id="no sort"),
     ],
 )
@@ -163,23 +174,23 @@ def test_sort(models: Model, sort: str, prefer: tuple[str, ...], health: Health,
 
 
 @pytest.mark.parametrize(
-    ("routing", "unwell", "expected"),
+    ("routing", "open_circuits", "expected"),
     [
-        row({}, ("direct",), "vertex azure-eastus azure-westus direct", id="last instead of out"),
+        row({}, ("direct",), "vertex azure-eastus azure-westus direct", id="open circuits come last"),
         row({"prefer": ["vertex"]}, ("vertex",), "direct azure-eastus azure-westus vertex", id="preferred"),
         row({}, ("direct", "azure-eastus"), "vertex azure-westus direct azure-eastus", id="two keep their order"),
         row(
             {},
             ("direct", "vertex", "azure-eastus", "azure-westus"),
             "direct vertex azure-eastus azure-westus",
-            id="all: as if none",
+            id="all circuits open",
         ),
-        row({"allow_fallbacks": False}, ("direct",), "vertex", id="no fallbacks: the first that is well"),
-        row({"only": ["direct"]}, ("direct",), "direct", id="the only one is tried all the same"),
+        row({"allow_fallbacks": False}, ("direct",), "vertex", id="no fallbacks: the first with a closed circuit"),
+        row({"only": ["direct"]}, ("direct",), "direct", id="the only endpoint is tried"),
     ],
 )
-def test_open_circuits(routing: dict[str, Any], unwell: tuple[str, ...], expected: str) -> None:
-    assert order(planned(request(routing), FOUR, health=Health(unwell))) == expected.split()
+def test_open_circuits(routing: dict[str, Any], open_circuits: tuple[str, ...], expected: str) -> None:
+    assert order(planned(request(routing), FOUR, health=Health(open_circuits))) == expected.split()
 
 
 def test_weights_share_the_traffic() -> None:
@@ -195,7 +206,7 @@ def test_weights_share_the_traffic() -> None:
     [
         row((1e-4, 3e-4), 0.25, id="tiny"),
         row((1e6, 1e6), 0.5, id="huge"),
-        row((5e-324, 1.0), 0.0, id="next to nothing"),
+        row((5e-324, 1.0), 0.0, id="a negligible weight"),
     ],
 )
 def test_weights_of_any_size(weights: tuple[float, float], share: float) -> None:
@@ -206,14 +217,14 @@ def test_weights_of_any_size(weights: tuple[float, float], share: float) -> None
 
 
 def test_weights_apply_to_consecutive_endpoints() -> None:
-    made = model(
+    weighted = model(
         endpoint("first"), endpoint("a", weight=1.0), endpoint("b", weight=1.0), endpoint("last"),
         endpoint("c", weight=1.0),
     )  # fmt: skip
     seen = set()
     random = Random(7).random
     for _ in range(50):
-        names = order(planned(request(), made, random=random))
+        names = order(planned(request(), weighted, random=random))
         assert (names[0], names[3], names[4]) == ("first", "last", "c")
         seen.add(tuple(names[1:3]))
     assert seen == {("a", "b"), ("b", "a")}
@@ -222,8 +233,8 @@ def test_weights_apply_to_consecutive_endpoints() -> None:
 @pytest.mark.parametrize(("dice", "expected"), [((0.9, 0.1), "x-2 x-1 a"), ((0.1, 0.9), "x-1 x-2 a")])
 def test_weights_among_the_variants_of_a_preferred_name(dice: tuple[float, float], expected: str) -> None:
     weighted = model(endpoint("a"), endpoint("x-1", weight=1.0), endpoint("x-2", weight=1.0))
-    made = planned(request({"prefer": ["x"]}), weighted, random=iter(dice).__next__)
-    assert order(made) == expected.split()
+    plan_ = planned(request({"prefer": ["x"]}), weighted, random=iter(dice).__next__)
+    assert order(plan_) == expected.split()
 
 
 def test_weights_are_ignored_with_a_sort() -> None:
@@ -250,26 +261,32 @@ SCHEMA = pb.ResponseFormat(json_schema=pb.JsonSchemaFormat(name="s"))
             id="a provider's own tool",
         ),
         row({"n": 2}, "n", "cannot do: n", "n", id="several choices"),
-        row({"response_format": SCHEMA}, "json_schema", "cannot do: json_schema", "response_format", id="form"),
+        row(
+            {"response_format": SCHEMA},
+            "json_schema",
+            "cannot do: json_schema",
+            "response_format",
+            id="json_schema",
+        ),
         row({"messages": [IMAGE]}, "image", "cannot do: image", "messages", id="an image"),
-        row({"modalities": ["audio"]}, "audio_output", "cannot do: audio_output", "modalities", id="speech"),
+        row({"modalities": ["audio"]}, "audio_output", "cannot do: audio_output", "modalities", id="audio output"),
         row({"tools": [TOOL], "n": 3}, "n tools", "cannot do: n, tools", "n", id="two features: both are named"),
     ],
 )
 def test_features(fields: dict[str, Any], lacking: str, reason: str, param: str) -> None:
     able = {"tools", "other_tools", "n", "json_schema", "image", "audio_output"}
     cannot = endpoint("cannot", features=sorted(able - set(lacking.split())))
-    asked = request(**fields)
-    made = planned(asked, model(cannot, endpoint("can", features=sorted(able)), endpoint("anything")))
-    assert order(made) == ["can", "anything"]
-    assert left_out(made) == {"cannot": reason}
+    proto = request(**fields)
+    plan_ = planned(proto, model(cannot, endpoint("can", features=sorted(able)), endpoint("anything")))
+    assert order(plan_) == ["can", "anything"]
+    assert left_out(plan_) == {"cannot": reason}
     with pytest.raises(
         InvalidRequest, match=f"No endpoint of 'm' can do what the request needs: cannot {reason}"
     ) as e:
-        planned(asked, model(cannot))
+        planned(proto, model(cannot))
     assert (e.value.reason, e.value.param) == (Reason.UNSUPPORTED_FEATURE, param)
     with pytest.raises(InvalidRequest) as e:
-        planned(asked, model(endpoint("none", features=())))
+        planned(proto, model(endpoint("none", features=())))
     assert e.value.reason is Reason.UNSUPPORTED_FEATURE
     assert e.value.param in {"tools", "n", "response_format", "messages", "modalities"}
 
@@ -281,23 +298,29 @@ def test_n_of_one_needs_nothing() -> None:
 @pytest.mark.parametrize(
     ("routing", "fields", "expected", "reasons"),
     [
-        row({}, {"seed": 1}, {"a": ["seed"], "b": []}, {}, id="a knob is dropped"),
+        row({}, {"seed": 1}, {"a": ["seed"], "b": []}, {}, id="a tuning parameter is dropped"),
         row(
             {"require_parameters": True},
             {"seed": 1},
             {"b": []},
             {"a": "would drop: seed"},
-            id="a knob is required",
+            id="a tuning parameter is required",
         ),
-        row({"require_parameters": True}, {"user": "u"}, {"a": [], "b": []}, {}, id="another is honoured"),
+        row(
+            {"require_parameters": True},
+            {"user": "u"},
+            {"a": [], "b": []},
+            {},
+            id="another tuning parameter is supported",
+        ),
         row(
             {"require_parameters": True},
             {"seed": 1, "top_p": 0.5},
             {},
             {"a": "would drop: seed", "b": "would drop: top_p"},
-            id="nobody honours all",
+            id="no endpoint supports all",
         ),
-        row({}, {"seed": 1, "top_p": 0.5}, {"a": ["seed"], "b": ["top_p"]}, {}, id="each its own"),
+        row({}, {"seed": 1, "top_p": 0.5}, {"a": ["seed"], "b": ["top_p"]}, {}, id="different ones per endpoint"),
     ],
 )
 def test_dropped_parameters(
@@ -310,9 +333,9 @@ def test_dropped_parameters(
         assert (e.value.reason, e.value.param) == (Reason.INVALID_ROUTING, "lmchat.routing")
         assert all(f"{name} {reason}" in e.value.message for name, reason in reasons.items())
         return
-    made = planned(request(routing, **fields), models)
-    assert {candidate.endpoint.name: candidate.dropped for candidate in made.candidates} == expected
-    assert left_out(made) == reasons
+    plan_ = planned(request(routing, **fields), models)
+    assert {candidate.endpoint.name: candidate.dropped for candidate in plan_.candidates} == expected
+    assert left_out(plan_) == reasons
 
 
 def second(*endpoints: Endpoint) -> Model:
@@ -320,7 +343,7 @@ def second(*endpoints: Endpoint) -> Model:
 
 
 @pytest.mark.parametrize(
-    ("routing", "unwell", "expected"),
+    ("routing", "open_circuits", "expected"),
     [
         row({}, (), "a b c d", id="one model after the other"),
         row({"prefer": ["d"]}, (), "a b d c", id="prefer orders within each"),
@@ -328,27 +351,27 @@ def second(*endpoints: Endpoint) -> Model:
         row({"only": ["c"]}, (), "c", id="only of the second"),
         row({"ignore": ["a", "b"]}, (), "c d", id="ignore the first"),
         row({"allow_fallbacks": False}, (), "a", id="no fallbacks"),
-        row({}, ("a",), "b c d a", id="unwell: after the other model's too"),
+        row({}, ("a",), "b c d a", id="open circuits come last across models"),
         row({"sort": pb.ROUTING_SORT_PRICE}, (), "a b d c", id="sort orders within each"),
     ],
 )
-def test_models(routing: dict[str, Any], unwell: tuple[str, ...], expected: str) -> None:
+def test_models(routing: dict[str, Any], open_circuits: tuple[str, ...], expected: str) -> None:
     other = second(endpoint("c", price=(2.0, 2.0)), endpoint("d", price=(1.0, 1.0)))
-    made = planned(request(routing), model(endpoint("a"), endpoint("b")), other, health=Health(unwell))
-    assert order(made) == expected.split()
+    plan_ = planned(request(routing), model(endpoint("a"), endpoint("b")), other, health=Health(open_circuits))
+    assert order(plan_) == expected.split()
 
 
 def test_a_fallback_model_has_the_missing_feature() -> None:
-    made = planned(request(tools=[TOOL]), model(endpoint("a", features=())), second(endpoint("b")))
-    assert order(made) == ["b"]
-    assert left_out(made) == {"a": "cannot do: tools"}
+    plan_ = planned(request(tools=[TOOL]), model(endpoint("a", features=())), second(endpoint("b")))
+    assert order(plan_) == ["b"]
+    assert left_out(plan_) == {"a": "cannot do: tools"}
 
 
 def test_an_endpoint_that_two_models_share_is_tried_once() -> None:
     shared = endpoint("a", public_model="second")
-    made = planned(request(), model(endpoint("a")), second(shared, endpoint("b", public_model="second")))
-    assert [(c.endpoint.name, c.endpoint.public_model) for c in made.candidates] == [("a", "m"), ("b", "second")]
-    assert [(s.endpoint.public_model, s.reason) for s in made.skipped] == [("second", "already a candidate")]
+    plan_ = planned(request(), model(endpoint("a")), second(shared, endpoint("b", public_model="second")))
+    assert [(c.endpoint.name, c.endpoint.public_model) for c in plan_.candidates] == [("a", "m"), ("b", "second")]
+    assert [(s.endpoint.public_model, s.reason) for s in plan_.skipped] == [("second", "already a candidate")]
 
 
 @pytest.mark.parametrize(
@@ -356,7 +379,7 @@ def test_an_endpoint_that_two_models_share_is_tried_once() -> None:
     [
         row({"only": ["bedrock"]}, "direct not in `only`; vertex not in `only`", id="only elsewhere"),
         row({"ignore": ["direct", "vertex", "azure"]}, "direct in `ignore`", id="all ignored"),
-        row({"only": ["direct"], "ignore": ["direct"]}, "direct in `ignore`", id="only what is ignored"),
+        row({"only": ["direct"], "ignore": ["direct"]}, "direct in `ignore`", id="only an ignored one"),
     ],
 )
 def test_no_candidates(routing: dict[str, Any], words: str) -> None:
@@ -399,17 +422,17 @@ KNOWN = ("direct", "vertex", "azure-eastus", "bedrock")
         row({"only": ["azure"], "ignore": ["azure-eastus"]}, None, id="a base name, a variant"),
         row({"prefer": ["vertx"]}, "prefer[0]", id="a typo"),
         row({"prefer": ["vertex", "nope", "vertex"]}, "prefer[1]", id="the second of three"),
-        row({"prefer": ["vertex", "vertex", "nope"]}, "prefer[2]", id="after one said twice"),
+        row({"prefer": ["vertex", "vertex", "nope"]}, "prefer[2]", id="after a repeated name"),
         row({"only": ["nope"]}, "only[0]", id="only"),
         row({"ignore": ["direct", ""]}, "ignore[1]", id="an empty name"),
-        row({"ignore": ["azure-westus"]}, "ignore[0]", id="a variant there is not"),
+        row({"ignore": ["azure-westus"]}, "ignore[0]", id="an unknown variant"),
     ],
 )
 def test_unknown_names(routing: dict[str, Any], param: str | None) -> None:
-    asked = request(routing).lmchat.routing
+    directive = request(routing).lmchat.routing
     if param is None:
-        check_names(asked, KNOWN)
+        check_names(directive, KNOWN)
         return
     with pytest.raises(InvalidRequest, match="Known: azure-eastus, bedrock, direct, vertex") as e:
-        check_names(asked, KNOWN)
+        check_names(directive, KNOWN)
     assert (e.value.reason, e.value.param) == (Reason.INVALID_ROUTING, f"lmchat.routing.{param}")

@@ -1,4 +1,4 @@
-"""Reports say the same in JSON and in the contract's message."""
+"""Reports are equal in JSON and as the contract's message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from server.chat.openai_json.response import dump_report
+from server.chat.openai_json.response_objects import dump_report
 from server.errors import AttemptRecord, SkippedRecord
 from server.routing.report import Report
 
@@ -25,6 +25,6 @@ SKIPPED = [SkippedRecord("c", "m", "in `ignore`")]
     ],
 )
 def test_both_forms_agree(report: Report, keys: set[str]) -> None:
-    told = json.loads(msgspec.json.encode(report))
-    assert told.keys() == {"provider", "tries", "dropped_params", "native_finish_reason"} | keys
-    assert told == dump_report(report.to_proto())
+    shown = json.loads(msgspec.json.encode(report))
+    assert shown.keys() == {"provider", "tries", "dropped_params", "native_finish_reason"} | keys
+    assert shown == dump_report(report.to_proto())

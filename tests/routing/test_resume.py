@@ -1,4 +1,4 @@
-"""Streams that die in the middle of their text, and who goes on: the parts, and the whole router."""
+"""Streams that break in the middle of their text and are continued by a fallback: the parts, and the router."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from tests.routing.router_rig import (
 )
 from tests.routing.routing_help import request, run
 
-SAID = "The quick brown fox"
+SENT = "The quick brown fox"
 HALF = [ROLE, chunk(content="The quick"), chunk(content=" brown fox")]
 REST = [ROLE, chunk(content=" jumps."), STOP, USAGE, DONE]
 RESUME = {"resume_streams": True}
 OVERLOADED = event({"error": {"message": "overloaded", "code": 529}})
 
 
-def asked(routing: dict[str, Any] | None = None, **fields: Any) -> pb.ChatCompletionRequest:
+def resumable(routing: dict[str, Any] | None = None, **fields: Any) -> pb.ChatCompletionRequest:
     return request({**RESUME, **(routing or {})}, **fields)
 
 
@@ -54,7 +54,7 @@ def endpoint(vendor: str = "openai", model: str = "up", dialect: str = "") -> En
     return Catalog(config, {}).resolve("m").endpoints[0]
 
 
-def said(chunks: list[pb.ChatCompletionChunk]) -> str:
+def text(chunks: list[pb.ChatCompletionChunk]) -> str:
     return "".join(choice.delta.content for chunk in chunks for choice in chunk.choices)
 
 
@@ -70,10 +70,10 @@ DEATHS = [
 @pytest.mark.parametrize(("death", "reason"), DEATHS)
 def test_a_fallback_continues_the_stream(death: list[Any], reason: str) -> None:
     async def main() -> None:
-        # A beat between what was read and how it ends: both in one read is another matter.
+        # A pause between the text and the error, since both in one read would be another case.
         rig = Rig({"a": [sends(*HALF, 0.1, *death)], "b": [sends(*REST)]}, timeouts=Timeouts(idle=5.0))
-        chunks = await rig.stream(asked())
-        assert said(chunks) == "The quick brown fox jumps."
+        chunks = await rig.stream(resumable())
+        assert text(chunks) == "The quick brown fox jumps."
         assert len({chunk.id for chunk in chunks}) == 1
         roles = [choice.delta.role for chunk in chunks for choice in chunk.choices if choice.delta.role]
         assert roles == [pb.ROLE_ASSISTANT]
@@ -85,7 +85,7 @@ def test_a_fallback_continues_the_stream(death: list[Any], reason: str) -> None:
         assert rig.names() == "ab"
         turns = rig.calls[1][2]["messages"]
         assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
-        assert (turns[1]["content"], turns[2]["content"]) == (SAID, resume.INSTRUCTION)
+        assert (turns[1]["content"], turns[2]["content"]) == (SENT, resume.INSTRUCTION)
         rig.check_closed()
 
     run(main())
@@ -94,7 +94,7 @@ def test_a_fallback_continues_the_stream(death: list[Any], reason: str) -> None:
 def test_usage_is_that_of_the_last_call() -> None:
     async def main() -> None:
         rig = Rig({"a": [sends(*HALF, RESET)], "b": [sends(*REST)]})
-        chunks = await rig.stream(asked(stream_options=pb.StreamOptions(include_usage=True)))
+        chunks = await rig.stream(resumable(stream_options=pb.StreamOptions(include_usage=True)))
         assert [chunk.usage.completion_tokens for chunk in chunks if chunk.HasField("usage")] == [40]
 
     run(main())
@@ -104,7 +104,7 @@ def test_throughput_counts_only_the_fallbacks_tokens() -> None:
     async def main() -> None:
         slow = sends(ROLE, chunk(content=" jumps"), chunk(content=" over"), 2.0, chunk(content=" it."), STOP, DONE)
         rig = Rig({"a": [sends(*HALF, RESET)], "b": [slow]})
-        await rig.stream(asked())
+        await rig.stream(resumable())
         assert rig.health.throughput("b/b/up") == pytest.approx(1.5)
 
     run(main())
@@ -115,8 +115,8 @@ def test_a_resumed_stream_can_break_again() -> None:
         more: list[Any] = [ROLE, chunk(content=" jumps"), RESET]
         last = [ROLE, chunk(content=" over."), STOP, DONE]
         rig = Rig({"a": [sends(*HALF, RESET)], "b": [sends(*more)], "c": [sends(*last)]})
-        chunks = await rig.stream(asked())
-        assert said(chunks) == "The quick brown fox jumps over."
+        chunks = await rig.stream(resumable())
+        assert text(chunks) == "The quick brown fox jumps over."
         assert attempts(chunks[-1].lmchat) == [
             ("a", 200, "stream_truncated"),
             ("b", 200, "stream_truncated"),
@@ -136,10 +136,10 @@ def never(
 
 
 NEVER = [
-    never([*HALF, RESET], sends(*REST), routing={"resume_streams": False}, id="not asked for"),
+    never([*HALF, RESET], sends(*REST), routing={"resume_streams": False}, id="resume_streams off"),
     never([*HALF, CALL, RESET], sends(*REST), id="tool calls"),
     never([ROLE, chunk(reasoning_content="hm"), RESET], sends(*REST), id="reasoning"),
-    never([ROLE, chunk(content="  "), RESET], sends(*REST), id="nothing said"),
+    never([ROLE, chunk(content="  "), RESET], sends(*REST), id="white space only"),
     never([*HALF, RESET], sends(*REST), n=2, id="two choices"),
     never([*HALF, RESET], sends(*REST), routing={"max_provider_tries": 1}, id="no try left"),
     never([*HALF, RESET], sends(*REST), routing={"allow_fallbacks": False}, id="no fallbacks"),
@@ -210,7 +210,7 @@ def test_prefills(where: Endpoint, expected: bool) -> None:
 
 
 def test_a_prefill_comes_last() -> None:
-    request = ProtoRequest(asked(extra_body_json='{"top_k":3}'))
+    request = ProtoRequest(resumable(extra_body_json='{"top_k":3}'))
     sent = resume.continuation(request, endpoint("vllm"), "Hello \n", 1).to_proto()
     assert [(m.role, m.content[0].text) for m in sent.messages][1:] == [(pb.ROLE_ASSISTANT, "Hello")]
     assert openai_json.decode_json(sent.extra_body_json) == {
@@ -222,7 +222,7 @@ def test_a_prefill_comes_last() -> None:
 
 def test_prefill_fields_override_the_callers() -> None:
     mine = '{"chat_template_kwargs":{"enable_thinking":true,"x":1}}'
-    request = ProtoRequest(asked(extra_body_json=mine))
+    request = ProtoRequest(resumable(extra_body_json=mine))
     sent = resume.continuation(request, endpoint("llamacpp"), "Hello", 1).to_proto()
     assert openai_json.decode_json(sent.extra_body_json) == {
         "chat_template_kwargs": {"enable_thinking": False, "x": 1}
@@ -233,8 +233,8 @@ def test_prefill_fields_override_the_callers() -> None:
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_token_limits_are_reduced(name: str, limit: int, spent: int, left: int) -> None:
     limits: dict[str, Any] = {name: limit}
-    original = asked(**limits)
-    sent = resume.continuation(ProtoRequest(original), endpoint(), SAID, spent).to_proto()
+    original = resumable(**limits)
+    sent = resume.continuation(ProtoRequest(original), endpoint(), SENT, spent).to_proto()
     assert getattr(sent, name) == left
     assert (getattr(original, name), len(original.messages)) == (limit, 1)
 
@@ -249,17 +249,17 @@ def delta(text: str = "", finish: bool = False, **more: Any) -> pb.ChatCompletio
 @pytest.mark.parametrize(
     ("before", "after", "new"),
     [
-        pytest.param(SAID, [" jumps"], " jumps", id="as asked"),
-        pytest.param(SAID + " ", [" jumps"], "jumps", id="the space is there already"),
-        pytest.param(SAID + " ", ["jumps"], "jumps", id="without the space"),
-        pytest.param(SAID + "\n\n", ["\n", "\nNext"], "Next", id="white space in pieces"),
-        pytest.param(SAID + "\n", [" x"], " x", id="other white space"),
-        pytest.param(SAID, [SAID + " jumps"], " jumps", id="all of it again"),
-        pytest.param(SAID, ["The", " quick brown", " fox", " jumps"], " jumps", id="again, in pieces"),
-        pytest.param(SAID + " ", ["The quick brown fox", " jumps"], "jumps", id="again, and the space"),
-        pytest.param(SAID, ["The", " end"], "The end", id="only begins alike"),
-        pytest.param(SAID, ["The", None], "The", id="ends while it may repeat"),
-        pytest.param("ha", ["ha", " ha"], "ha ha", id="too short to tell"),
+        pytest.param(SENT, [" jumps"], " jumps", id="a plain continuation"),
+        pytest.param(SENT + " ", [" jumps"], "jumps", id="the space was already sent"),
+        pytest.param(SENT + " ", ["jumps"], "jumps", id="without the space"),
+        pytest.param(SENT + "\n\n", ["\n", "\nNext"], "Next", id="white space in pieces"),
+        pytest.param(SENT + "\n", [" x"], " x", id="other white space"),
+        pytest.param(SENT, [SENT + " jumps"], " jumps", id="the whole text repeated"),
+        pytest.param(SENT, ["The", " quick brown", " fox", " jumps"], " jumps", id="repeated in pieces"),
+        pytest.param(SENT + " ", ["The quick brown fox", " jumps"], "jumps", id="repeated, space already sent"),
+        pytest.param(SENT, ["The", " end"], "The end", id="only the beginning is the same"),
+        pytest.param(SENT, ["The", None], "The", id="ends within a possible repetition"),
+        pytest.param("ha", ["ha", " ha"], "ha ha", id="too short to detect a repetition"),
     ],
 )
 def test_splices(before: str, after: list[str | None], new: str) -> None:
@@ -279,7 +279,7 @@ def test_usage_of_both_is_added() -> None:
         return pb.ChatCompletionChunk(usage=pb.Usage(prompt_tokens=10, completion_tokens=tokens))
 
     splice = resume.Splice()
-    splice.feed([delta(SAID), used(4)])
+    splice.feed([delta(SENT), used(4)])
     splice.resume()
     [chunk] = splice.feed([used(6)])
     assert (chunk.usage.prompt_tokens, chunk.usage.completion_tokens) == (20, 10)
@@ -290,7 +290,7 @@ def test_usage_of_both_is_added() -> None:
 
 def test_no_reasoning_once_there_is_text() -> None:
     splice = resume.Splice()
-    splice.feed([delta(SAID)])
+    splice.feed([delta(SENT)])
     splice.resume()
     assert splice.feed([delta(reasoning_content="hm")]) == []
 
@@ -299,7 +299,7 @@ def test_a_deadline_that_passed_leaves_the_original_error() -> None:
     async def main() -> None:
         rig = Rig({"a": [sends(*HALF, 5.0, RESET)], "b": [silent]})
         with pytest.raises(LmchatError) as raised:
-            await rig.stream(asked(), timeout=8.0)
+            await rig.stream(resumable(), timeout=8.0)
         assert raised.value.reason is Reason.STREAM_TRUNCATED
         assert rig.now() == pytest.approx(8.0, abs=0.1)
 

@@ -1,4 +1,4 @@
-"""The router over real catalogues, translators and calls; only the network is a script, and time flies."""
+"""The router over real catalogues, translators and calls; only the network is scripted, and time is simulated."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ row = pytest.param
 HELLO = answer("hello there")
 OTHER = answer("from b")
 
-#: What a first endpoint may do before content in either kind of call; then all calls, and its part of the report.
+#: Failures of the first endpoint before content, unary or streamed; all calls; its attempts in the report.
 BEFORE_CONTENT = [
-    row([status(500)], "aab", [("a", 500, "upstream_error")] * 2, id="500 for ever"),
-    row([status(503)], "aab", [("a", 503, "overloaded")] * 2, id="503 for ever"),
+    row([status(500)], "aab", [("a", 500, "upstream_error")] * 2, id="500 always"),
+    row([status(503)], "aab", [("a", 503, "overloaded")] * 2, id="503 always"),
     row([status(429)], "ab", [("a", 429, "rate_limited")], id="429"),
-    row([status(429, retry_after="1")], "ab", [("a", 429, "rate_limited")], id="429 with a short wait"),
+    row([status(429, retry_after="1")], "ab", [("a", 429, "rate_limited")], id="429 with a short retry-after"),
     row([status(401)], "ab", [("a", 401, "upstream_authentication")], id="its 401"),
     row([status(404)], "ab", [("a", 404, "model_not_found")], id="its 404"),
     row([status(408)], "ab", [("a", 408, "timeout")], id="408"),
     row([refuses], "aab", [("a", 0, "upstream_error")] * 2, id="refused"),
-    row([silent], "ab", [("a", 0, "timeout")], id="accepted, never answered"),
-    row([sends(FOR_EVER)], "ab", [("a", 0, "timeout")], id="headers, then silence"),
+    row([silent], "ab", [("a", 0, "timeout")], id="accepted, no response"),
+    row([sends(FOR_EVER)], "ab", [("a", 0, "timeout")], id="headers, then a stall"),
     row([sends(RESET)], "aab", [("a", 0, "upstream_error")] * 2, id="headers, then reset"),
     row([sends(b"<html>oops</html>", content_type="text/html")], "ab", None, id="an HTML page with 200"),
     row([sends(b"{garbage", content_type="application/json")], "ab", None, id="garbage with 200"),
@@ -85,10 +85,10 @@ def test_unary_calls_fall_back(
 
 PINGS: list[bytes | float] = [b": ping\n\n", 1.0] * 99
 STREAMS_ONLY = [
-    row([sends(ROLE, FOR_EVER)], "ab", [("a", 0, "timeout")], id="a role, then silence"),
+    row([sends(ROLE, FOR_EVER)], "ab", [("a", 0, "timeout")], id="a role, then a stall"),
     row([sends(ROLE, RESET)], "aab", [("a", 0, "upstream_error")] * 2, id="a role, then reset"),
     row([sends(ROLE)], "ab", [("a", 0, "stream_truncated")], id="a role, then the end"),
-    row([sends()], "ab", [("a", 0, "stream_truncated")], id="nothing at all"),
+    row([sends()], "ab", [("a", 0, "stream_truncated")], id="no bytes"),
     row([sends(b": ping\n\n" * 9, FOR_EVER)], "ab", [("a", 0, "timeout")], id="pings"),
     row([sends(*PINGS)], "ab", [("a", 0, "timeout")], id="pings without end"),
     row([sends(event({"error": {"message": "no", "code": 503}}))], "aab", None, id="an error for a first event"),
@@ -116,18 +116,18 @@ def test_streams_fall_back_before_content(
     run(main())
 
 
-SAID = (ROLE, chunk(content="hello"))
+CONTENT = (ROLE, chunk(content="hello"))
 
 
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        row([*SAID, RESET], Reason.STREAM_TRUNCATED, id="cut"),
-        row([*SAID], Reason.STREAM_TRUNCATED, id="ended without a finish reason"),
-        row([*SAID, FOR_EVER], Reason.TIMEOUT, id="stalled"),
-        row([*SAID, event(b"{torn")], Reason.UPSTREAM_INVALID_RESPONSE, id="a malformed event"),
-        row([*SAID, event({"error": {"message": "no", "code": 503}})], Reason.OVERLOADED, id="an error event"),
-        row([*SAID, event({"error": {"message": "no", "code": 429}})], Reason.RATE_LIMITED, id="a limit"),
+        row([*CONTENT, RESET], Reason.STREAM_TRUNCATED, id="cut"),
+        row([*CONTENT], Reason.STREAM_TRUNCATED, id="ended without a finish reason"),
+        row([*CONTENT, FOR_EVER], Reason.TIMEOUT, id="stalled"),
+        row([*CONTENT, event(b"{torn")], Reason.UPSTREAM_INVALID_RESPONSE, id="a malformed event"),
+        row([*CONTENT, event({"error": {"message": "no", "code": 503}})], Reason.OVERLOADED, id="an error event"),
+        row([*CONTENT, event({"error": {"message": "no", "code": 429}})], Reason.RATE_LIMITED, id="a rate limit"),
     ],
 )
 def test_streams_never_fall_back_after_content(script: list[bytes | float | Exception], reason: Reason) -> None:
@@ -154,15 +154,15 @@ def test_streams_never_fall_back_after_content(script: list[bytes | float | Exce
 @pytest.mark.parametrize(
     "tail",
     [
-        row([DONE], id="as it should"),
+        row([DONE], id="complete"),
         row([], id="no [DONE]"),
         row([RESET], id="reset after the finish reason"),
-        row([FOR_EVER], id="silence after the finish reason"),
+        row([FOR_EVER], id="a stall after the finish reason"),
     ],
 )
 def test_a_finish_reason_completes_a_stream(tail: list[bytes | float | Exception]) -> None:
     async def main() -> None:
-        rig = Rig({"a": [sends(*SAID, STOP, *tail)]}, circuit=Circuit(min_requests=1))
+        rig = Rig({"a": [sends(*CONTENT, STOP, *tail)]}, circuit=Circuit(min_requests=1))
         chunks = await rig.stream()
         assert text(chunks) == "hello"
         assert chunks[-1].choices[0].finish_reason == pb.FINISH_REASON_STOP
@@ -176,16 +176,22 @@ def test_a_finish_reason_completes_a_stream(tail: list[bytes | float | Exception
 @pytest.mark.parametrize(
     ("scripts", "calls", "code", "retry_after"),
     [
-        row({"a": [status(400)], "b": [OTHER]}, "a", 400, None, id="the caller's mistake"),
+        row({"a": [status(400)], "b": [OTHER]}, "a", 400, None, id="invalid request"),
         row({"a": [status(413)], "b": [OTHER]}, "a", 413, None, id="too large"),
-        row({"a": [status(503)], "b": [status(422)]}, "aab", 400, None, id="the caller's mistake, found late"),
         row(
-            {"a": [status(429, retry_after="9")], "b": [status(429, retry_after="5")]}, "ab", 429, 5.0, id="limits"
+            {"a": [status(503)], "b": [status(422)]}, "aab", 400, None, id="invalid request at the second endpoint"
         ),
-        row({"a": [status(429, retry_after="1")]}, "aa", 429, 1.0, id="a short limit, for ever"),
-        row({"a": [silent], "b": [silent], "c": [silent]}, "abc", 504, None, id="silence"),
-        row({"a": [refuses], "b": [refuses]}, "aab", 502, None, id="nobody there"),
-        row({"a": [status(429)], "b": [refuses]}, "abb", 503, None, id="a mix"),
+        row(
+            {"a": [status(429, retry_after="9")], "b": [status(429, retry_after="5")]},
+            "ab",
+            429,
+            5.0,
+            id="rate limits",
+        ),
+        row({"a": [status(429, retry_after="1")]}, "aa", 429, 1.0, id="a short retry-after, always"),
+        row({"a": [silent], "b": [silent], "c": [silent]}, "abc", 504, None, id="timeouts"),
+        row({"a": [refuses], "b": [refuses]}, "aab", 502, None, id="connections refused"),
+        row({"a": [status(429)], "b": [refuses]}, "abb", 503, None, id="different errors"),
         row({"a": [status(503)]}, "aa", 503, None, id="overload"),
     ],
 )
@@ -213,13 +219,13 @@ def test_errors(
 @pytest.mark.parametrize(
     ("routing", "fields", "calls", "provider", "model"),
     [
-        row({}, {}, "a", "a", "m", id="nothing asked"),
+        row({}, {}, "a", "a", "m", id="no directive"),
         row({"prefer": ["b"]}, {}, "b", "b", "m", id="prefer"),
         row({"only": ["c"]}, {}, "c", "c", "m", id="only"),
         row({"ignore": ["a"]}, {}, "b", "b", "m", id="ignore"),
         row({"sort": pb.ROUTING_SORT_PRICE}, {}, "c", "c", "m", id="sort"),
         row({"require_parameters": True}, {"seed": 1}, "b", "b", "m", id="require_parameters"),
-        row({"models": ["second"]}, {}, "a", "a", "m", id="models, not needed"),
+        row({"models": ["second"]}, {}, "a", "a", "m", id="models, first available"),
         row({"models": ["second"], "only": ["z"]}, {}, "z", "z", "second", id="models"),
         row({}, {"model": "alias"}, "a", "a", "m", id="an alias"),
         row({}, {"model": "w/any/thing"}, "a", "a", "w/any/thing", id="a wildcard"),
@@ -235,8 +241,8 @@ def test_directives(
             "c": {"price": Price(input=1, output=1)},
         }
         rig = Rig({"a": [HELLO], "b": [HELLO], "c": [HELLO], "z": [HELLO]}, own=own)
-        asked = request(routing, **fields)
-        answered = (await rig.stream(asked))[-1] if streamed else (await rig.complete(asked)).completion
+        proto = request(routing, **fields)
+        answered = (await rig.stream(proto))[-1] if streamed else (await rig.complete(proto)).completion
         assert (rig.names(), answered.lmchat.provider, answered.model) == (calls, provider, model)
         assert rig.calls[0][2]["model"] == (model.removeprefix("w/") if "/" in model else "up")
 
@@ -246,12 +252,14 @@ def test_directives(
 @pytest.mark.parametrize(
     ("routing", "calls", "code"),
     [
-        row({"allow_fallbacks": False}, "aa", 503, id="no fallbacks: its error is the answer"),
-        row({"allow_fallbacks": False, "max_provider_tries": 1}, "a", 503, id="nor retries"),
+        row({"allow_fallbacks": False}, "aa", 503, id="no fallbacks: the first error"),
+        row({"allow_fallbacks": False, "max_provider_tries": 1}, "a", 503, id="no fallbacks, no retries"),
         row({"allow_fallbacks": False, "prefer": ["b"]}, "b", 429, id="no fallbacks from the preferred"),
         row({"max_provider_tries": 1}, "a", 503, id="one call"),
         row({"max_provider_tries": 2}, "ab", 503, id="two calls"),
-        row({"max_provider_tries": 100, "models": ["m", "alias", "m"]}, "aab", 503, id="a model said thrice"),
+        row(
+            {"max_provider_tries": 100, "models": ["m", "alias", "m"]}, "aab", 503, id="a model named three times"
+        ),
         row({"max_provider_tries": 100, "models": ["second"]}, "aabzz", 503, id="another model after this one's"),
     ],
 )
@@ -274,7 +282,7 @@ def test_bounds(routing: dict[str, Any], calls: str, code: int) -> None:
         row({"prefer": ["nope"]}, {}, Reason.INVALID_ROUTING, "lmchat.routing.prefer[0]", id="prefer"),
         row({"only": ["a", "nope"]}, {}, Reason.INVALID_ROUTING, "lmchat.routing.only[1]", id="only"),
         row({"ignore": ["nope"]}, {}, Reason.INVALID_ROUTING, "lmchat.routing.ignore[0]", id="ignore"),
-        row({"only": ["z"]}, {}, Reason.INVALID_ROUTING, "lmchat.routing", id="nothing left"),
+        row({"only": ["z"]}, {}, Reason.INVALID_ROUTING, "lmchat.routing", id="no endpoint left"),
         row({"sort": 9}, {}, Reason.INVALID_ROUTING, "lmchat.routing.sort", id="sort"),
     ],
 )
@@ -284,9 +292,9 @@ def test_bad_directives(
 ) -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO], "z": [HELLO]})
-        asked = request(routing, **fields)
+        proto = request(routing, **fields)
         with pytest.raises(LmchatError) as e:
-            await (rig.stream(asked) if streamed else rig.complete(asked))
+            await (rig.stream(proto) if streamed else rig.complete(proto))
         assert (e.value.reason, e.value.param, rig.calls) == (reason, param, [])
 
     run(main())
@@ -300,8 +308,8 @@ def test_the_report(*, streamed: bool) -> None:
     async def main() -> None:
         own = {"a": {"drops": frozenset({"seed"})}, "b": {"drops": frozenset({"seed", "user", "top_p"})}}
         rig = Rig({"a": [status(429)], "b": [answer("from b", 2.0)], "c": [HELLO], "z": [HELLO]}, own=own)
-        asked = request({"ignore": ["c"]}, seed=1, user="u", temperature=0.5, debug=["routing"])
-        answered = (await rig.stream(asked))[-1] if streamed else (await rig.complete(asked)).completion
+        proto = request({"ignore": ["c"]}, seed=1, user="u", temperature=0.5, debug=["routing"])
+        answered = (await rig.stream(proto))[-1] if streamed else (await rig.complete(proto)).completion
         report = answered.lmchat
         assert (report.provider, report.tries, report.native_finish_reason) == ("b", 2, "stop")
         assert sorted(report.dropped_params) == ["seed", "user"]
@@ -312,7 +320,7 @@ def test_the_report(*, streamed: bool) -> None:
         assert ["seed" in body for body in sent] == [False, False]
         assert ["user" in body for body in sent] == [True, False]
         assert [body["temperature"] for body in sent] == [0.5, 0.5]
-        assert asked.seed == 1  # the caller's request is as it was
+        assert proto.seed == 1  # the caller's request is as it was
 
     run(main())
 
@@ -330,8 +338,8 @@ def test_no_list_of_attempts_for_the_first_answer(*, streamed: bool) -> None:
 def test_a_duplicate_fallback_model_skips_nothing() -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO]})
-        asked = request({"models": ["m", "alias"]}, debug=["routing"])
-        assert not (await rig.complete(asked)).completion.lmchat.skipped
+        proto = request({"models": ["m", "alias"]}, debug=["routing"])
+        assert not (await rig.complete(proto)).completion.lmchat.skipped
 
     run(main())
 
@@ -340,8 +348,8 @@ def test_a_duplicate_fallback_model_skips_nothing() -> None:
 def test_an_inexpressible_request_falls_back(*, streamed: bool) -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO], "b": [HELLO]}, own={"a": {"dialect": "gemini"}})
-        asked = request(debug=["routing"])
-        report = ((await rig.stream(asked))[-1] if streamed else (await rig.complete(asked)).completion).lmchat
+        proto = request(debug=["routing"])
+        report = ((await rig.stream(proto))[-1] if streamed else (await rig.complete(proto)).completion).lmchat
         assert (report.provider, report.tries, rig.names()) == ("b", 1, "b")
         assert [(s.provider, s.reason) for s in report.skipped] == [("a", "There is no word for it.")]
 
@@ -352,9 +360,9 @@ def test_an_inexpressible_request_falls_back(*, streamed: bool) -> None:
 def test_a_request_that_no_dialect_can_express(*, streamed: bool) -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO]})
-        asked = request(stop=list("abcdefghijklmnopq"))
+        proto = request(stop=list("abcdefghijklmnopq"))
         with pytest.raises(InvalidRequest) as e:
-            await (rig.stream(asked) if streamed else rig.complete(asked))
+            await (rig.stream(proto) if streamed else rig.complete(proto))
         assert (e.value.param, e.value.attempts, rig.calls) == ("stop", (), [])
 
     run(main())
@@ -383,7 +391,8 @@ CITED = {
     [{}, {"x_of_a_vendor": 1}, {"choices": [CITED]}],
     ids=["plain", "unknown field", "parsed to protobuf"],
 )
-def test_an_answer_in_json_and_its_message_are_stamped_alike(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize("typed", [False, True], ids=["json", "message"])
+def test_an_answer_in_json_and_its_message_are_stamped_alike(fields: dict[str, Any], typed: bool) -> None:
     async def main() -> None:
         message = {"role": "assistant", "content": "hi"}
         nameless = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], **fields}
@@ -391,8 +400,8 @@ def test_an_answer_in_json_and_its_message_are_stamped_alike(fields: dict[str, A
         script = [sends(1.0, json.dumps(body).encode()) for body in (nameless, again)]
         rig = Rig({"a": script})
         for number in (1, 2):
-            routed = await rig.router.complete(ProtoRequest(request()), None)
-            assert isinstance(routed.completion, JsonCompletion) is ("choices" not in fields)
+            routed = await rig.router.complete(ProtoRequest(request(), typed=typed), None)
+            assert isinstance(routed.completion, JsonCompletion) is ("choices" not in fields and not typed)
             assert (routed.report.provider, routed.report.native_finish_reason) == ("a", "stop")
             found = routed.completion.to_openai()
             stamped = (found["id"], found["created"], found["model"])
@@ -408,8 +417,8 @@ def test_an_answer_in_json_and_its_message_are_stamped_alike(fields: dict[str, A
 def test_usage_only_on_request(*, include_usage: bool) -> None:
     async def main() -> None:
         rig = Rig({"a": [HELLO]})
-        asked = request(stream_options=pb.StreamOptions(include_usage=include_usage))
-        chunks = await rig.stream(asked)
+        proto = request(stream_options=pb.StreamOptions(include_usage=include_usage))
+        chunks = await rig.stream(proto)
         assert [c.usage.completion_tokens for c in chunks if c.HasField("usage")] == [40] * include_usage
         assert chunks[-1].HasField("lmchat")
 
@@ -426,12 +435,12 @@ def test_upstream_seconds_leave_out_the_waits() -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-def test_figures(*, streamed: bool) -> None:
+def test_averages(*, streamed: bool) -> None:
     async def main() -> None:
         rig = Rig({"a": [answer("hello", 4.0)], "b": [answer("hello", 2.0)]})
         for name in ("a", "b"):
-            asked = request({"only": [name]})
-            await (rig.stream(asked) if streamed else rig.complete(asked))
+            proto = request({"only": [name]})
+            await (rig.stream(proto) if streamed else rig.complete(proto))
         assert rig.health.throughput("a/a/up") == pytest.approx(10.0)
         assert rig.health.throughput("b/b/up") == pytest.approx(20.0)
         assert rig.health.latency("a/a/up") == pytest.approx(0.0 if streamed else 4.0)
@@ -442,7 +451,7 @@ def test_figures(*, streamed: bool) -> None:
 
 
 def test_throughput_without_reported_usage() -> None:
-    """Else it would never be measured, and what is not measured comes first by `sort: throughput`."""
+    """An endpoint without measurements would always come first by `sort: throughput`."""
 
     async def main() -> None:
         rig = Rig({"a": [sends(ROLE, chunk(content="one"), 2.0, chunk(content="two"), STOP, DONE)]})
@@ -458,11 +467,11 @@ def test_throughput_without_reported_usage() -> None:
 @pytest.mark.parametrize(
     ("timeout", "timeouts", "streamed", "begun"),
     [
-        row(None, Timeouts(total=60.0), False, [0.0, 20.0, 40.0], id="whole: the total, shared"),
-        row(30.0, Timeouts(total=60.0), False, [0.0, 10.0, 20.0], id="whole: the caller's, shared"),
-        row(600.0, Timeouts(total=60.0), False, [0.0, 20.0, 40.0], id="whole: the caller gives more"),
+        row(None, Timeouts(total=60.0), False, [0.0, 20.0, 40.0], id="unary: the total, shared"),
+        row(30.0, Timeouts(total=60.0), False, [0.0, 10.0, 20.0], id="unary: the caller's deadline, shared"),
+        row(600.0, Timeouts(total=60.0), False, [0.0, 20.0, 40.0], id="unary: a longer deadline of the caller"),
         row(None, Timeouts(first_token=5.0), True, [0.0, 5.0, 10.0], id="streamed: first tokens"),
-        row(9.0, Timeouts(first_token=5.0), True, [0.0, 3.0, 6.0], id="streamed: the caller's, shared"),
+        row(9.0, Timeouts(first_token=5.0), True, [0.0, 3.0, 6.0], id="streamed: the caller's deadline, shared"),
     ],
 )
 def test_all_endpoints_unresponsive(
@@ -492,9 +501,9 @@ def test_a_short_timeout_of_the_first_endpoint_does_not_limit_others() -> None:
 @pytest.mark.parametrize(
     ("timeout", "timeouts", "ends", "counts"),
     [
-        row(20.0, Timeouts(), 20.0, False, id="the caller's deadline is no fault of the endpoint"),
-        row(None, Timeouts(total=30.0), 30.0, False, id="nor is an answer without end"),
-        row(None, Timeouts(idle=0.5, total=30.0), 0.5, True, id="but silence in its middle is"),
+        row(20.0, Timeouts(), 20.0, False, id="the caller's deadline is not counted against the endpoint"),
+        row(None, Timeouts(total=30.0), 30.0, False, id="a stream without end is not counted"),
+        row(None, Timeouts(idle=0.5, total=30.0), 0.5, True, id="a stall in mid-stream is counted"),
     ],
 )
 def test_the_deadline_passes_in_a_stream(
@@ -533,13 +542,13 @@ def test_no_call_after_the_deadline(timeout: float) -> None:
 @pytest.mark.parametrize(
     ("behaviour", "streamed"),
     [
-        row(silent, False, id="whole, before headers"),
-        row(sends(FOR_EVER), False, id="whole, before the body"),
-        row(sends(b'{"id"', FOR_EVER), False, id="whole, in the body"),
+        row(silent, False, id="unary, before headers"),
+        row(sends(FOR_EVER), False, id="unary, before the body"),
+        row(sends(b'{"id"', FOR_EVER), False, id="unary, in the body"),
         row(silent, True, id="streamed, before headers"),
         row(sends(FOR_EVER), True, id="streamed, before content"),
         row(sends(ROLE, FOR_EVER), True, id="streamed, after the role"),
-        row(sends(*SAID, FOR_EVER), True, id="streamed, after content"),
+        row(sends(*CONTENT, FOR_EVER), True, id="streamed, after content"),
         row(status(429, retry_after="2"), True, id="while waiting to try again"),
     ],
 )
@@ -563,7 +572,7 @@ def test_cancellation(behaviour: Behaviour, *, streamed: bool) -> None:
 @pytest.mark.parametrize("read", [None, 0, 1], ids=["never iterated", "entered only", "left after a batch"])
 def test_a_stream_that_is_not_read_to_its_end_is_closed(read: int | None) -> None:
     async def main() -> None:
-        rig = Rig({"a": [sends(*SAID, FOR_EVER)]}, circuit=Circuit(min_requests=1))
+        rig = Rig({"a": [sends(*CONTENT, FOR_EVER)]}, circuit=Circuit(min_requests=1))
         routed = await rig.open(request(), None)
         if read is None:
             await routed.aclose()
@@ -571,7 +580,7 @@ def test_a_stream_that_is_not_read_to_its_end_is_closed(read: int | None) -> Non
             async with aclosing(routed.batches()) as batches:
                 for _ in range(read):
                     assert text(await anext(batches)) == "hello"
-        await routed.aclose()  # once more does no harm
+        await routed.aclose()  # closing again has no effect
         assert [body.closed for body in rig.bodies] == [True]
         assert not rig.is_open("a")
 
@@ -598,7 +607,7 @@ def test_many_callers_and_a_single_probe() -> None:
 
 def test_streams_that_break_open_the_circuit() -> None:
     async def main() -> None:
-        rig = Rig({"a": [sends(*SAID, RESET)], "b": [OTHER]})
+        rig = Rig({"a": [sends(*CONTENT, RESET)], "b": [OTHER]})
         for _ in range(5):
             with pytest.raises(LmchatError):
                 await rig.stream()
@@ -627,10 +636,10 @@ def test_a_thousand_requests_over_an_endpoint_that_fails_half_of_the_time() -> N
         dice = Random(3)
         evils = [status(500), status(529), refuses, silent, sends(RESET), sends(ROLE, RESET), sends(FOR_EVER)]
 
-        async def moody(asked: dict[str, Any]) -> httpx.Response:
-            return await (dice.choice(evils) if dice.random() < 0.5 else HELLO)(asked)
+        async def flaky(proto: dict[str, Any]) -> httpx.Response:
+            return await (dice.choice(evils) if dice.random() < 0.5 else HELLO)(proto)
 
-        rig = Rig({"a": [moody], "b": [OTHER]}, timeouts=Timeouts(first_token=2.0, total=60.0))
+        rig = Rig({"a": [flaky], "b": [OTHER]}, timeouts=Timeouts(first_token=2.0, total=60.0))
         texts: Counter[str] = Counter()
 
         async def one(number: int) -> None:

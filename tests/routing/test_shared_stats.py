@@ -1,4 +1,4 @@
-"""What workers of one machine know of endpoints together."""
+"""Statistics of endpoints shared by the workers of one machine."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_ids_of_any_length(endpoint_id: str, shown: str) -> None:
 
 
 def test_invented_names_do_not_evict_configured_endpoints() -> None:
-    """Nor does a copy change, and what an earlier configuration had is not listed twice."""
+    """A copy does not change, and endpoints of an earlier configuration are not listed twice."""
     clock = Clock()
     settings = Circuit(min_requests=1, cooldown=1e6)
     shared = SharedStats.private(clock)
@@ -130,7 +130,7 @@ def test_a_circuit_opened_in_one_worker_is_open_in_all_and_survives_it(tmp_path:
 
 
 def _count_and_probe(path: Path, pipe: Connection) -> None:
-    """Count as fast as can be, then say how many of 1,000 calls at a half-open circuit were its probe."""
+    """Count in a loop, then send how many of 1,000 calls at a half-open circuit were its probe."""
     health = EndpointStats(Circuit(min_requests=10**9, cooldown=1e6), SharedStats.open(path, time.monotonic))
     pipe.send("ready")
     pipe.recv()
@@ -143,7 +143,7 @@ def _count_and_probe(path: Path, pipe: Connection) -> None:
 
 @contextmanager
 def _workers(number: int, path: Path) -> Iterator[list[Connection]]:
-    """Processes that have each their own view of the stats."""
+    """Processes with separate mappings of the statistics."""
     pairs = [multiprocessing.Pipe() for _ in range(number)]
     processes = [PROCESSES.Process(target=_count_and_probe, args=(path, theirs)) for _, theirs in pairs]
     for process in processes:

@@ -1,4 +1,4 @@
-"""Changes of one field of a request in OpenAI's JSON: for tests of what a translation does with each field."""
+"""Changes of one field of a request in OpenAI's JSON: for tests of the translation of each field."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pattern(path: Path) -> str:
 
 
 def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """The values in `value` that say something, with their paths; lists of scalars are one value."""
+    """The values in `value` that are not empty, with their paths; lists of scalars are one value."""
     if value is None or value == "" or value == [] or value == {}:
         return
     if isinstance(value, dict) and not (path and path[-1] in _WHOLE):
@@ -38,7 +38,7 @@ def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def without(body: Any, path: Path) -> Any:
-    """`body` less what is at `path`. Raises LookupError where there is nothing."""
+    """`body` without the value at `path`. Raises LookupError where there is none."""
     changed = copy.deepcopy(body)
     del at(changed, path[:-1])[path[-1]]
     return changed
@@ -52,7 +52,7 @@ def replaced(body: Any, path: Path) -> Any:
 
 
 def at(body: Any, path: Path) -> Any:
-    """What is at `path`. Raises LookupError."""
+    """The value at `path`. Raises LookupError."""
     for step in path:
         body = body[step]
     return body

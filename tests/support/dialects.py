@@ -24,7 +24,7 @@ from server.errors import ProviderError
 from server.routing.catalog import Catalog, Model
 from server.routing.plan import plan
 
-#: Settings that a vendor cannot do without.
+#: Required settings of vendors.
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "azure": {"base_url": "https://example.openai.azure.com"},
     "vertex": {"project": "my-project", "location": "us-east5"},
@@ -40,7 +40,7 @@ Fields = Mapping[str, Any] | None
 
 
 class _Healthy:
-    """Endpoints of which nothing is known; see `server.routing.plan.Health`."""
+    """Endpoints without statistics; see `server.routing.plan.Health`."""
 
     def is_open(self, endpoint_id: str) -> bool:
         return False
@@ -53,7 +53,7 @@ class _Healthy:
 
 
 class Sent(NamedTuple):
-    """What goes to the provider, and the request's fields that the endpoint drops."""
+    """The provider's request, and the fields that the endpoint drops."""
 
     request: HttpRequest
     dropped: list[str]
@@ -77,9 +77,9 @@ def parse(body: Mapping[str, Any]) -> ChatRequest:
 
 
 def request_for(body: Mapping[str, Any], endpoint: Endpoint) -> Sent:
-    """What the endpoint's provider gets for a REST request's body.
+    """The provider's request for a REST request's body.
 
-    Raises InvalidRequest for what the request needs and the endpoint lacks, or its dialect cannot say.
+    Raises InvalidRequest for features that the endpoint lacks or its dialect cannot express.
     """
     request = parse(body)
     models = [Model(id=endpoint.public_model, endpoints=(endpoint,))]
@@ -101,19 +101,19 @@ def completion_of(dialect: str, data: bytes, fields: Fields = None) -> dict[str,
 
 
 def error_of(dialect: str, status: int, headers: Mapping[str, str], data: bytes) -> ProviderError:
-    """What an answer other than 2xx means."""
+    """The error of a non-2xx response."""
     return DIALECTS[dialect].translator.error(status, headers, data)
 
 
 class Stream:
-    """A stream being decoded; `chunks` are those so far, in OpenAI's JSON."""
+    """A stream being decoded; `chunks` are the chunks so far, in OpenAI's JSON."""
 
     def __init__(self, dialect: str, fields: Fields = None) -> None:
         self._decoder = DIALECTS[dialect].translator.decoder(_request(fields))
         self.chunks: list[dict[str, Any]] = []
 
     def read(self, pieces: Iterable[bytes]) -> None:
-        """Decode all pieces, and the end. Raises ProviderError, with what came before it in `chunks`."""
+        """Decode all pieces, and the end. Raises ProviderError; earlier chunks are in `chunks`."""
         try:
             for piece in pieces:
                 self._add(self._decoder.feed(piece))

@@ -1,6 +1,6 @@
-"""A scripted provider of the OpenAI dialect on loopback, for everything providers do wrong.
+"""A scripted provider of the OpenAI dialect on loopback, which reproduces the faults of providers.
 
-Each model name has a queue of behaviours, one a call; the last one stays. Calls
+Each model name has a queue of behaviours, one per call; the last one is repeated. Calls
 are recorded with their time, their body, and when the gateway closed the socket.
 """
 
@@ -15,13 +15,13 @@ from typing import Any
 
 Behaviour = Callable[["Call"], Awaitable[None]]
 
-#: Seconds in which the gateway, in the same loop, has read what was sent.
+#: Seconds within which the gateway, in the same loop, has read what was sent.
 _READ = 0.03
 
 
 @dataclass
 class Call:
-    """One call as the provider saw it."""
+    """One call as the provider receives it."""
 
     path: str
     headers: dict[str, str]
@@ -29,7 +29,7 @@ class Call:
     begun: float
     writer: asyncio.StreamWriter
     connection: _Connection
-    #: Set when the behaviour is done with it.
+    #: Set when the behaviour has ended.
     answered: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def send(self, data: bytes) -> None:
@@ -60,7 +60,7 @@ class Call:
         await self.send(b"0\r\n\r\n")
 
     async def wait(self) -> None:
-        """Until the gateway leaves; `left_at` says when."""
+        """Wait until the gateway closes the socket; see `left_at`."""
         await self.connection.lost.wait()
 
     @property
@@ -87,7 +87,7 @@ def completion(content: str, **more: Any) -> dict[str, Any]:
 
 
 def answer(*words: str, done: bool = True) -> Behaviour:
-    """A good answer: whole, or streamed word by word."""
+    """A complete answer: unary, or streamed word by word."""
 
     async def behave(call: Call) -> None:
         if not call.body.get("stream"):
@@ -156,14 +156,14 @@ def cut(*words: str) -> Behaviour:
             await call.delta(role="assistant", content="")
             for word in words:
                 await call.delta(content=word)
-            await asyncio.sleep(_READ)  # what a reset overtakes is lost
+            await asyncio.sleep(_READ)  # data overtaken by a reset is lost
         call.writer.transport.abort()
 
     return behave
 
 
 def unframed(*words: str) -> Behaviour:
-    """Some words of a stream, or half of a whole answer, then what is no chunk of HTTP's, and silence."""
+    """Some words of a stream, or half of a whole answer, then an invalid HTTP chunk, and a stall."""
 
     async def behave(call: Call) -> None:
         if not call.body.get("stream"):
@@ -198,9 +198,9 @@ def stall(*words: str) -> Behaviour:
 
 
 def broken(*words: str, event: bytes = b'{"choices": [') -> Behaviour:
-    """Some words of a stream, then an `event` that is no JSON; or a whole answer that is none.
+    """Some words of a stream, then an `event` that is not JSON; or a unary answer that is not JSON.
 
-    An empty `event` is left out: a stream that ends early, with no word of why.
+    An empty `event` is left out: the stream then ends early without an error.
     """
 
     async def behave(call: Call) -> None:
@@ -219,7 +219,7 @@ def broken(*words: str, event: bytes = b'{"choices": [') -> Behaviour:
 
 
 def late(seconds: float, then: Behaviour) -> Behaviour:
-    """`then`, so many seconds after the call came."""
+    """`then`, `seconds` after the call arrived."""
 
     async def behave(call: Call) -> None:
         await asyncio.sleep(seconds)
@@ -228,13 +228,13 @@ def late(seconds: float, then: Behaviour) -> Behaviour:
     return behave
 
 
-def held(gate: asyncio.Event) -> Behaviour:
-    """A good stream that waits for `gate` after its first word."""
+def held(release: asyncio.Event) -> Behaviour:
+    """A complete stream that waits for `release` after its first word."""
 
     async def behave(call: Call) -> None:
         await call.head()
         await call.delta(content="one")
-        await gate.wait()
+        await release.wait()
         await call.delta("stop")
         await call.event(b"[DONE]")
         await call.end()
@@ -243,7 +243,7 @@ def held(gate: asyncio.Event) -> Behaviour:
 
 
 class _Connection(asyncio.StreamReaderProtocol):
-    """A connection that notes when the other side leaves."""
+    """A connection that records when the other side closes it."""
 
     def __init__(self, faults: FaultServer) -> None:
         super().__init__(asyncio.StreamReader(), faults.connected)
@@ -265,7 +265,7 @@ class _Connection(asyncio.StreamReaderProtocol):
 
 
 class FaultServer:
-    """See the module. `base_url` is what a provider's configuration takes."""
+    """See the module. `base_url` is for the configuration of a provider."""
 
     def __init__(self) -> None:
         self.base_url = ""
@@ -275,15 +275,15 @@ class FaultServer:
         self._arrivals = asyncio.Condition()
 
     def script(self, model: str, *behaviours: Behaviour) -> None:
-        """What the calls of `model` get, one after the other; the last for ever."""
+        """Set the behaviours for the calls of `model`, in turn; the last one is repeated."""
         self._scripts[model] = list(behaviours)
 
     def of(self, model: str) -> list[Call]:
-        """The calls made for `model`."""
+        """The calls of `model`."""
         return [call for call in self.calls if call.body.get("model") == model]
 
     async def arrived(self, count: int = 1) -> Call:
-        """The `count`-th call of all, when it is there."""
+        """Wait for the `count`-th call of all."""
         async with self._arrivals:
             await asyncio.wait_for(self._arrivals.wait_for(lambda: len(self.calls) >= count), 10)
         return self.calls[count - 1]

@@ -1,6 +1,6 @@
-"""A stream's chunks put together as clients do, and what the contract promises of every stream checked on the way.
+"""Joins a stream's chunks as clients do, and checks the contract of streams.
 
-The promises: chunks have one model, and one id and time once these are known; a choice's first chunk has the role,
+The contract: chunks have one model, and one id and time once these are known; a choice's first chunk has the role,
 and no other has; a choice has exactly one finish_reason and nothing after it; a tool call has its id on its first
 piece only, its name once, and calls are numbered without gaps; usage comes once, last, on a chunk without choices.
 """
@@ -17,16 +17,16 @@ from server.chat import openai_json
 
 Json = dict[str, Any]
 
-#: What of a chunk, a choice and a delta is not simply added to what came before.
+#: Fields of a chunk, a choice and a delta that are not simply appended to earlier ones.
 _CHUNK = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _CHOICE = frozenset({"index", "delta", "finish_reason"})
 _DELTA = frozenset({"role", "tool_calls", "audio"})
-#: Texts that every piece has whole.
+#: Texts that every piece repeats in full.
 _WORDS = frozenset({"id", "service_tier", "system_fingerprint"})
 
 
 def fold(chunks: Iterable[Json]) -> Json:
-    """The completion that chunks in OpenAI's JSON add up to."""
+    """The completion of chunks in OpenAI's JSON."""
     whole: Json = {}
     choices: dict[int, Json] = {}
     for chunk in chunks:
@@ -86,7 +86,7 @@ def _add_call(calls: list[Json], piece: Json) -> None:
 
 
 def _add_audio(audio: Json, piece: Json) -> None:
-    """Sound is base64: a piece after one that was padded is joined to it as bytes."""
+    """Audio is base64: pieces after padding are joined as bytes."""
     data = audio.get("data", "")
     _add(audio, piece, _WORDS)
     audio |= {name: piece[name] for name in _WORDS & piece.keys()}

@@ -11,7 +11,8 @@ from typing import Any
 
 import grpc
 from google.api.httpbody_pb2 import HttpBody
-from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2_grpc, operations_service_pb2_grpc, rest_pb2_grpc
+from lmchat.internal.v1 import operations_service_pb2_grpc, rest_service_pb2_grpc
+from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2_grpc
 
 from server.config.load import load
 from server.dialects.base import Dialect, Vendor
@@ -57,7 +58,7 @@ class Gateway:
         self.chat = chat_service_pb2_grpc.ChatCompletionsStub(channel)
         self.models = model_service_pb2_grpc.ModelsStub(channel)
         self.operations = operations_service_pb2_grpc.OperationsStub(channel)
-        self.rest = rest_pb2_grpc.RestStub(channel)
+        self.rest = rest_service_pb2_grpc.RestStub(channel)
 
     def open(self, body: Any, content_type: str = "application/json", metadata: Any = AUTH) -> Any:
         """Start a REST call; an async iterator of HttpBody."""
@@ -70,7 +71,7 @@ class Gateway:
         """One REST call, to its end."""
         call = self.open(body, content_type, metadata)
         pieces: list[bytes] = []
-        with suppress(grpc.aio.AioRpcError):  # the code is asked for below
+        with suppress(grpc.aio.AioRpcError):  # the code is read below
             while (message := await call.read()) is not grpc.aio.EOF:
                 pieces.append(message.data)
         headers = {name: str(value) for name, value in await call.initial_metadata()}
@@ -84,7 +85,7 @@ def ask(model: str = "m", **more: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def gateway(
+async def run_gateway(
     tmp_path: Path,
     configuration: str,
     environ: Mapping[str, str] | None = None,
@@ -94,7 +95,10 @@ async def gateway(
     vendors: Mapping[str, Vendor] = VENDORS,
     plain: Mapping[str, Vendor] = PLAIN,
 ) -> AsyncIterator[Gateway]:
-    """A worker for a configuration in YAML; the key KEY is added to it. For the rest see Worker and Catalog."""
+    """A worker for a configuration in YAML, to which the API key KEY is added.
+
+    Other parameters as for Worker and Catalog.
+    """
     file = tmp_path / "lmchat.yaml"
     file.write_text(f"auth: {{keys: [{{name: test, key: {KEY}}}]}}\n{configuration}")
     config = load(file, environ or {})

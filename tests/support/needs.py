@@ -1,4 +1,4 @@
-"""What a test needs beyond Python: skipped with the reason where it is missing, an error on CI."""
+"""Requirements of tests beyond Python: where one is missing the test is skipped, on CI it fails."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from lmchat_dev import plugins
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = ROOT / "tests" / "e2e" / "node"
@@ -33,6 +34,14 @@ def curl() -> None:
     """curl on PATH."""
     if shutil.which("curl") is None:
         missing("curl")
+
+
+def grpcurl() -> Path:
+    """The path of grpcurl."""
+    found = plugins.grpcurl()
+    if found is None:
+        missing("grpcurl: `uv run plugins` with Go")
+    return found or Path()
 
 
 def specs() -> Path:

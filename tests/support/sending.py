@@ -1,4 +1,4 @@
-"""A stand-in for the network: httpx's MockTransport, as Upstream takes it."""
+"""A substitute for the network: httpx's MockTransport with the interface of `upstream.Sender`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ class _Body:
         return None
 
     async def aclose(self) -> None:
-        if isinstance(self._reads, AsyncGenerator):  # else the loop does it, later and in a task of its own
+        if isinstance(self._reads, AsyncGenerator):  # else the loop closes it later, in another task
             await self._reads.aclose()
         await self._response.aclose()

@@ -1,4 +1,4 @@
-"""Requests against the providers' published API descriptions, and against what the services check beyond those."""
+"""Validates requests against the providers' API descriptions and the services' further rules."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def anthropic(body: dict[str, Any]) -> Violations:
 
 @cache
 def _message() -> jsonschema.protocols.Validator:
-    """Anthropic's answer; what is required of it is what the newest version gives, so nothing is here."""
+    """Anthropic's answer; its required fields are those of the newest version, so none is required here."""
 
     def relaxed(node: Any) -> Any:
         if isinstance(node, list):
@@ -89,7 +89,7 @@ def gemini(body: dict[str, Any]) -> Violations:
 
 
 def _gemini_rules(contents: list[dict[str, Any]]) -> Iterator[str]:
-    """What Google asks of a conversation beyond its schema."""
+    """Google's rules for a conversation beyond its schema."""
     for index, content in enumerate(contents):
         kinds = {kind for part in content["parts"] for kind in part}
         if not content["parts"] or any(part.get("text") == "" for part in content["parts"]):
@@ -98,11 +98,11 @@ def _gemini_rules(contents: list[dict[str, Any]]) -> Iterator[str]:
             yield f"contents[{index}] has results, and is the model's"
         if "functionCall" in kinds and content["role"] != "model":
             yield f"contents[{index}] has calls, and is the user's"
-    for index, (asked, answered) in enumerate(itertools.pairwise(contents)):
-        if asked["role"] == answered["role"]:
-            yield f"contents[{index}] and the next are both the {asked['role']}'s"
-        calls = [part["functionCall"]["name"] for part in asked["parts"] if "functionCall" in part]
-        results = [part["functionResponse"]["name"] for part in answered["parts"] if "functionResponse" in part]
+    for index, (content, following) in enumerate(itertools.pairwise(contents)):
+        if content["role"] == following["role"]:
+            yield f"contents[{index}] and the next are both the {content['role']}'s"
+        calls = [part["functionCall"]["name"] for part in content["parts"] if "functionCall" in part]
+        results = [part["functionResponse"]["name"] for part in following["parts"] if "functionResponse" in part]
         if calls != results:
             yield f"contents[{index}] calls {calls}, and the next has results of {results}"
 
@@ -117,7 +117,7 @@ def bedrock_service() -> ServiceModel:
 
 
 def converse(model: ServiceModel, operation: str, model_id: str, sent: dict[str, Any]) -> Violations:
-    """What botocore, and the shapes' own limits, have against a request."""
+    """Violations of a request by botocore's validation and the limits of the shapes."""
     shape = model.operation_model(operation).input_shape
     assert shape is not None
     params = {"modelId": model_id, **sent}
@@ -159,7 +159,7 @@ def _limits(shape: Any, value: Any, path: str) -> Iterator[str]:
 
 
 def _rules(sent: dict[str, Any]) -> Iterator[str]:
-    """What the service checks beyond the shapes."""
+    """Rules of the service beyond the shapes."""
     messages = sent["messages"]
     roles = [message["role"] for message in messages]
     if roles != [("user", "assistant")[i % 2] for i in range(len(roles))]:
@@ -204,7 +204,7 @@ def _converse_answer(body: dict[str, Any]) -> Violations:
     return [report.generate_report()] if report.has_errors() else list(_limits(shape, body, ""))
 
 
-#: By dialect: what its provider's description has against a request's body.
+#: By dialect: the violations of a request's body.
 VIOLATIONS: Mapping[str, Callable[[dict[str, Any]], Violations]] = {
     "openai": openai,
     "anthropic": anthropic,
@@ -212,7 +212,7 @@ VIOLATIONS: Mapping[str, Callable[[dict[str, Any]], Violations]] = {
     "bedrock": bedrock,
 }
 
-#: By dialect: what its provider's description has against an answer's body.
+#: By dialect: the violations of an answer's body.
 ANSWER_VIOLATIONS: Mapping[str, Callable[[dict[str, Any]], Violations]] = {
     "openai": lambda body: _listed(openapi("openai-chat.json", "CreateChatCompletionResponse"), body),
     "anthropic": lambda body: _listed(_message(), body),

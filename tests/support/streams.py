@@ -1,4 +1,4 @@
-"""Streams as providers send them: events as JSON in, bytes out, one writer a dialect; and bytes torn to pieces."""
+"""Streams as providers send them: events as JSON in, bytes out, one writer per dialect; splitting of bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-#: One event's data: an object, or text as it is (`[DONE]`, or what is no JSON).
+#: One event's data: an object, or text (`[DONE]`, or invalid JSON).
 Event = dict[str, Any] | str | bytes
 
 
@@ -25,7 +25,7 @@ def openai(event: Event) -> bytes:
 
 
 def anthropic(event: Event) -> bytes:
-    """The event's type has a line of its own."""
+    """`event:` with the type, `data:` and an empty line."""
     return (f"event: {event['type']}\n".encode() if isinstance(event, dict) else b"") + openai(event)
 
 
@@ -51,7 +51,7 @@ def frame_of_event(kind: str, payload: Any) -> bytes:
 
 
 def frame_of_exception(kind: str, payload: Any) -> bytes:
-    """A frame that says that the stream failed."""
+    """An exception frame."""
     headers = {":exception-type": kind, ":content-type": "application/json", ":message-type": "exception"}
     return frame(headers, _data(payload))
 

@@ -1,4 +1,4 @@
-"""What the tests of emulation share: the real calls over a scripted provider, and streams read to their end."""
+"""Helpers of the tests of emulation: real calls to a scripted provider, and streams read to their end."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.routing import routing_help
 from tests.support.sending import MockSender
 from tests.support.typed import TypedCaller
 
-#: One response: the JSON asked for and the number of the call in, the body's pieces out. A number is a wait in
-#: seconds, of the loop's time; an exception breaks the body off.
+#: Request JSON and number of the call -> response. In a body a number is a wait in seconds of the loop's time, an
+#: exception breaks it off.
 Script = Callable[[dict[str, Any], int], "Response"]
 FOR_EVER = 1e6
 
@@ -40,7 +40,7 @@ class Response:
 
 
 class Body(httpx.AsyncByteStream):
-    """Notes whether it was closed."""
+    """A response body that records whether it was closed."""
 
     def __init__(self, pieces: tuple[bytes | float | Exception, ...]) -> None:
         self.pieces = pieces
@@ -69,7 +69,7 @@ async def _no_fetch(url: str) -> tuple[str, bytes]:
 
 
 class Provider:
-    """A provider that answers with `script`, behind real calls and emulation. `calls` are the JSON it was sent."""
+    """A provider that answers with `script`, behind real calls and emulation. `calls` are the request bodies."""
 
     def __init__(self, script: Script, fetch: Callable[[str], Awaitable[tuple[str, bytes]]] = _no_fetch) -> None:
         self.calls: list[dict[str, Any]] = []
@@ -79,29 +79,29 @@ class Provider:
         self.emulation = TypedCaller(Emulation(upstream, fetch))
 
     async def _serve(self, sent: httpx.Request) -> httpx.Response:
-        asked = json.loads(sent.content)
-        self.calls.append(asked)
-        response = self._script(asked, len(self.calls) - 1)
+        request = json.loads(sent.content)
+        self.calls.append(request)
+        response = self._script(request, len(self.calls) - 1)
         await asyncio.sleep(response.wait)
         body = Body(response.pieces)
         self.bodies.append(body)
-        kind = "text/event-stream" if asked.get("stream") and response.status == 200 else "application/json"
+        kind = "text/event-stream" if request.get("stream") and response.status == 200 else "application/json"
         return httpx.Response(response.status, headers={"content-type": kind}, stream=body)
 
     def check_closed(self) -> None:
-        """Nothing is left open."""
+        """Assert that all bodies were closed."""
         assert all(body.closed for body in self.bodies)
 
 
 def endpoint(*emulates: str, native_n: int = 1, dialect: str = "openai") -> Endpoint:
-    """An endpoint that has these by emulation."""
-    made = routing_help.endpoint()
+    """An endpoint that emulates these features."""
+    base = routing_help.endpoint()
     limits = Timeouts(first_token=10.0, idle=10.0, total=100.0)
-    return replace(made, emulates=frozenset(emulates), native_n=native_n, timeouts=limits, dialect=dialect)
+    return replace(base, emulates=frozenset(emulates), native_n=native_n, timeouts=limits, dialect=dialect)
 
 
 def request(**fields: Any) -> pb.ChatCompletionRequest:
-    """OpenAI's JSON, with a model and a message where there is none."""
+    """A request from OpenAI's JSON, with a default model and message."""
     plain = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
     return openai_json.parse(json.dumps({**plain, **fields}).encode()).request
 
@@ -149,7 +149,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 async def read(stream: Stream) -> list[Chunks]:
-    """Every batch, the one that opens it first; the stream is closed."""
+    """Open the stream and read every batch; closes it."""
     now = asyncio.get_running_loop().time
     try:
         batches = [await stream.open(100.0)]
@@ -161,10 +161,10 @@ async def read(stream: Stream) -> list[Chunks]:
 
 
 def texts(batches: list[Chunks]) -> dict[int, str]:
-    """What each choice says."""
-    said: dict[int, str] = {}
+    """The text of each choice, by its index."""
+    found: dict[int, str] = {}
     for batch in batches:
         for one in batch:
             for choice in one.choices:
-                said[choice.index] = said.get(choice.index, "") + choice.delta.content
-    return said
+                found[choice.index] = found.get(choice.index, "") + choice.delta.content
+    return found

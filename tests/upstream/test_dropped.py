@@ -1,4 +1,4 @@
-"""What a translation leaves out is named in the answer, and counts for callers who require every parameter."""
+"""Fields dropped by a translation are reported, and refused with `require_parameters`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which calls are emulated, and images and files by URL; over a scripted provider and a scripted web."""
+"""Which calls are emulated, and images and files by URL; with a scripted provider and scripted downloads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ WHERE = endpoint("image_url", "file_url")
 
 
 class Web:
-    """What is where. A number is a wait in seconds first."""
+    """Scripted downloads by URL; a number is a wait in seconds before the response."""
 
     def __init__(self, **more: tuple[str, bytes] | InvalidRequest | float) -> None:
         self.pages: dict[str, Any] = {
@@ -82,13 +82,13 @@ def file(**fields: str) -> dict[str, Any]:
 
 
 def asking(*parts: dict[str, Any], **fields: Any) -> pb.ChatCompletionRequest:
-    said = {"type": "text", "text": "what is it?"}
-    return request(messages=[{"role": "user", "content": [said, *parts]}], **fields)
+    question = {"type": "text", "text": "what is it?"}
+    return request(messages=[{"role": "user", "content": [question, *parts]}], **fields)
 
 
 def answering(web: Web) -> Provider:
-    def script(asked: dict[str, Any], index: int) -> Response:
-        if asked.get("stream"):
+    def script(body: dict[str, Any], index: int) -> Response:
+        if body.get("stream"):
             return Response(chunk(role="assistant", content="a cat"), chunk("stop"), DONE)
         return whole(completion("a cat"))
 
@@ -96,7 +96,7 @@ def answering(web: Web) -> Provider:
 
 
 def sent(provider: Provider) -> list[dict[str, Any]]:
-    """The parts that the provider got, less the text."""
+    """The content parts that the provider received, without the text."""
     (call,) = provider.calls
     parts: list[dict[str, Any]] = call["messages"][0]["content"][1:]
     return parts
@@ -133,16 +133,16 @@ def test_urls_are_fetched_and_sent_as_data(parts: Any, received: Any, fetched: d
     for streamed in (False, True):
         web = Web()
         provider = answering(web)
-        made = asking(*parts)
-        before = made.SerializeToString()
+        original = asking(*parts)
+        before = original.SerializeToString()
         if streamed:
-            got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(WHERE, made)))))
+            got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(WHERE, original)))))
         else:
-            got = run(provider.emulation.complete(WHERE, made, 100.0)).completion
+            got = run(provider.emulation.complete(WHERE, original, 100.0)).completion
         assert got.choices[0].message.content[0].text == "a cat"
         assert sent(provider) == received
         assert web.fetched == fetched
-        assert made.SerializeToString() == before
+        assert original.SerializeToString() == before
         provider.check_closed()
 
 
@@ -171,24 +171,24 @@ def test_only_what_the_endpoint_wants_as_bytes_is_fetched(where: Endpoint, fetch
     ],
 )
 def test_provider_urls_are_not_downloaded(url: str, fetched: bool) -> None:
-    class Told:
-        """An upstream that keeps what it is sent."""
+    class Recorder:
+        """An upstream that records the request."""
 
-        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Completion:
-            self.request = made.to_proto()
+        async def complete(self, where: Endpoint, request: ChatRequest, limit: float) -> Completion:
+            self.request = request.to_proto()
             return ProtoCompletion(pb.ChatCompletion(), "")
 
-        def stream(self, where: Endpoint, made: ChatRequest) -> Any:
+        def stream(self, where: Endpoint, request: ChatRequest) -> Any:
             raise AssertionError("nothing is streamed here")
 
-    web, told = Web(), Told()
+    web, recorder = Web(), Recorder()
     run(
-        Emulation(told, web).complete(
+        Emulation(recorder, web).complete(
             endpoint("image_url", dialect="gemini"), ProtoRequest(asking(image(url))), 100.0
         )
     )
     assert bool(web.fetched) is fetched
-    assert told.request.messages[0].content[1].image_url.url.startswith("data:") is fetched
+    assert recorder.request.messages[0].content[1].image_url.url.startswith("data:") is fetched
 
 
 def test_downloads_run_in_parallel_up_to_a_limit() -> None:
@@ -233,16 +233,18 @@ def test_failures_name_the_part(parts: Any, message: str, param: str) -> None:
     for streamed in (False, True):
         provider = answering(Web())
         emulation = provider.emulation
-        made = asking(*parts)
+        original = asking(*parts)
         with pytest.raises(InvalidRequest) as raised:
-            run(read(emulation.stream(WHERE, made)) if streamed else emulation.complete(WHERE, made, 100.0))
+            run(
+                read(emulation.stream(WHERE, original)) if streamed else emulation.complete(WHERE, original, 100.0)
+            )
         assert (raised.value.message, raised.value.param) == (message, param)
         assert raised.value.reason is Reason.INVALID_REQUEST
         assert not provider.calls
 
 
 def test_attempts_share_what_was_fetched() -> None:
-    """A failure too; and so do attempts for which parameters are left out."""
+    """Failed downloads too, and also for attempts with dropped parameters."""
     web = Web()
     there, missing = (ProtoRequest(asking(image(url), seed=1)) for url in (CAT, "http://pets.test/cat"))
 
@@ -279,6 +281,22 @@ def test_the_total_download_size_is_limited() -> None:
     assert raised.value.reason is Reason.REQUEST_TOO_LARGE
 
 
+@pytest.mark.parametrize(("times", "too_large"), [(3, False), (4, True)])
+def test_a_url_that_is_named_often_counts_each_time(times: int, too_large: bool) -> None:
+    """It is fetched once, but each part gets a copy."""
+    web = Web()
+    web.pages["https://pets.test/large"] = ("image/png", bytes(20 << 20))
+    request = ProtoRequest(asking(*[image("https://pets.test/large")] * times))
+    sent = inlined(request, remote_parts(WHERE, request, lambda url: False), web, 100.0)
+    if too_large:
+        with pytest.raises(InvalidRequest, match="larger than 67108864 bytes together") as raised:
+            run(sent)
+        assert raised.value.reason is Reason.REQUEST_TOO_LARGE
+    else:
+        assert run(sent).size > 3 * 20 << 20
+    assert web.fetched == {"https://pets.test/large": 1}
+
+
 def test_downloads_count_against_the_deadline() -> None:
     provider = answering(Web())
 
@@ -289,7 +307,7 @@ def test_downloads_count_against_the_deadline() -> None:
         return asyncio.get_running_loop().time()
 
     assert run(main()) == pytest.approx(5.0)
-    slow = Provider(lambda asked, index: Response(wait=FOR_EVER), Web())
+    slow = Provider(lambda body, index: Response(wait=FOR_EVER), Web())
 
     async def called() -> float:
         with pytest.raises(LmchatError) as raised:
@@ -303,10 +321,10 @@ def test_downloads_count_against_the_deadline() -> None:
 def test_everything_at_once() -> None:
     """Two choices of JSON about a picture: it is fetched once, for each call and each repair."""
     web = Web()
-    provider = Provider(lambda asked, index: whole(completion("no" if index < 2 else '{"a":1}')), web)
+    provider = Provider(lambda body, index: whole(completion("no" if index < 2 else '{"a":1}')), web)
     where = endpoint("image_url", "n", "json_object")
-    made = asking(image(CAT), n=2, response_format={"type": "json_object"})
-    got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(where, made)))))
+    original = asking(image(CAT), n=2, response_format={"type": "json_object"})
+    got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(where, original)))))
     assert [choice.message.content[0].text for choice in got.choices] == ['{"a":1}'] * 2
     assert web.fetched == {CAT: 1}
     assert len(provider.calls) == 4
@@ -320,17 +338,17 @@ def test_everything_at_once() -> None:
 )
 def test_a_request_that_needs_nothing_is_passed_on_itself(fields: dict[str, Any]) -> None:
     class Same:
-        """An upstream that gives nothing but notes what it gets."""
+        """An upstream that records its requests."""
 
         def __init__(self) -> None:
             self.got: list[ChatRequest] = []
 
-        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Completion:
-            self.got.append(made)
+        async def complete(self, where: Endpoint, request: ChatRequest, limit: float) -> Completion:
+            self.got.append(request)
             return ProtoCompletion(pb.ChatCompletion(), "")
 
-        def stream(self, where: Endpoint, made: ChatRequest) -> Any:
-            self.got.append(made)
+        def stream(self, where: Endpoint, request: ChatRequest) -> Any:
+            self.got.append(request)
 
     same = Same()
     emulation = Emulation(same, Web())
@@ -366,27 +384,27 @@ OPEN = {"type": "object", "additionalProperties": {"type": "string"}}
 def test_schemas_that_a_provider_follows_itself_are_left_to_it(
     dialect: str, model: str, schema: Any, native: bool
 ) -> None:
-    class Told:
-        """An upstream that keeps what it is sent."""
+    class Recorder:
+        """An upstream that records the request."""
 
-        async def complete(self, where: Endpoint, made: ChatRequest, limit: float) -> Completion:
-            self.request = made.to_proto()
-            said = pb.Message(content=[pb.ContentPart(text="{}")])
-            return ProtoCompletion(pb.ChatCompletion(choices=[pb.Choice(message=said)]), "")
+        async def complete(self, where: Endpoint, request: ChatRequest, limit: float) -> Completion:
+            self.request = request.to_proto()
+            message = pb.Message(content=[pb.ContentPart(text="{}")])
+            return ProtoCompletion(pb.ChatCompletion(choices=[pb.Choice(message=message)]), "")
 
-        def stream(self, where: Endpoint, made: ChatRequest) -> Any:
+        def stream(self, where: Endpoint, request: ChatRequest) -> Any:
             raise AssertionError("nothing is streamed here")
 
-    told = Told()
+    recorder = Recorder()
     where = replace(endpoint("json_object", "json_schema", dialect=dialect), model=model)
     form = {"name": "answer"} | ({"schema": schema} if schema else {})
-    made = request(response_format={"type": "json_schema", "json_schema": form})
-    run(Emulation(told, Web()).complete(where, ProtoRequest(made), 1.0))
-    assert told.request.HasField("response_format") is native
+    original = request(response_format={"type": "json_schema", "json_schema": form})
+    run(Emulation(recorder, Web()).complete(where, ProtoRequest(original), 1.0))
+    assert recorder.request.HasField("response_format") is native
 
 
-def test_the_real_fetcher_fits() -> None:
-    provider = Provider(lambda asked, index: whole(completion("x")), Fetcher(Fetch()))
+def test_the_real_fetcher() -> None:
+    provider = Provider(lambda body, index: whole(completion("x")), Fetcher(Fetch()))
     with pytest.raises(InvalidRequest) as raised:
         asyncio.run(provider.emulation.complete(WHERE, asking(image("https://127.0.0.1/cat")), 5.0))
     assert raised.value.message == "Cannot be fetched: The host cannot be reached on the public internet."

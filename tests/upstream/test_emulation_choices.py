@@ -36,21 +36,21 @@ ROLE = chunk(role="assistant", content="")
 STOP = chunk("stop")
 
 
-def words(*said: str, start: float = 0.0, every: float = 1.0, tokens: int = 5) -> Response:
-    """A stream of words, each so many seconds after the one before."""
-    timed = [piece for word in said for piece in (every, chunk(content=word))]
+def words(*texts: str, start: float = 0.0, every: float = 1.0, tokens: int = 5) -> Response:
+    """A stream of words, each `every` seconds after the one before."""
+    timed = [piece for word in texts for piece in (every, chunk(content=word))]
     return Response(ROLE, start, *timed, STOP, usage(10, tokens), DONE)
 
 
 def by_call(*responses: Response) -> Provider:
-    return Provider(lambda asked, index: responses[index])
+    return Provider(lambda body, index: responses[index])
 
 
 # Unary
 
 
 def test_large_requests_are_not_copied_a_hundred_times() -> None:
-    provider = Provider(lambda asked, index: whole(completion("a")))
+    provider = Provider(lambda body, index: whole(completion("a")))
     large = request(n=128, user="x" * 3_000_000)
     with pytest.raises(InvalidRequest, match="ask for fewer choices") as raised:
         run(provider.emulation.complete(N, large, 100.0))
@@ -60,7 +60,7 @@ def test_large_requests_are_not_copied_a_hundred_times() -> None:
 
 def test_choices_are_joined_and_usage_summed() -> None:
     # The first call is the slowest: the order is the index, not the time.
-    provider = Provider(lambda asked, index: whole(completion(f"answer {index}"), wait=3.0 - index))
+    provider = Provider(lambda body, index: whole(completion(f"answer {index}"), wait=3.0 - index))
     answer = run(provider.emulation.complete(N, request(n=3, temperature=1), 100.0))
     got = answer.completion
     assert [choice.index for choice in got.choices] == [0, 1, 2]
@@ -73,7 +73,7 @@ def test_choices_are_joined_and_usage_summed() -> None:
 
 
 def test_calls_run_in_parallel() -> None:
-    provider = Provider(lambda asked, index: whole(completion("x"), wait=6.0))
+    provider = Provider(lambda body, index: whole(completion("x"), wait=6.0))
 
     async def main() -> float:
         await provider.emulation.complete(N, request(n=128), 100.0)
@@ -84,10 +84,10 @@ def test_calls_run_in_parallel() -> None:
 
 
 def test_a_lower_native_maximum_is_used() -> None:
-    def script(asked: dict[str, Any], index: int) -> Response:
-        body = completion("x")
-        body["choices"] = [{**body["choices"][0], "index": i} for i in range(asked.get("n", 1))]
-        return whole(body)
+    def script(body: dict[str, Any], index: int) -> Response:
+        answer = completion("x")
+        answer["choices"] = [{**answer["choices"][0], "index": i} for i in range(body.get("n", 1))]
+        return whole(answer)
 
     provider = Provider(script)
     where = endpoint("n", native_n=4)
@@ -101,13 +101,13 @@ def test_a_lower_native_maximum_is_used() -> None:
 
 @pytest.mark.parametrize(("seed", "seeds"), [(7, [7, 8, 9]), (2**31 - 1, [2**31 - 1, 2**31 - 2, 2**31 - 3])])
 def test_every_call_has_a_different_seed(seed: int, seeds: list[int]) -> None:
-    provider = Provider(lambda asked, index: whole(completion("x")))
+    provider = Provider(lambda body, index: whole(completion("x")))
     run(provider.emulation.complete(N, request(n=3, seed=seed), 100.0))
     assert [call["seed"] for call in provider.calls] == seeds
 
 
 def test_one_failure_fails_all() -> None:
-    def script(asked: dict[str, Any], index: int) -> Response:
+    def script(body: dict[str, Any], index: int) -> Response:
         return whole({"error": {}}, status=429, wait=1.0) if index == 1 else Response(FOR_EVER)
 
     provider = Provider(script)
@@ -118,7 +118,7 @@ def test_one_failure_fails_all() -> None:
 
 
 def test_a_cancelled_call_cancels_all() -> None:
-    provider = Provider(lambda asked, index: Response(FOR_EVER))
+    provider = Provider(lambda body, index: Response(FOR_EVER))
 
     async def main() -> None:
         task = asyncio.create_task(provider.emulation.complete(N, request(n=3), FOR_EVER))
@@ -155,7 +155,7 @@ def test_streams_are_interleaved() -> None:
 
 
 def test_simultaneous_chunks_are_batched() -> None:
-    provider = Provider(lambda asked, index: words("a", "b"))
+    provider = Provider(lambda body, index: words("a", "b"))
     batches = run(read(provider.emulation.stream(N, request(n=5))))
     assert texts(batches) == dict.fromkeys(range(5), "ab")
     assert len(batches) < 10
@@ -177,7 +177,7 @@ def test_a_stream_opens_with_its_first_content() -> None:
 
 
 def test_streams_without_content_end_too() -> None:
-    provider = Provider(lambda asked, index: Response(ROLE, STOP, DONE))
+    provider = Provider(lambda body, index: Response(ROLE, STOP, DONE))
     got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(N, request(n=3))))))
     assert len(got.choices) == 3
     assert not got.HasField("usage")
@@ -261,7 +261,7 @@ def _stops_reading(provider: Provider) -> Any:
 
 
 def _cancelled(seconds: float) -> Callable[[Provider], Any]:
-    def made(provider: Provider) -> Any:
+    def leave(provider: Provider) -> Any:
         async def main() -> None:
             task = asyncio.create_task(read(provider.emulation.stream(N, request(n=3))))
             await asyncio.sleep(seconds)
@@ -271,7 +271,7 @@ def _cancelled(seconds: float) -> Callable[[Provider], Any]:
 
         return main()
 
-    return made
+    return leave
 
 
 def _never_opened(provider: Provider) -> Any:
@@ -282,16 +282,16 @@ def _never_opened(provider: Provider) -> Any:
     "leave", [_closes_unread, _stops_reading, _cancelled(0.0), _cancelled(0.5), _cancelled(3.5), _never_opened]
 )
 def test_closing_releases_every_stream(leave: Callable[[Provider], Any]) -> None:
-    provider = Provider(lambda asked, index: words(*"abcdefgh", start=index))
+    provider = Provider(lambda body, index: words(*"abcdefgh", start=index))
     run(leave(provider))
     provider.check_closed()
 
 
 def test_backpressure_of_a_slow_reader() -> None:
-    """Nothing is read ahead but a few chunks of each stream."""
+    """Only a few chunks of each stream are read ahead."""
     words: list[bytes | float] = [chunk(content="a"), 0.0] * 1000
     endless = Response(ROLE, *words, STOP, DONE)
-    provider = Provider(lambda asked, index: endless)
+    provider = Provider(lambda body, index: endless)
 
     async def main() -> int:
         stream = provider.emulation.stream(N, request(n=2))
@@ -330,17 +330,17 @@ def test_the_deadline_holds_for_all() -> None:
 def test_each_choice_is_repaired_separately() -> None:
     where = endpoint("n", "json_object")
 
-    def script(asked: dict[str, Any], index: int) -> Response:
-        repair = asked["messages"][-1]["content"].startswith("Your answer cannot be used")
+    def script(body: dict[str, Any], index: int) -> Response:
+        repair = body["messages"][-1]["content"].startswith("Your answer cannot be used")
         return whole(completion('{"a":1}' if repair or index == 0 else "no", tokens=1))
 
     for streamed in (False, True):
         provider = Provider(script)
-        made = request(n=3, response_format={"type": "json_object"})
+        chat_request = request(n=3, response_format={"type": "json_object"})
         if streamed:
-            got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(where, made)))))
+            got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(where, chat_request)))))
         else:
-            got = run(provider.emulation.complete(where, made, 100.0)).completion
+            got = run(provider.emulation.complete(where, chat_request, 100.0)).completion
         assert [choice.index for choice in got.choices] == [0, 1, 2]
         assert [choice.message.content[0].text for choice in got.choices] == ['{"a":1}'] * 3
         assert len(provider.calls) == 5
@@ -350,7 +350,7 @@ def test_each_choice_is_repaired_separately() -> None:
 
 def test_one_failed_repair_fails_all() -> None:
     where = endpoint("n", "json_object")
-    provider = Provider(lambda asked, index: whole(completion("no")))
+    provider = Provider(lambda body, index: whole(completion("no")))
     with pytest.raises(ProviderError) as raised:
         run(read(provider.emulation.stream(where, request(n=3, response_format={"type": "json_object"}))))
     assert raised.value.reason is Reason.STRUCTURED_OUTPUT_INVALID

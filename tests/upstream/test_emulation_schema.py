@@ -1,4 +1,4 @@
-"""Schemas and patterns that callers wrote, and JSON out of what models write around it."""
+"""Callers' schemas and patterns, and extraction of JSON from models' text."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from server.upstream.emulation.regex import PatternError, compiled
         ('As {name} asked: {"a":1}.', "{", '{"a":1}'),
         ("The list is [1, 2].", "[", "[1, 2]"),
         ('<think>{"a":0} or {"a":2}?</think>\n{"a":1}', "{", '{"a":1}'),
-        # Nothing, or no one
+        # None, or several
         ("", "{", None),
         ("No.", "{", None),
         ("3 or 4", "", None),
@@ -113,7 +113,7 @@ def test_unwrap_takes_any_text(text: str) -> None:
     ],
 )
 def test_unwrap_takes_linear_time(text: str, opener: str) -> None:
-    """Each takes seconds to minutes where an error counts lines from the start, or a search begins anew."""
+    """Texts that take seconds to minutes with an algorithm that is not linear."""
     assert unwrap("x\n" + text, opener) is None
 
 
@@ -265,10 +265,10 @@ def problems(value: Any, document: Any) -> list[str]:
         ({"$schema": "https://example.com/mine"}, 1, []),
         # `format` is no assertion.
         ({"format": "date"}, "never", []),
-        # Only so many problems are told, and none at length.
+        # The number and length of problems are limited.
         ({"items": {"type": "null"}}, [1] * 9, [f"$[{i}]: 1 is not of type 'null'" for i in range(5)]),
         ({"type": "null"}, "x" * 1000, ["xxx..."]),
-        # Of alternatives, the nearest.
+        # Of alternatives, the closest.
         ({"anyOf": [{"type": "null"}, {"properties": {"a": {"const": 1}}}]}, {"a": 2}, ["$.a: 1 was expected"]),
     ],
 )
@@ -401,7 +401,7 @@ VALUES = st.recursive(
 
 
 @given(SCHEMAS, VALUES)
-def test_validity_is_the_librarys(document: dict[str, Any], value: Any) -> None:
+def test_validity_is_that_of_jsonschema(document: dict[str, Any], value: Any) -> None:
     assert (problems(value, document) == []) is jsonschema.Draft202012Validator(document).is_valid(value)
 
 

@@ -34,10 +34,10 @@ ENDPOINT = endpoint("json_object", "json_schema")
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
 
 
-def says(*answers: str | dict[str, Any]) -> Provider:
-    """A provider with these answers, one a call."""
+def answering(*answers: str | dict[str, Any]) -> Provider:
+    """A provider with these answers, one per call."""
     bodies = [completion(one) if isinstance(one, str) else one for one in answers]
-    return Provider(lambda asked, index: whole(bodies[index]))
+    return Provider(lambda body, index: whole(bodies[index]))
 
 
 def content(answer: pb.ChatCompletion) -> list[str]:
@@ -46,8 +46,8 @@ def content(answer: pb.ChatCompletion) -> list[str]:
 
 def ask(provider: Provider, **fields: Any) -> pb.ChatCompletion:
     """The answer, the same whether streamed or not."""
-    made = request(**{"response_format": JSON_SCHEMA, **fields})
-    completion: pb.ChatCompletion = run(provider.emulation.complete(ENDPOINT, made, 100.0)).completion
+    chat_request = request(**{"response_format": JSON_SCHEMA, **fields})
+    completion: pb.ChatCompletion = run(provider.emulation.complete(ENDPOINT, chat_request, 100.0)).completion
     return completion
 
 
@@ -71,12 +71,12 @@ def ask(provider: Provider, **fields: Any) -> pb.ChatCompletion:
 )
 def test_answers_are_unwrapped_and_repaired_once(form: Any, answers: list[str], found: str) -> None:
     for streamed in (False, True):
-        provider = says(*answers)
-        made = request(response_format=form)
+        provider = answering(*answers)
+        chat_request = request(response_format=form)
         if streamed:
-            got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(ENDPOINT, made)))))
+            got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(ENDPOINT, chat_request)))))
         else:
-            got = run(provider.emulation.complete(ENDPOINT, made, 100.0)).completion
+            got = run(provider.emulation.complete(ENDPOINT, chat_request, 100.0)).completion
         assert content(got) == [found]
         assert got.choices[0].finish_reason == pb.FINISH_REASON_STOP
         rounds = len(answers)
@@ -88,7 +88,7 @@ def test_answers_are_unwrapped_and_repaired_once(form: Any, answers: list[str], 
 
 
 def test_instructions() -> None:
-    provider = says('{"a": "one"}', '{"a": 1}')
+    provider = answering('{"a": "one"}', '{"a": 1}')
     ask(provider, tools=[{"type": "function", "function": {"name": "f"}}], n=1, temperature=0.5)
     first, second = provider.calls
     assert first["messages"][1:] == [{"role": "user", "content": "hello"}]
@@ -105,7 +105,7 @@ def test_instructions() -> None:
 
 
 def test_instructions_for_json_object() -> None:
-    provider = says("{}")
+    provider = answering("{}")
     ask(provider, response_format=JSON_OBJECT)
     assert provider.calls[0]["messages"][0]["content"] == (
         "Answer with exactly one JSON object and nothing else: "
@@ -114,13 +114,13 @@ def test_instructions_for_json_object() -> None:
 
 
 def test_an_empty_answer_is_not_sent_back() -> None:
-    provider = says(" ", '{"a": 1}')
+    provider = answering(" ", '{"a": 1}')
     ask(provider)
     assert [message["role"] for message in provider.calls[1]["messages"]] == ["system", "user", "user"]
 
 
 @pytest.mark.parametrize(
-    ("messages", "roles", "told"),
+    ("messages", "roles", "index"),
     [
         ([("user", "hello")], ["system", "user"], 0),
         ([("system", "be brief"), ("user", "hello")], ["system", "user"], 0),
@@ -128,19 +128,19 @@ def test_an_empty_answer_is_not_sent_back() -> None:
         ([("user", "hello"), ("system", "be brief")], ["system", "user", "system"], 0),
     ],
 )
-def test_the_instructions_join_the_callers(messages: list[tuple[str, str]], roles: list[str], told: int) -> None:
-    provider = says('{"a": 1}')
+def test_the_instructions_join_the_callers(messages: list[tuple[str, str]], roles: list[str], index: int) -> None:
+    provider = answering('{"a": 1}')
     ask(provider, messages=[{"role": role, "content": text} for role, text in messages])
     sent = provider.calls[0]["messages"]
     assert [message["role"] for message in sent] == roles
-    assert ["Answer with exactly" in message["content"] for message in sent].index(True) == told
+    assert ["Answer with exactly" in message["content"] for message in sent].index(True) == index
     for role, text in messages:
         assert any(message["content"].startswith(text) for message in sent), role
 
 
 def test_cached_instructions_stay_as_they_are() -> None:
     part = {"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}
-    provider = says('{"a": 1}')
+    provider = answering('{"a": 1}')
     ask(provider, messages=[{"role": "system", "content": [part]}, {"role": "user", "content": "hello"}])
     first, second = provider.calls[0]["messages"][0]["content"]
     assert first == part
@@ -148,10 +148,10 @@ def test_cached_instructions_stay_as_they_are() -> None:
 
 
 def test_the_callers_request_is_not_touched() -> None:
-    made = request(response_format=JSON_SCHEMA)
-    before = made.SerializeToString(deterministic=True)
-    run(says("no", '{"a": 1}').emulation.complete(ENDPOINT, made, 100.0))
-    assert made.SerializeToString(deterministic=True) == before
+    chat_request = request(response_format=JSON_SCHEMA)
+    before = chat_request.SerializeToString(deterministic=True)
+    run(answering("no", '{"a": 1}').emulation.complete(ENDPOINT, chat_request, 100.0))
+    assert chat_request.SerializeToString(deterministic=True) == before
 
 
 @pytest.mark.parametrize(
@@ -166,13 +166,13 @@ def test_the_callers_request_is_not_touched() -> None:
     ],
 )
 def test_incomplete_answers_are_passed_on_unchanged(answer: dict[str, Any]) -> None:
-    provider = says(answer)
+    provider = answering(answer)
     got = ask(provider)
     want = openai_json.parse_completion(answer)
     assert got.choices == want.choices
     streamed = fold_messages(
         chain.from_iterable(
-            run(read(says(answer).emulation.stream(ENDPOINT, request(response_format=JSON_SCHEMA))))
+            run(read(answering(answer).emulation.stream(ENDPOINT, request(response_format=JSON_SCHEMA))))
         )
     )
     assert streamed.choices == want.choices
@@ -180,24 +180,26 @@ def test_incomplete_answers_are_passed_on_unchanged(answer: dict[str, Any]) -> N
 
 
 def test_valid_json_at_the_token_limit_is_unwrapped() -> None:
-    got = ask(says(completion('```json\n{"a": 1}\n```', "length")))
+    got = ask(answering(completion('```json\n{"a": 1}\n```', "length")))
     assert content(got) == ['{"a": 1}']
     assert got.choices[0].finish_reason == pb.FINISH_REASON_LENGTH
 
 
 def test_a_repair_that_is_cut_off_is_passed_on() -> None:
-    got = ask(says("no", completion('{"a": [', "length")))
+    got = ask(answering("no", completion('{"a": [', "length")))
     assert content(got) == ['{"a": [']
     assert got.choices[0].finish_reason == pb.FINISH_REASON_LENGTH
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_failed_repair_is_a_422(streamed: bool) -> None:
-    provider = says("no", '{"a": "still not"}')
-    made = request(response_format=JSON_SCHEMA)
+    provider = answering("no", '{"a": "still not"}')
+    chat_request = request(response_format=JSON_SCHEMA)
     emulation = provider.emulation
     call: Coroutine[Any, Any, Any] = (
-        read(emulation.stream(ENDPOINT, made)) if streamed else emulation.complete(ENDPOINT, made, 100.0)
+        read(emulation.stream(ENDPOINT, chat_request))
+        if streamed
+        else emulation.complete(ENDPOINT, chat_request, 100.0)
     )
     with pytest.raises(ProviderError) as raised:
         run(call)
@@ -217,11 +219,11 @@ def test_native_choices_are_repaired_each() -> None:
         choice = {**first["choices"][0], "index": index, "message": {"role": "assistant", "content": text}}
         first["choices"].append(choice)
 
-    def script(asked: dict[str, Any], index: int) -> Response:
+    def script(body: dict[str, Any], index: int) -> Response:
         if not index:
             return whole(first)
-        said = asked["messages"][-2]["content"]
-        return whole(completion('{"a": 1}' if said == "no" else '{"a": 3}'), wait=1.0 if said == "no" else 0.0)
+        answer = body["messages"][-2]["content"]
+        return whole(completion('{"a": 1}' if answer == "no" else '{"a": 3}'), wait=1.0 if answer == "no" else 0.0)
 
     provider = Provider(script)
     got = ask(provider, n=4)
@@ -247,7 +249,7 @@ def test_native_choices_are_repaired_each() -> None:
     ],
 )
 def test_unsupported_formats_are_rejected_before_any_call(form: Any, reason: Reason, param: str) -> None:
-    provider = says("{}")
+    provider = answering("{}")
     with pytest.raises(InvalidRequest) as raised:
         ask(provider, response_format=form)
     assert (raised.value.reason, raised.value.param) == (reason, param)
@@ -255,10 +257,10 @@ def test_unsupported_formats_are_rejected_before_any_call(form: Any, reason: Rea
 
 
 def test_formats_of_another_kind_are_for_other_endpoints() -> None:
-    made = request()
-    made.response_format.other_json = '{"type":"grammar","grammar":"x"}'
+    chat_request = request()
+    chat_request.response_format.other_json = '{"type":"grammar","grammar":"x"}'
     with pytest.raises(InvalidRequest) as raised:
-        run(says("{}").emulation.complete(ENDPOINT, made, 100.0))
+        run(answering("{}").emulation.complete(ENDPOINT, chat_request, 100.0))
     assert (raised.value.reason, raised.value.param) == (Reason.UNSUPPORTED_FEATURE, "response_format.type")
 
 
@@ -275,7 +277,7 @@ def test_formats_of_another_kind_are_for_other_endpoints() -> None:
 )
 def test_errors_point_into_the_callers_request(system: bool, theirs: str, ours: str) -> None:
     error = {"error": {"message": "bad", "type": "invalid_request_error", "param": theirs}}
-    provider = Provider(lambda asked, index: whole(error, status=400))
+    provider = Provider(lambda body, index: whole(error, status=400))
     messages = [{"role": "system", "content": "s"}] * system + [{"role": "user", "content": "hello"}]
     with pytest.raises(ProviderError) as raised:
         ask(provider, messages=messages)
@@ -284,7 +286,7 @@ def test_errors_point_into_the_callers_request(system: bool, theirs: str, ours: 
 
 def test_a_failing_repair_is_its_own_error() -> None:
     provider = Provider(
-        lambda asked, index: whole(completion("no")) if not index else whole({"error": {}}, status=429)
+        lambda body, index: whole(completion("no")) if not index else whole({"error": {}}, status=429)
     )
     with pytest.raises(ProviderError) as raised:
         ask(provider)
@@ -293,12 +295,12 @@ def test_a_failing_repair_is_its_own_error() -> None:
 
 
 def test_both_rounds_share_the_time() -> None:
-    provider = Provider(lambda asked, index: whole(completion("no"), wait=6.0))
+    provider = Provider(lambda body, index: whole(completion("no"), wait=6.0))
 
     async def main() -> float:
-        made = request(response_format=JSON_SCHEMA)
+        chat_request = request(response_format=JSON_SCHEMA)
         with pytest.raises(ProviderError) as raised:
-            await provider.emulation.complete(ENDPOINT, made, 10.0)
+            await provider.emulation.complete(ENDPOINT, chat_request, 10.0)
         assert raised.value.reason is Reason.TIMEOUT
         return asyncio.get_running_loop().time()
 
@@ -306,12 +308,12 @@ def test_both_rounds_share_the_time() -> None:
 
 
 def test_streams_are_role_and_content_then_the_end_then_usage() -> None:
-    provider = says('{"a": 1}')
+    provider = answering('{"a": 1}')
     batches = run(read(provider.emulation.stream(ENDPOINT, request(response_format=JSON_SCHEMA))))
     (chunks,) = batches
-    said, end, counted = chunks
-    assert said.choices[0].delta == pb.Delta(role=pb.ROLE_ASSISTANT, content='{"a": 1}')
-    assert not said.choices[0].finish_reason
+    answer, end, counted = chunks
+    assert answer.choices[0].delta == pb.Delta(role=pb.ROLE_ASSISTANT, content='{"a": 1}')
+    assert not answer.choices[0].finish_reason
     assert end.choices[0].finish_reason == pb.FINISH_REASON_STOP
     assert not counted.choices
     assert counted.usage.total_tokens == 15
@@ -320,7 +322,7 @@ def test_streams_are_role_and_content_then_the_end_then_usage() -> None:
 
 def test_large_answers_are_validated_in_a_thread() -> None:
     values = json.dumps({"a": 1, "b": ["x"] * 200_000})
-    got = asyncio.run(says(values).emulation.complete(ENDPOINT, request(response_format=JSON_SCHEMA), 100.0))
+    got = asyncio.run(answering(values).emulation.complete(ENDPOINT, request(response_format=JSON_SCHEMA), 100.0))
     assert content(got.completion) == [values]
 
 
@@ -336,7 +338,7 @@ def test_chunks_fold_to_the_completion() -> None:
     assert fold_messages(chain.from_iterable([structured.chunks(want)])) == want
 
 
-def test_the_rest_goes_through_as_it_is() -> None:
+def test_other_requests_pass_unchanged() -> None:
     """No emulation where the request needs none, or the endpoint has it natively."""
     asks: Sequence[tuple[Any, pb.ChatCompletionRequest]] = [
         (ENDPOINT, request()),
@@ -345,18 +347,18 @@ def test_the_rest_goes_through_as_it_is() -> None:
         (endpoint("json_object"), request(response_format=JSON_SCHEMA)),
         (endpoint(), request(response_format=JSON_SCHEMA)),
     ]
-    for where, made in asks:
-        provider = says("as it is")
-        got = run(provider.emulation.complete(where, made, 100.0))
+    for where, chat_request in asks:
+        provider = answering("as it is")
+        got = run(provider.emulation.complete(where, chat_request, 100.0))
         assert content(got.completion) == ["as it is"]
-        assert provider.calls[0].get("response_format") == openai_json.dump(made).get("response_format")
+        assert provider.calls[0].get("response_format") == openai_json.dump(chat_request).get("response_format")
         assert texts([structured.chunks(got.completion)]) == {0: "as it is"}
 
 
-# Native first
+# Native structured output first
 
 NATIVE = endpoint()
-#: What providers say of a model without structured output; see server/dialects/openai/errors.py for the sources.
+#: Providers' messages for a model without structured output; see server/dialects/openai/errors.py for the sources.
 REFUSALS = [
     "This model does not support response format `json_schema`. See supported models at https://x.example",
     "This response_format type is unavailable now",
@@ -372,8 +374,8 @@ REFUSALS = [
 def refuses(message: str) -> Provider:
     """A provider that refuses `response_format`, and answers without."""
 
-    def script(asked: dict[str, Any], index: int) -> Response:
-        if "response_format" in asked:
+    def script(body: dict[str, Any], index: int) -> Response:
+        if "response_format" in body:
             return whole({"error": {"message": message, "type": "invalid_request_error"}}, status=400)
         return whole(completion('Here: {"a": 1}'))
 
@@ -381,7 +383,7 @@ def refuses(message: str) -> Provider:
 
 
 @pytest.mark.parametrize("message", REFUSALS)
-def test_a_model_without_structured_output_is_asked_in_words(message: str) -> None:
+def test_a_model_without_structured_output_is_prompted(message: str) -> None:
     provider = refuses(message)
     answer = run(provider.emulation.complete(NATIVE, request(response_format=JSON_SCHEMA), 100.0)).completion
     assert content(answer) == ['{"a": 1}']

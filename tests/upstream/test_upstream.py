@@ -1,10 +1,9 @@
-"""One provider call, against scripted answers and a clock that jumps: what comes out, and when."""
+"""One provider call with scripted responses and simulated time: results and their times."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import selectors
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from server.upstream.client import Upstream
 from server.upstream.ports import has_content
 from tests.dialects.openai_help import DONE, TRANSLATOR, ask, chunk, delta, endpoint, sse
+from tests.routing.routing_help import VirtualLoop
 from tests.support.sending import MockSender
 from tests.support.typed import Answer, TypedCaller
 
@@ -25,30 +25,8 @@ T = TypeVar("T")
 R = Reason
 
 
-class _Selector(selectors.DefaultSelector):
-    """Does not wait: it says how long it would have."""
-
-    slept = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        assert timeout is not None, "nothing is left to wait for"
-        self.slept += timeout
-        return super().select(0)
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """Its time stands still while anything can run, and jumps to the next timer when nothing can."""
-
-    def __init__(self) -> None:
-        self._jumps = _Selector()
-        super().__init__(self._jumps)
-
-    def time(self) -> float:
-        return self._jumps.slept
-
-
 def run(main: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=Loop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
 
 
@@ -56,14 +34,14 @@ def now() -> float:
     return round(asyncio.get_running_loop().time(), 3)
 
 
-class Pause(float):
-    """Seconds until the provider goes on."""
+class Wait(float):
+    """Seconds until the provider continues."""
 
 
-NEVER = Pause(1e9)
+NEVER = Wait(1e9)
 RESET = httpx.ReadError("reset")
 
-Step = bytes | Pause | Exception
+Step = bytes | Wait | Exception
 
 
 def again(times: int, *steps: Step) -> list[Step]:
@@ -71,7 +49,7 @@ def again(times: int, *steps: Step) -> list[Step]:
 
 
 class Body(httpx.AsyncByteStream):
-    """A response's bytes as scripted; whether it was closed, and whether nobody is left reading it."""
+    """A scripted response body that records whether it was closed and whether a read is pending."""
 
     def __init__(self, *steps: Step) -> None:
         self._steps = steps
@@ -85,7 +63,7 @@ class Body(httpx.AsyncByteStream):
                 self.read += 1
                 if isinstance(step, Exception):
                     raise step
-                if isinstance(step, Pause):
+                if isinstance(step, Wait):
                     await asyncio.sleep(step)
                 else:
                     yield step
@@ -107,7 +85,7 @@ Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 
 class Provider:
-    """Answers every call with the same status, headers and steps, `delay` seconds after it came."""
+    """Answers every call with the same status, headers and steps, `delay` seconds after it arrived."""
 
     def __init__(
         self,
@@ -140,7 +118,7 @@ class Provider:
     async def stream(
         self, where: Endpoint | None = None, limit: float = 1000.0, deadline: float = 1e6, **fields: Any
     ) -> tuple[list[list[str]], list[float], ProviderError | None]:
-        """What came out, read by read, when it came, and how it failed; closed as the router closes it."""
+        """The batches, their times, and the error; closed as the router closes it."""
         stream = self.upstream.stream(where or endpoint(), ask(**fields))
         batches: list[list[str]] = []
         times: list[float] = []
@@ -165,8 +143,8 @@ def words(chunks: list[pb.ChatCompletionChunk]) -> list[str]:
     for each in chunks:
         text = "#" if each.HasField("usage") else ""
         for choice in each.choices:
-            said = choice.delta.content + choice.delta.reasoning_content
-            text += "+" * bool(choice.delta.role) + said + "." * bool(choice.finish_reason)
+            content = choice.delta.content + choice.delta.reasoning_content
+            text += "+" * bool(choice.delta.role) + content + "." * bool(choice.finish_reason)
         found.append(text)
     return found
 
@@ -182,7 +160,7 @@ COMPLETION = json.dumps(
 SHORT = Timeouts(connect=1.0, first_token=10.0, idle=20.0, total=40.0)
 
 
-# What is sent
+# Requests
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -233,7 +211,7 @@ def test_an_inexpressible_request_is_an_invalid_request(stream: bool) -> None:
 
 
 def test_complete() -> None:
-    provider = Provider(COMPLETION[:20], Pause(30), COMPLETION[20:], type="application/json", delay=300)
+    provider = Provider(COMPLETION[:20], Wait(30), COMPLETION[20:], type="application/json", delay=300)
     answer = run(provider.complete())
     assert answer.completion.choices[0].message.content[0].text == "Hi"
     assert answer.completion.id == "chatcmpl-1"
@@ -241,7 +219,7 @@ def test_complete() -> None:
     assert provider.body.closed
 
 
-#: A call that fails, and the failure: reason, status, whether to try again here, and when it came.
+#: A failing call, and the failure: reason, status, `retry_here`, and its time.
 UNARY: list[tuple[str, Provider, Reason, int | None, bool, float]] = [
     ("no connection", Provider(failure=httpx.ConnectError("refused")), R.UPSTREAM_ERROR, None, True, 0),
     (
@@ -258,7 +236,7 @@ UNARY: list[tuple[str, Provider, Reason, int | None, bool, float]] = [
     ("no answer", Provider(delay=NEVER), R.TIMEOUT, None, False, 40),
     ("headers, then silence", Provider(NEVER, type="application/json"), R.TIMEOUT, None, False, 40),
     ("half an answer, then silence", Provider(COMPLETION[:30], NEVER), R.TIMEOUT, None, False, 40),
-    ("an answer drop by drop", Provider(*again(5, b"{", Pause(15))), R.TIMEOUT, None, False, 40),
+    ("an answer drop by drop", Provider(*again(5, b"{", Wait(15))), R.TIMEOUT, None, False, 40),
     ("half an answer", Provider(COMPLETION[:30]), R.UPSTREAM_INVALID_RESPONSE, 200, False, 0),
     ("nothing", Provider(), R.UPSTREAM_INVALID_RESPONSE, 200, False, 0),
     ("a page", Provider(b"<html>", type="text/html"), R.UPSTREAM_INVALID_RESPONSE, 200, False, 0),
@@ -329,10 +307,10 @@ def test_how_long_to_wait(headers: dict[str, str], seconds: float | None) -> Non
 
 # Streams
 
-#: The steps of a stream, and the batches that come out of it.
-GOOD: list[tuple[str, list[Step], list[list[str]]]] = [
+#: The steps of a stream, and its batches.
+VALID: list[tuple[str, list[Step], list[list[str]]]] = [
     ("read by read", [ROLE, HI, BYE, STOP, DONE], [["+", "Hi"], [" bye"], ["."]]),
-    ("the role is held back until the content", [ROLE, Pause(5), HI, STOP, DONE], [["+", "Hi"], ["."]]),
+    ("the role is held back until the content", [ROLE, Wait(5), HI, STOP, DONE], [["+", "Hi"], ["."]]),
     (
         "what comes in one read goes out in one",
         [ROLE + HI + BYE, STOP + USAGE + DONE],
@@ -355,18 +333,18 @@ GOOD: list[tuple[str, list[Step], list[list[str]]]] = [
     ("the same in one read", [HI, STOP + sse({"error": {"code": 500}})], [["+Hi"], ["."]]),
     (
         "reasoning is content",
-        [sse(chunk(delta(role="assistant", reasoning="Hm."))), Pause(15), HI, STOP],
+        [sse(chunk(delta(role="assistant", reasoning="Hm."))), Wait(15), HI, STOP],
         [["+Hm."], ["Hi"], ["."]],
     ),
     (
         "slow, but never idle",
-        [HI, *again(3, Pause(19), BYE), STOP],
+        [HI, *again(3, Wait(19), BYE), STOP],
         [["+Hi"], [" bye"], [" bye"], [" bye"], ["."]],
     ),
 ]
 
 
-@pytest.mark.parametrize(("steps", "batches"), [row[1:] for row in GOOD], ids=[row[0] for row in GOOD])
+@pytest.mark.parametrize(("steps", "batches"), [row[1:] for row in VALID], ids=[row[0] for row in VALID])
 def test_streams(steps: list[Step], batches: list[list[str]]) -> None:
     provider = Provider(*steps)
     found, _, error = run(provider.stream(endpoint(timeouts=SHORT)))
@@ -375,14 +353,14 @@ def test_streams(steps: list[Step], batches: list[list[str]]) -> None:
     assert provider.body.closed
 
 
-#: The steps of a stream, what comes out, how it fails, and when.
-BAD: list[tuple[str, Provider, list[list[str]], Reason, int | None, float]] = [
+#: The steps of a stream, its batches, and the failure: reason, status and time.
+FAILING: list[tuple[str, Provider, list[list[str]], Reason, int | None, float]] = [
     ("no connection", Provider(failure=httpx.ConnectError("x")), [], R.UPSTREAM_ERROR, None, 0),
     ("no headers", Provider(delay=NEVER), [], R.TIMEOUT, None, 10),
     ("headers, then silence", Provider(NEVER), [], R.TIMEOUT, None, 10),
     ("a role, then silence", Provider(ROLE, NEVER), [], R.TIMEOUT, None, 10),
-    ("pings are no content", Provider(*again(9, b": ping\n\n", Pause(3)), HI), [], R.TIMEOUT, None, 10),
-    ("time for headers is time for content", Provider(Pause(6), HI, delay=6), [], R.TIMEOUT, None, 10),
+    ("pings are no content", Provider(*again(9, b": ping\n\n", Wait(3)), HI), [], R.TIMEOUT, None, 10),
+    ("time for headers is time for content", Provider(Wait(6), HI, delay=6), [], R.TIMEOUT, None, 10),
     ("nothing", Provider(), [], R.STREAM_TRUNCATED, None, 0),
     ("a role, then the end", Provider(ROLE), [], R.STREAM_TRUNCATED, None, 0),
     ("a role, then a reset", Provider(ROLE, RESET), [], R.UPSTREAM_ERROR, None, 0),
@@ -416,20 +394,22 @@ BAD: list[tuple[str, Provider, list[list[str]], Reason, int | None, float]] = [
     ("a reset after content", Provider(HI, RESET), [["+Hi"]], R.STREAM_TRUNCATED, None, 0),
     (
         "a reset a while after content",
-        Provider(HI, Pause(5), BYE, RESET),
+        Provider(HI, Wait(5), BYE, RESET),
         [["+Hi"], [" bye"]],
         R.STREAM_TRUNCATED,
         None,
         5,
     ),
-    ("silence after content", Provider(HI, Pause(7), BYE, NEVER), [["+Hi"], [" bye"]], R.TIMEOUT, None, 27),
+    ("silence after content", Provider(HI, Wait(7), BYE, NEVER), [["+Hi"], [" bye"]], R.TIMEOUT, None, 27),
     ("an error after content", Provider(HI, sse({"error": {"code": 502}})), [["+Hi"]], R.UPSTREAM_ERROR, 502, 0),
     ("garbage after content", Provider(HI, b"data: oops\n\n"), [["+Hi"]], R.UPSTREAM_INVALID_RESPONSE, 200, 0),
 ]
 
 
 @pytest.mark.parametrize(
-    ("provider", "batches", "reason", "status", "when"), [row[1:] for row in BAD], ids=[row[0] for row in BAD]
+    ("provider", "batches", "reason", "status", "when"),
+    [row[1:] for row in FAILING],
+    ids=[row[0] for row in FAILING],
 )
 def test_failures_of_a_stream(
     provider: Provider, batches: list[list[str]], reason: Reason, status: int | None, when: float
@@ -452,7 +432,7 @@ def test_the_smaller_limit_of_the_first_content_counts(limit: float, when: float
 
 
 def test_the_deadline_of_a_stream() -> None:
-    provider = Provider(HI, *again(9, Pause(4), BYE), STOP)
+    provider = Provider(HI, *again(9, Wait(4), BYE), STOP)
     found, times, error = run(provider.stream(endpoint(timeouts=SHORT), deadline=10.0))
     assert error is not None
     assert error.reason is R.TIMEOUT
@@ -465,9 +445,9 @@ def test_the_deadline_of_a_stream() -> None:
     ("steps", "batches", "end"),
     [
         pytest.param([HI, STOP, NEVER], [["+Hi"], ["."]], 5, id="nothing comes"),
-        pytest.param([HI, STOP, Pause(4), USAGE, NEVER], [["+Hi"], [".", "#"]], 9, id="usage comes"),
-        pytest.param([HI, STOP, Pause(6), USAGE, DONE], [["+Hi"], ["."]], 5, id="usage comes too late"),
-        pytest.param([HI, STOP, *again(3, b": ping\n\n", Pause(4))], [["+Hi"], ["."]], 12, id="pings come"),
+        pytest.param([HI, STOP, Wait(4), USAGE, NEVER], [["+Hi"], [".", "#"]], 9, id="usage comes"),
+        pytest.param([HI, STOP, Wait(6), USAGE, DONE], [["+Hi"], ["."]], 5, id="usage comes too late"),
+        pytest.param([HI, STOP, *again(3, b": ping\n\n", Wait(4))], [["+Hi"], ["."]], 12, id="pings come"),
     ],
 )
 def test_the_tail_timeout_after_the_last_finish_reason(steps: list[Step], batches: list[Any], end: float) -> None:
@@ -482,7 +462,7 @@ def test_the_tail_timeout_after_the_last_finish_reason(steps: list[Step], batche
 def test_of_two_choices_both_must_end() -> None:
     second = sse(chunk(delta(index=1, content="Yo")))
     ended = sse(chunk(delta("stop", index=1)))
-    found, times, error = run(Provider(HI, STOP, Pause(9), second, Pause(9), ended).stream(n=2))
+    found, times, error = run(Provider(HI, STOP, Wait(9), second, Wait(9), ended).stream(n=2))
     assert error is None  # the second choice has all of the idle limit to begin
     assert found == [["+Hi"], ["+Yo"], [".", "."]]
     assert times[-1] == 18

@@ -1,4 +1,4 @@
-"""What the tests of credentials share: a clock, a provider's settings, and a server on loopback."""
+"""Helpers of the tests of credentials: a clock, a provider's settings, and a server on loopback."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from server.vendors.credentials.select import authenticator
 from server.vendors.registry import VENDORS
 
 REQUEST = HttpRequest("https://provider.test/v1/chat", {"content-type": "application/json"}, b"{}")
-#: 2030-01-01, later than whatever the libraries take for now.
+#: 2030-01-01, later than the libraries' current time.
 START = 1_893_456_000.0
 
 
 class Clock:
-    """Seconds since the epoch, as the test says."""
+    """A manual clock in seconds since the epoch."""
 
     def __init__(self, now: float = START) -> None:
         self.now = now
@@ -35,7 +35,7 @@ class Clock:
 
 
 def provider(type_: str, api_key: str = "", base_url: str = "", **credentials: str | bool) -> ProviderSettings:
-    """Settings as the configuration gives them: what is secret is wrapped."""
+    """Settings as from the configuration, with secrets wrapped."""
     secret = {"access_token", "secret_access_key", "session_token", "bearer_token", "client_secret"}
     return ProviderSettings(
         key=f"my-{type_}",
@@ -82,7 +82,7 @@ async def refused(auth: Authenticator) -> ProviderError:
 
 
 class Seen(NamedTuple):
-    """One request as the server on loopback got it; header names in lower case."""
+    """One request as the server on loopback received it; header names in lower case."""
 
     method: str
     path: str
@@ -109,13 +109,13 @@ class Loopback:
         self.seen: list[Seen] = []
 
     def reply(self, seen: Seen) -> Reply:
-        """Take note, and answer."""
+        """Record the request and answer it."""
         self.seen.append(seen)
         return self.answer(seen)
 
 
 def not_found(seen: Seen) -> Reply:
-    """What there is before a test says otherwise."""
+    """The default answer."""
     return 404, f"nothing at {seen.path}"
 
 

@@ -1,4 +1,4 @@
-"""Settings in, headers out: which credentials a provider uses; and how credentials that end are renewed."""
+"""Which credentials a provider's settings select, and the renewal of credentials that expire."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.vendors.credentials_help import REQUEST, START, Clock, make, provider
 
 SECRET = "the-secret-itself"
 
-# Which
+# Selection
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ SECRET = "the-secret-itself"
         (provider("bedrock", bearer_token=SECRET), {"authorization": f"Bearer {SECRET}"}),
     ],
 )
-async def test_what_never_ends(settings: ProviderSettings, headers: dict[str, str]) -> None:
+async def test_credentials_that_never_expire(settings: ProviderSettings, headers: dict[str, str]) -> None:
     auth = make(settings)
     assert await auth.headers(REQUEST) == headers
     assert repr(auth) == f"StaticHeaders({', '.join(headers)})"
@@ -85,7 +85,7 @@ async def test_another_dialect_has_its_vendors_credentials(type_: str, dialect: 
         ),
     ],
 )
-def test_what_is_got_at_the_first_call(settings: ProviderSettings, kind: str) -> None:
+def test_credentials_fetched_at_the_first_call(settings: ProviderSettings, kind: str) -> None:
     assert repr(make(settings)) == kind
 
 
@@ -155,18 +155,18 @@ models: {m: {endpoints: [{provider: a, model: x}]}}
 
 
 class Source:
-    """What a lease is renewed from: `outcome` is the lease's length in seconds, or an error."""
+    """A source of leases: `outcome` is the length of the next lease in seconds, or an error."""
 
     def __init__(self, clock: Clock, outcome: float | Exception | None = 3600.0) -> None:
         self.clock = clock
         self.outcome = outcome
         self.calls = 0
-        self.gate = asyncio.Event()
-        self.gate.set()
+        self.release = asyncio.Event()
+        self.release.set()
 
     async def __call__(self) -> Lease[str]:
         self.calls += 1
-        await self.gate.wait()
+        await self.release.wait()
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return Lease(f"{SECRET}-{self.calls}", None if self.outcome is None else self.clock() + self.outcome)
@@ -188,7 +188,7 @@ def leased(source: Source, clock: Clock) -> LeaseCache[str]:
 
 
 async def settle() -> None:
-    """Let every task run as far as it can."""
+    """Let every task run until it waits."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -199,25 +199,25 @@ async def failed(leased: LeaseCache[Any]) -> ProviderError:
 
 async def test_one_renewal_for_a_hundred_calls(leased: LeaseCache[str], source: Source, clock: Clock) -> None:
     for round_ in (1, 2):
-        source.gate.clear()
+        source.release.clear()
         calls = [asyncio.create_task(leased.get()) for _ in range(100)]
         await settle()
         assert (source.calls, any(call.done() for call in calls)) == (round_, False)
-        source.gate.set()
+        source.release.set()
         assert set(await asyncio.gather(*calls)) == {f"{SECRET}-{round_}"}
         assert source.calls == round_
-        clock.now += 3600  # to the very end
+        clock.now += 3600  # until it expires
 
 
 async def test_a_failed_renewal_fails_each_of_its_hundred_calls(leased: LeaseCache[str], source: Source) -> None:
-    source.gate.clear()
+    source.release.clear()
     source.outcome = NoCredentials("not today")
     calls = [asyncio.create_task(leased.get()) for _ in range(100)]
     await settle()
-    source.gate.set()
+    source.release.set()
     errors = await asyncio.gather(*calls, return_exceptions=True)
     assert source.calls == 1
-    assert len({id(error) for error in errors}) == 100  # each is raised, and noted on, by itself
+    assert len({id(error) for error in errors}) == 100  # each is raised, with notes, separately
     assert {getattr(error, "raw", "") for error in errors} == {"not today"}
 
 
@@ -228,17 +228,17 @@ async def test_renewed_ahead_and_without_waiting(leased: LeaseCache[str], source
     await settle()
     assert source.calls == 1
     clock.now += 1
-    source.gate.clear()
+    source.release.clear()
     assert [await leased.get() for _ in range(100)] == [f"{SECRET}-1"] * 100
     await settle()
     assert source.calls == 2
-    source.gate.set()
+    source.release.set()
     await settle()
     assert await leased.get() == f"{SECRET}-2"
     assert source.calls == 2
 
 
-async def test_a_failed_renewal_leaves_what_is_held_until_it_ends(
+async def test_a_failed_renewal_keeps_the_credentials_until_they_expire(
     leased: LeaseCache[str], source: Source, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     await leased.get()
@@ -271,7 +271,7 @@ async def test_a_failed_renewal_leaves_what_is_held_until_it_ends(
     assert await leased.get() == f"{SECRET}-{calls + 1}"
 
 
-async def test_what_ends_between_two_renewals_is_renewed_at_its_end(
+async def test_credentials_that_expire_between_two_renewals(
     leased: LeaseCache[str], source: Source, clock: Clock
 ) -> None:
     await leased.get()
@@ -287,34 +287,32 @@ async def test_what_ends_between_two_renewals_is_renewed_at_its_end(
 async def test_a_caller_who_leaves_does_not_take_the_renewal_along(
     leased: LeaseCache[str], source: Source
 ) -> None:
-    source.gate.clear()
+    source.release.clear()
     first, second = asyncio.create_task(leased.get()), asyncio.create_task(leased.get())
     await settle()
     first.cancel()
     await settle()
     assert first.cancelled()
-    source.gate.set()
+    source.release.set()
     assert await second == f"{SECRET}-1"
     assert source.calls == 1
 
 
-async def test_a_renewal_that_takes_too_long_goes_on(
+async def test_a_renewal_continues_after_the_wait_timeout(
     leased: LeaseCache[str], source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(credentials_lease, "WAIT_TIMEOUT", 0)
-    source.gate.clear()
+    source.release.clear()
     for _ in range(3):
         assert (await failed(leased)).raw == "getting credentials takes too long"
-    source.gate.set()
+    source.release.set()
     await settle()
     assert await leased.get() == f"{SECRET}-1"
     assert source.calls == 1
 
 
 @pytest.mark.parametrize("length", [0.0, -5.0])
-async def test_credentials_that_come_expired_are_none(
-    leased: LeaseCache[str], source: Source, length: float
-) -> None:
+async def test_expired_credentials_are_refused(leased: LeaseCache[str], source: Source, length: float) -> None:
     source.outcome = length
     assert (await failed(leased)).raw.startswith("the new ones have already expired")
 

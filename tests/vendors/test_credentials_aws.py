@@ -1,4 +1,4 @@
-"""AWS's credentials, with its token service and metadata endpoints on loopback; and signatures, computed anew.
+"""AWS's credentials, with token service and metadata endpoints on loopback, and independently computed signatures.
 
 The reference for signatures is `expected`, written from AWS's description, and checked against AWS's own vector:
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
@@ -87,7 +87,7 @@ def expected(
 def check(
     method: str, target: str, headers: Mapping[str, str], body: bytes, secret: str = SECRET, id_: str = ID
 ) -> list[str]:
-    """Verify a request as Bedrock would, from what it gets; the names of the signed headers."""
+    """Verify a request as Bedrock does, from the bytes on the wire; the names of the signed headers."""
     match = re.fullmatch(
         r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\S+), SignedHeaders=(\S+), Signature=([0-9a-f]{64})",
         headers["authorization"],
@@ -172,7 +172,7 @@ def test_it_is_what_botocore_would_send(
     check("POST", split.path, {**theirs, "host": split.netloc}, body)
 
 
-def test_only_what_must_be_is_signed() -> None:
+def test_signed_headers() -> None:
     headers = {
         "accept": "x",
         "content-type": "application/json",
@@ -228,11 +228,11 @@ def expiration(seconds: float) -> str:
 
 
 class AWS(Loopback):
-    """Answers as the security token service, the instance's and a container's metadata do."""
+    """A server with the security token service and the metadata of an instance and a container."""
 
     def __init__(self, host: str) -> None:
         super().__init__(host, self.aws)
-        self.given = 0
+        self.issued = 0
         self.fails: Reply | None = None
 
     def aws(self, seen: Seen) -> Reply:
@@ -244,8 +244,8 @@ class AWS(Loopback):
             return 200, "the-role"
         if self.fails:
             return self.fails
-        self.given += 1
-        id_, expires = f"{ROLE_ID}{self.given}", expiration(3600)
+        self.issued += 1
+        id_, expires = f"{ROLE_ID}{self.issued}", expiration(3600)
         if seen.path in (f"{roles}the-role", "/container"):
             names = ("Code", "AccessKeyId", "SecretAccessKey", "Token", "Expiration")
             return 200, dict(zip(names, ("Success", id_, ROLE_SECRET, SESSION, expires), strict=True))
@@ -258,8 +258,8 @@ class AWS(Loopback):
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AWS]:
-    """The server, and nothing of this machine's own to be found."""
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AWS]:
+    """The server; libraries find no credentials of this machine."""
     for name in list(os.environ):
         if name.startswith("AWS_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -287,7 +287,7 @@ async def used(auth: Authenticator) -> tuple[str, str]:
     return id_, headers.get("x-amz-security-token", "")
 
 
-async def test_keys_in_the_environment(here: AWS, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keys_in_the_environment(server: AWS, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ID)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     auth = make(provider("bedrock"), clock=clock)
@@ -300,7 +300,7 @@ async def test_keys_in_the_environment(here: AWS, clock: Clock, monkeypatch: pyt
 
 
 async def test_a_bearer_token_in_the_environment_comes_first(
-    here: AWS, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    server: AWS, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ID)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -332,7 +332,7 @@ def write_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.parametrize("by", ["name", "environment"])
 async def test_profiles(
-    here: AWS,
+    server: AWS,
     clock: Clock,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -351,34 +351,34 @@ async def test_profiles(
         auth = make(provider("bedrock"), clock=clock)
     assert await used(auth) == keys
     if profile == "role":
-        (request,) = here.seen
+        (request,) = server.seen
         assert (request.form["Action"], request.form["RoleArn"]) == ("AssumeRole", ROLE)
         assert f"Credential={ID}/" in request.headers["authorization"]
 
 
-async def test_a_web_identity(here: AWS, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_web_identity(server: AWS, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("the-oidc-token")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
     assert await used(make(provider("bedrock"), clock=clock)) == (f"{ROLE_ID}1", SESSION)
-    (request,) = here.seen
+    (request,) = server.seen
     assert request.form["Action"] == "AssumeRoleWithWebIdentity"
     assert (request.form["WebIdentityToken"], request.form["RoleArn"]) == ("the-oidc-token", ROLE)
 
 
-async def test_a_containers_role(here: AWS, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{here.url}/container")
+async def test_a_containers_role(server: AWS, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{server.url}/container")
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "let me")
     assert await used(make(provider("bedrock"), clock=clock)) == (f"{ROLE_ID}1", SESSION)
-    assert here.seen[0].headers["authorization"] == "let me"
+    assert server.seen[0].headers["authorization"] == "let me"
 
 
 @pytest.fixture
-def instance(here: AWS, monkeypatch: pytest.MonkeyPatch) -> AWS:
+def instance(server: AWS, monkeypatch: pytest.MonkeyPatch) -> AWS:
     """An instance with a role."""
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
-    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", here.url)
-    return here
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
+    return server
 
 
 async def test_an_instances_role(instance: AWS, clock: Clock) -> None:
@@ -386,11 +386,11 @@ async def test_an_instances_role(instance: AWS, clock: Clock) -> None:
     assert not instance.seen
     answers = await asyncio.gather(*(used(auth) for _ in range(100)))
     assert answers == [(f"{ROLE_ID}1", SESSION)] * 100
-    assert instance.given == 1
+    assert instance.issued == 1
     assert instance.seen[-1].headers["x-aws-ec2-metadata-token"] == "imds-token"
 
 
-# For how long
+# Expiry
 
 
 async def renewed(auth: Authenticator) -> None:
@@ -414,12 +414,14 @@ async def test_tokens_are_renewed_before_they_expire(instance: AWS, clock: Clock
     await renewed(auth)
     clock.now = START + 3600
     assert (await refused(auth)).raw.startswith("AWS's usual chain has none")
-    instance.fails = None  # and what comes now names the same end
+    instance.fails = None  # and the new credentials have the same expiry
     clock.now += RETRY_INTERVAL
     assert (await refused(auth)).raw.startswith("the new ones have already expired")
 
 
-async def test_what_goes_wrong(here: AWS, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failures_of_botocore(
+    server: AWS, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     error = await refused(make(provider("bedrock"), clock=clock))
     assert error.raw == "AWS's usual chain has none: no variables, profile, web identity or instance role"
     write_profiles(tmp_path, monkeypatch)
@@ -433,13 +435,13 @@ async def test_what_goes_wrong(here: AWS, clock: Clock, tmp_path: Path, monkeypa
     ):
         assert (await refused(make(provider("bedrock", profile=profile), clock=clock))).raw == raw
     denied = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
-    here.fails = 403, denied
+    server.fails = 403, denied
     error = await refused(make(provider("bedrock", profile="role"), clock=clock))
     assert error.raw == "ClientError: An error occurred (AccessDenied) when calling the AssumeRole operation: no"
 
 
 async def test_nothing_shows_the_secrets(
-    here: AWS,
+    server: AWS,
     clock: Clock,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -455,7 +457,7 @@ async def test_nothing_shows_the_secrets(
     await used(explicit)
     lease: Lease[credentials_aws.Keys] = fetch("plain", "us-east-1")
     clock.now += 3600
-    here.fails = 403, "<ErrorResponse><Error><Code>ExpiredToken</Code></Error></ErrorResponse>"
+    server.fails = 403, "<ErrorResponse><Error><Code>ExpiredToken</Code></Error></ErrorResponse>"
     error = await refused(auth)
     logged = [str(record.__dict__) for record in caplog.records]
     assert any("urllib3" in line for line in logged)

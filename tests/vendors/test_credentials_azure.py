@@ -20,7 +20,7 @@ TOKEN = "eyJ0eXAiOiJKV1Qi.eyJhdWQiOiJ0ZXN0.c2lnbmF0dXJl"
 
 
 class Entra:
-    """The token endpoint: `status` and `answer` are what it says next."""
+    """The token endpoint: `status` and `answer` are its next response."""
 
     def __init__(self) -> None:
         self.status = 200

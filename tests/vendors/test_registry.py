@@ -1,4 +1,4 @@
-"""The vendors' rows: well formed, and not at odds with recorded traffic."""
+"""The vendors' rows: well formed, and consistent with recorded traffic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from server.vendors.registry import PLAIN, VENDORS
 RECORDINGS = Path(__file__).parents[3] / "shared" / "recordings"
 
 FIELDS = frozenset(pb.ChatCompletionRequest.DESCRIPTOR.fields_by_name)
-#: Content parts as OpenAI writes them -> as a row does.
+#: OpenAI's name of a content part -> that of a row.
 PARTS = {"text": "text", "image_url": "image", "input_audio": "audio", "file": "file"}
 
 ROWS = [pytest.param(vendor, id=vendor.type) for vendor in VENDORS.values()]
@@ -97,8 +97,8 @@ def test_a_base_url_is_set_or_required(vendor: Vendor) -> None:
 
 
 @pytest.mark.parametrize("vendor", ROWS)
-def test_servers_of_ones_own_are_in_no_default_catalogue(vendor: Vendor) -> None:
-    """A vendor without an address of its own has one for each account."""
+def test_self_hosted_servers_are_not_in_the_default_catalogue(vendor: Vendor) -> None:
+    """A vendor without a base URL has one per account."""
     account = vendor.type in {"azure", "databricks"}
     assert bool(vendor.env) == (vendor.base_url.startswith("https:") or account)
 
@@ -125,7 +125,7 @@ def test_what_is_required_is_a_setting_with_variables() -> None:
         ("perplexity", "https://api.perplexity.ai", "bearer", "PERPLEXITY_API_KEY"),
     ],
 )
-def test_the_usual_ones(type_: str, base_url: str, auth: str, env: str) -> None:
+def test_common_vendors(type_: str, base_url: str, auth: str, env: str) -> None:
     vendor = VENDORS[type_]
     assert (vendor.base_url, vendor.auth, vendor.env[0]) == (base_url, auth, env)
 

@@ -31,7 +31,7 @@ class Names:
         monkeypatch.setattr(socket, "getaddrinfo", self)
 
     async def started(self, count: int) -> None:
-        """Until so many more look-ups are under way."""
+        """Wait until `count` more look-ups have started."""
         for _ in range(count):
             assert await asyncio.to_thread(self._started.acquire, timeout=TIMEOUT)
 
@@ -144,7 +144,7 @@ async def test_a_lookup_counts_as_connecting(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("host", ["none.test", "x" * 64 + ".test"])
-async def test_a_name_that_leads_nowhere(host: str) -> None:
+async def test_a_name_that_does_not_resolve(host: str) -> None:
     connector = Connector()
     with pytest.raises(httpx.ConnectError, match=f"cannot connect to {host}:443"):
         await connector.connect(Peer(host, 443, True), None, TIMEOUT)

@@ -1,4 +1,4 @@
-"""Deadlines do what asyncio.timeout does; distant ones get their timer in time."""
+"""Deadlines behave like asyncio.timeout; distant ones get their timer in time."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from server.wire.deadlines import Deadlines
 
 @pytest.fixture(params=["near", "distant"])
 def deadlines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Deadlines:
-    """With deadlines that have a timer from the beginning, and with some that get it at a sweep."""
+    """Deadlines with a timer from the start, and deadlines that get one at a sweep."""
     if request.param == "distant":
         monkeypatch.setattr(module, "_SWEEP_INTERVAL", 0.001)
         monkeypatch.setattr(module, "_TIMER_RANGE", 0.003)
     return Deadlines()
 
 
-async def test_what_ends_in_time_ends(deadlines: Deadlines) -> None:
+async def test_a_body_that_ends_in_time(deadlines: Deadlines) -> None:
     with deadlines.after(60.0):
         await asyncio.sleep(0)
 
 
-async def test_what_does_not_is_cancelled(deadlines: Deadlines) -> None:
+async def test_a_body_past_its_deadline_is_cancelled(deadlines: Deadlines) -> None:
     loop = asyncio.get_running_loop()
     begun = loop.time()
     with pytest.raises(TimeoutError), deadlines.after(0.02):
@@ -37,12 +37,12 @@ async def test_what_does_not_is_cancelled(deadlines: Deadlines) -> None:
 
 
 @pytest.mark.parametrize("when", [0.0, -1.0])
-async def test_time_that_is_up_already(deadlines: Deadlines, when: float) -> None:
+async def test_a_deadline_in_the_past(deadlines: Deadlines, when: float) -> None:
     with pytest.raises(TimeoutError), deadlines.after(when):
         await asyncio.Event().wait()
 
 
-async def test_a_deadline_does_not_cut_what_never_waits(deadlines: Deadlines) -> None:
+async def test_a_body_that_never_waits_is_not_cancelled(deadlines: Deadlines) -> None:
     with deadlines.after(-1.0):
         pass
     await asyncio.sleep(0)
@@ -75,7 +75,7 @@ async def test_cancelling_from_outside_at_the_same_time_wins(deadlines: Deadline
         await task
 
 
-async def test_what_went_wrong_meanwhile_is_raised(deadlines: Deadlines) -> None:
+async def test_errors_of_the_body_are_raised(deadlines: Deadlines) -> None:
     with pytest.raises(ZeroDivisionError), deadlines.after(60.0):
         raise ZeroDivisionError
 
@@ -103,7 +103,7 @@ async def test_many_at_once_keep_their_own_times(deadlines: Deadlines) -> None:
     assert ended == [1, 2, 3, 4]
 
 
-async def test_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_finished_deadlines_are_released(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SWEEP_INTERVAL", 0.001)
     deadlines = Deadlines()
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Answers, fed in any pieces to an exchange whose socket the test holds."""
+"""Responses, fed in any pieces to an exchange on a simulated socket."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TO_THE_END = b"HTTP/1.1 200 OK\r\nx-a: 1\r\n\r\nhello"
 
 
 class Socket(asyncio.Transport):
-    """Notes what is asked of it."""
+    """A transport that records the calls of its methods."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class Socket(asyncio.Transport):
     abort = close
 
 
-class Lent:
-    """A connection on such a socket, lent by a pool."""
+class PooledConnection:
+    """A connection on such a socket, from a pool."""
 
     def __init__(self) -> None:
         self.socket = Socket()
@@ -69,7 +69,7 @@ class Lent:
         self.pooled = True
 
     @property
-    def fate(self) -> str:
+    def state(self) -> str:
         """`pooled`, `closed`, or empty while it is in use."""
         if self.pooled:
             return "pooled"
@@ -77,17 +77,17 @@ class Lent:
 
 
 class Call:
-    """An exchange under way; `body` goes on until the end of the answer."""
+    """An exchange in progress; `body` reads to the end of the response."""
 
-    def __init__(self, method: bytes = b"POST", lent: Lent | None = None) -> None:
-        self.lent = lent or Lent()
-        self.connection = self.lent.connection
+    def __init__(self, method: bytes = b"POST", pooled: PooledConnection | None = None) -> None:
+        self.pooled = pooled or PooledConnection()
+        self.connection = self.pooled.connection
         self.exchange = Exchange(self.connection)
         self.task = asyncio.create_task(self.exchange.run(method + b" / HTTP/1.1\r\n\r\n", b""))
 
     def reading(self) -> bool:
-        """Whether more is taken from the socket."""
-        return self.lent.socket.reading
+        """Whether the socket is being read."""
+        return self.pooled.socket.reading
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         response = await self.task
@@ -97,11 +97,11 @@ class Call:
 
 
 async def answer(*pieces: bytes, method: bytes = b"POST", end: bool = False) -> tuple[Call, Any]:
-    """What comes of these reads, or the error."""
+    """The response for these reads, or the error."""
     call = Call(method)
     await asyncio.sleep(0)
     for piece in pieces:
-        if call.lent.socket.open:
+        if call.pooled.socket.open:
             call.connection.data_received(piece)
     if end:
         call.connection.connection_lost(None)
@@ -118,49 +118,49 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("data", "end", "fate"), [(LENGTH, False, "pooled"), (CHUNKED, False, "pooled"), (TO_THE_END, True, "closed")]
+    ("data", "end", "state"), [(LENGTH, False, "pooled"), (CHUNKED, False, "pooled"), (TO_THE_END, True, "closed")]
 )
 @given(at=st.lists(st.integers(0, 200), max_size=8))
-def test_any_split_gives_the_same_answer(data: bytes, end: bool, fate: str, at: list[int]) -> None:
+def test_any_split_gives_the_same_answer(data: bytes, end: bool, state: str, at: list[int]) -> None:
     call, (status, headers, body) = asyncio.run(answer(*cut(data, at), end=end))
     assert (status, headers["x-a"], body) == (200, "1", b"hello")
     assert "x-trailer" not in headers
-    assert call.lent.fate == fate
+    assert call.pooled.state == state
 
 
 @given(
     st.lists(st.tuples(st.sampled_from([LENGTH, CHUNKED]), st.lists(st.integers(0, 200), max_size=4)), max_size=5)
 )
 def test_one_connection_serves_one_call_after_another(answers: list[tuple[bytes, list[int]]]) -> None:
-    """Its parser is the same for all of them, whatever they are like."""
+    """All are parsed by the same parser, whatever their framing."""
 
     async def run() -> None:
-        lent = Lent()
+        pooled = PooledConnection()
         for data, at in answers:
-            call = Call(lent=lent)
+            call = Call(pooled=pooled)
             await asyncio.sleep(0)
             for piece in cut(data, at):
                 call.connection.data_received(piece)
             status, headers, body = await call.answer()
             assert (status, headers["x-a"], body) == (200, "1", b"hello")
-            assert lent.socket.open
-            assert lent.connection.ready()
+            assert pooled.socket.open
+            assert pooled.connection.ready()
 
     asyncio.run(run())
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=4))
-def test_no_bytes_do_harm(garbage: bytes, at: list[int]) -> None:
-    """Whatever comes, a call ends with an answer or a failure of httpx's, and nothing is left open."""
+def test_any_bytes_end_the_call(garbage: bytes, at: list[int]) -> None:
+    """Any bytes end the call with a response or an httpx error, and the connection is pooled or closed."""
     call, _ = asyncio.run(answer(*cut(b"HTTP/1.1 2" + garbage, at), end=True))
-    assert call.lent.fate in ("pooled", "closed")
+    assert call.pooled.state in ("pooled", "closed")
     assert call.connection._listener is None
 
 
-async def test_interim_answers_are_passed_over() -> None:
+async def test_interim_responses_are_skipped() -> None:
     hints = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\nx-b: 1\r\n\r\n"
     call, (status, headers, body) = await answer(hints + LENGTH)
-    assert (status, body, call.lent.fate) == (200, b"hello", "pooled")
+    assert (status, body, call.pooled.state) == (200, b"hello", "pooled")
     assert "x-b" not in headers
 
 
@@ -168,32 +168,32 @@ async def test_another_protocol_is_refused() -> None:
     upgrade = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n"
     call, error = await answer(upgrade)
     assert isinstance(error, httpx.RemoteProtocolError)
-    assert call.lent.fate == "closed"
+    assert call.pooled.state == "closed"
 
 
 async def test_the_answer_to_head_has_no_body() -> None:
     call, (status, headers, body) = await answer(LENGTH.removesuffix(b"hello"), method=b"HEAD")
     assert (status, headers["content-length"], body) == (200, "5", b"")
-    assert call.lent.fate == "closed"
+    assert call.pooled.state == "closed"
 
 
 @pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\n\r\n", b"?", LENGTH])
 async def test_surplus_bytes(more: bytes) -> None:
-    """The answer holds; the connection serves no other call, whose answer this would be taken for."""
+    """The response is valid; the connection serves no other call, which would get the surplus bytes."""
     call, (_, _, body) = await answer(LENGTH + more)
-    assert (body, call.lent.fate) == (b"hello", "closed")
+    assert (body, call.pooled.state) == (b"hello", "closed")
 
 
 async def test_surplus_bytes_later() -> None:
     call, _ = await answer(LENGTH)
-    assert call.lent.fate == "pooled"
+    assert call.pooled.state == "pooled"
     call.connection.data_received(LENGTH)
     assert not call.connection.ready()
 
 
 async def test_a_server_that_will_close() -> None:
     call, _ = await answer(LENGTH.replace(b"x-a: 1", b"connection: close"))
-    assert call.lent.fate == "closed"
+    assert call.pooled.state == "closed"
 
 
 @pytest.mark.parametrize("piece", [b"x-name: value\r\n", b"x"])
@@ -202,7 +202,7 @@ async def test_headers_without_end(piece: bytes) -> None:
     call, error = await answer(b"HTTP/1.1 200 OK\r\n", *[piece * size] * (MAX_HEADER_BYTES // 2**14 + 2))
     assert isinstance(error, httpx.RemoteProtocolError)
     assert "too large" in str(error)
-    assert call.lent.fate == "closed"
+    assert call.pooled.state == "closed"
 
 
 async def test_trailers_without_end() -> None:
@@ -210,10 +210,10 @@ async def test_trailers_without_end() -> None:
     head = CHUNKED.removesuffix(b"x-trailer: 1\r\n\r\n")
     call, error = await answer(head, *[trailer] * (2 * MAX_HEADER_BYTES // len(trailer)))
     assert isinstance(error, httpx.RemoteProtocolError)
-    assert call.lent.fate == "closed"
+    assert call.pooled.state == "closed"
 
 
-async def test_a_slow_reader_slows_the_socket_down() -> None:
+async def test_a_slow_reader_pauses_the_socket() -> None:
     call = Call()
     await asyncio.sleep(0)
     size = 3 * MAX_UNREAD_BYTES
@@ -225,7 +225,7 @@ async def test_a_slow_reader_slows_the_socket_down() -> None:
     assert len(await anext(reads)) == MAX_UNREAD_BYTES + 1
     assert call.reading()
     call.connection.data_received(bytes(size - MAX_UNREAD_BYTES - 1))
-    assert call.lent.fate == "pooled"
+    assert call.pooled.state == "pooled"
     assert call.reading()
 
 
@@ -249,20 +249,20 @@ TEXT = b"All of it. " * 1000
     ],
 )
 @given(at=st.lists(st.integers(0, 200), max_size=4))
-def test_compression_is_taken_off(encoding: bytes, data: bytes, at: list[int]) -> None:
+def test_decompression(encoding: bytes, data: bytes, at: list[int]) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: %b\r\ncontent-length: %d\r\n\r\n" % (encoding, len(data))
     _, (_, _, body) = asyncio.run(answer(*cut(head + data, at)))
     assert body == TEXT
 
 
 @pytest.mark.parametrize("data", [b"", gzip.compress(TEXT)[:-9], b"no gzip"])
-async def test_compression_that_breaks_off(data: bytes) -> None:
+async def test_truncated_compression(data: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
     _, out = await answer(head + data)
     assert out[2] == b"" if not data else isinstance(out, httpx.ReadError)
 
 
-async def test_what_inflates_enormously_comes_in_pieces() -> None:
+async def test_decompressed_data_comes_in_pieces() -> None:
     data = gzip.compress(bytes(2**26))
     call = Call()
     await asyncio.sleep(0)
@@ -274,7 +274,7 @@ async def test_what_inflates_enormously_comes_in_pieces() -> None:
     await call.task
 
 
-async def test_what_inflates_past_the_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_decompression_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.wire.decompress.MAX_DECOMPRESSED_BYTES", 2**20)
     data = gzip.compress(bytes(2**20 + 1))
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
@@ -286,7 +286,7 @@ async def test_what_inflates_past_the_limit_fails(monkeypatch: pytest.MonkeyPatc
 async def test_a_truncated_body() -> None:
     call, error = await answer(LENGTH[:-1], end=True)
     assert isinstance(error, httpx.ReadError)
-    assert call.lent.fate == "closed"
+    assert call.pooled.state == "closed"
 
 
 async def test_closing_before_the_end() -> None:
@@ -295,8 +295,8 @@ async def test_closing_before_the_end() -> None:
     call.connection.data_received(LENGTH[:-1])
     await call.task
     await call.exchange.aclose()
-    assert call.lent.fate == "closed"
-    assert not call.lent.socket.open
+    assert call.pooled.state == "closed"
+    assert not call.pooled.socket.open
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ async def test_closing_before_the_end() -> None:
         ([b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-encoding: gzip\r\n\r\nx"], None),
     ],
 )
-async def test_an_answer_that_is_there_can_be_had_at_once(pieces: list[bytes], whole: bytes | None) -> None:
+async def test_a_received_answer_is_available_at_once(pieces: list[bytes], whole: bytes | None) -> None:
     call = Call()
     await asyncio.sleep(0)
     for piece in pieces:
@@ -320,12 +320,12 @@ async def test_an_answer_that_is_there_can_be_had_at_once(pieces: list[bytes], w
     assert response.body.whole() == whole
     if whole is not None:
         assert [data async for data in response.body] == []
-        assert call.lent.fate == "pooled"
+        assert call.pooled.state == "pooled"
     await response.body.aclose()
 
 
-async def test_what_is_dropped_needs_no_garbage_collection() -> None:
-    """Of streams that are given up, thousands may be dropped before the next one."""
+async def test_a_dropped_exchange_is_freed_without_garbage_collection() -> None:
+    """Thousands of abandoned streams may be dropped before the next garbage collection."""
     call = Call()
     await asyncio.sleep(0)
     call.connection.data_received(LENGTH[:-1])

@@ -1,4 +1,4 @@
-"""Server-sent events: torn, joined, in every spelling."""
+"""Server-sent events: split and joined at any byte, in every spelling."""
 
 from __future__ import annotations
 
@@ -108,11 +108,11 @@ def test_a_long_line_in_small_pieces() -> None:
     assert event.data == b"x" * 1_000_000
 
 
-# Any bytes, against a reading of the whole by the letter of the specification
+# Any bytes, compared with the specification's algorithm
 
 
 def by_the_letter(stream: bytes) -> list[Event]:
-    """The specification's algorithm on the whole of the bytes, with the two liberties of sse.py."""
+    """The specification's algorithm on all bytes, with the two deviations of sse.py."""
     events, buffer, kind = [], b"", ""
     for line in [*re.split(rb"\r\n|\r|\n", stream.removeprefix(b"\xef\xbb\xbf")), b""]:
         if line == b"":

@@ -1,4 +1,4 @@
-"""The transport against real servers on loopback, whose every byte the test decides."""
+"""The transport against scripted servers on loopback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from server.wire.transport import Transport, proxies
 
-#: Seconds until a test that waits for what does not come fails.
+#: Seconds after which a waiting test fails.
 DEADLINE = 5.0
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -47,7 +47,7 @@ class Connection:
         await self.writer.drain()
 
     async def closed(self) -> None:
-        """Until the other side has closed its socket."""
+        """Wait until the other side has closed its socket."""
         with suppress(ConnectionError):
             assert await self.reader.read() == b""
 
@@ -62,7 +62,7 @@ Script = Callable[[Connection], Awaitable[None]]
 
 
 class Server:
-    """Runs the script on every connection, then closes it. What a script asserts, `check` raises."""
+    """Runs the script on every connection, then closes it. `check` raises the failed assertions of scripts."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -84,7 +84,7 @@ class Server:
             writer.close()
 
     async def check(self) -> None:
-        """Wait until every script is through."""
+        """Wait until every script has ended."""
         await asyncio.wait_for(asyncio.gather(*self.tasks), DEADLINE)
 
 
@@ -123,7 +123,7 @@ async def body_of(response: httpx.Response) -> bytes:
 
 
 def replying(*answers: bytes) -> Script:
-    """One answer a request, on one connection."""
+    """One response per request, on one connection."""
 
     async def script(connection: Connection) -> None:
         for answer in answers:
@@ -134,7 +134,7 @@ def replying(*answers: bytes) -> Script:
     return script
 
 
-# What is sent
+# Requests
 
 
 async def test_the_request_is_sent_as_it_is() -> None:
@@ -179,7 +179,7 @@ async def test_a_get_has_no_body() -> None:
     assert body == b""
 
 
-# What is received
+# Responses
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ async def test_a_large_request_is_whole_and_its_connection_used_again() -> None:
 
 
 async def test_an_answer_before_the_end_of_the_request() -> None:
-    """The answer is given, and the connection, in the middle of a request, serves no other."""
+    """The response is returned; the connection, in the middle of a request, serves no other."""
 
     async def script(connection: Connection) -> None:
         await connection.reader.readuntil(b"\r\n\r\n")
@@ -425,7 +425,7 @@ async def call(transport: Transport, url: str) -> bytes:
 
 
 def sending(data: bytes, *, reset: bool = False) -> Script:
-    """Send something, and leave."""
+    """Send `data` and close."""
 
     async def script(connection: Connection) -> None:
         await connection.request()
@@ -480,7 +480,7 @@ async def test_failures_within_the_answer(script: Script, expected: type[httpx.T
 
 
 async def test_what_is_no_chunk_within_the_answer() -> None:
-    """Known at once, and not when the server closes, which this one does not."""
+    """Detected at once, without waiting for the server to close, which this one does not."""
     read = asyncio.Event()
 
     async def script(connection: Connection) -> None:

@@ -19,7 +19,7 @@ from server.wire.exchange import Response
 from server.wire.transport import Transport
 from tests.wire.test_transport import CHUNKED, DEADLINE, OK, Server, piece, replying
 
-#: Not loopback's, which is never reached through a proxy; nobody resolves it.
+#: Not a loopback name, which would bypass the proxy; it is not resolved.
 HOST = "api.test"
 
 
@@ -30,7 +30,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "lmchat test")])
     now = datetime.datetime.now(datetime.UTC)
     names = x509.SubjectAlternativeName([x509.DNSName(HOST), x509.DNSName("localhost")])
-    made = (
+    certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -45,7 +45,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     plain = serialization.NoEncryption()
     encoded = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    path.write_bytes(encoded + made.public_bytes(serialization.Encoding.PEM))
+    path.write_bytes(encoded + certificate.public_bytes(serialization.Encoding.PEM))
     return path
 
 
@@ -122,7 +122,7 @@ async def test_an_untrusted_certificate(certificate: Path) -> None:
 
 async def test_through_the_tunnel_of_a_proxy(certificate: Path, trust: ssl.SSLContext) -> None:
     server = Server(replying(OK, OK))
-    asked: list[bytes] = []
+    proxied: list[bytes] = []
     tunnels: list[asyncio.Task[None] | None] = []
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -135,7 +135,7 @@ async def test_through_the_tunnel_of_a_proxy(certificate: Path, trust: ssl.SSLCo
 
     async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tunnels.append(asyncio.current_task())
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        proxied.append(await reader.readuntil(b"\r\n\r\n"))
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await asyncio.gather(pipe(reader, inner_writer), pipe(inner_reader, writer))
@@ -148,9 +148,9 @@ async def test_through_the_tunnel_of_a_proxy(certificate: Path, trust: ssl.SSLCo
                 assert await whole(await post(transport, f"https://{HOST}/v1?x=1")) == b"ok"
         proxy.close()
         await asyncio.gather(*filter(None, tunnels))
-    [head] = asked
+    [head] = proxied
     assert head.startswith(b"CONNECT api.test:443 HTTP/1.1\r\n")
     assert b"proxy-authorization: basic dxnlcjpwyxnz" in head.lower()
-    for told, _ in server.connections[0].requests:
-        assert told.startswith("POST /v1?x=1 HTTP/1.1\r\n")
-        assert "proxy-authorization" not in told.lower()
+    for tunneled, _ in server.connections[0].requests:
+        assert tunneled.startswith("POST /v1?x=1 HTTP/1.1\r\n")
+        assert "proxy-authorization" not in tunneled.lower()

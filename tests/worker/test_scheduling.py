@@ -1,4 +1,4 @@
-"""When a worker's threads wait for each other, by a clock and a meter moved by hand; that the kernel is told."""
+"""When the policy is changed, with a manual clock and CPU time; and that it reaches the kernel."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ row = pytest.param
 @pytest.mark.parametrize(
     ("loads", "expected"),
     [
-        row([], [], id="never looked"),
+        row([], [], id="no sample"),
         row([0.0, 0.1, 0.3, 0.0], [], id="not busy"),
         row([0.9], [True], id="busy"),
-        row([0.9, 0.9, 2.0], [True], id="busy for long: told once"),
-        row([0.9, 0.3, 0.3], [True], id="a little less is still busy"),
-        row([0.9, 0.3, 0.1], [True, False], id="busy no more"),
-        row([0.9, 0.1, 0.3], [True, False], id="a little more is not busy yet"),
+        row([0.9, 0.9, 2.0], [True], id="busy for long: applied once"),
+        row([0.9, 0.3, 0.3], [True], id="between the limits: still busy"),
+        row([0.9, 0.3, 0.1], [True, False], id="no longer busy"),
+        row([0.9, 0.1, 0.3], [True, False], id="between the limits: not busy yet"),
         row([0.9, 0.1, 0.9], [True, False, True], id="busy again"),
     ],
 )
 def test_by_load(loads: list[float], expected: list[bool]) -> None:
-    """`loads` are CPU seconds a second between two looks."""
+    """`loads` are CPU seconds per second between two samples."""
     now = used = 0.0
     applied: list[bool] = []
     batching = BatchPolicy(applied.append, lambda: now, lambda: used)

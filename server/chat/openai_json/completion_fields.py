@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, field
 from server.chat import limits
 from server.chat.openai_json.fields import INT32_MAX, INT64_MAX
 from server.chat.openai_json.request_fields import written_null
-from server.chat.openai_json.unknown import Level, Unknown, decode_extended, fields_at
+from server.chat.openai_json.unknown import KnownDecoder, Level, Unknown, fields_at
 from server.errors import InvalidRequest
 
 _Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
@@ -56,7 +56,7 @@ class UsageFields(_Object):
 
 class _Function(_Object):
     name: str
-    arguments: str
+    arguments: Annotated[str, Meta(min_length=1)]
 
 
 class _ToolCall(_Object):
@@ -98,35 +98,31 @@ class CompletionFields(_Object, kw_only=True):
     lmchat: Any = UNSET
 
 
-def _level(struct: type[msgspec.Struct], **below: Level) -> Level:
-    return Level(frozenset(struct.__struct_fields__), below)
-
-
-_LEVEL = _level(
+_LEVEL = Level.of(
     CompletionFields,
-    choices=_level(_Choice, message=_level(_Message, tool_calls=_level(_ToolCall, function=_level(_Function)))),
-    usage=_level(
+    choices=Level.of(
+        _Choice, message=Level.of(_Message, tool_calls=Level.of(_ToolCall, function=Level.of(_Function)))
+    ),
+    usage=Level.of(
         UsageFields,
-        prompt_tokens_details=_level(_PromptDetails),
-        completion_tokens_details=_level(_CompletionDetails),
+        prompt_tokens_details=Level.of(_PromptDetails),
+        completion_tokens_details=Level.of(_CompletionDetails),
     ),
 )
 
-_decode_fields = msgspec.json.Decoder(CompletionFields).decode
+_decoder = KnownDecoder(CompletionFields, _LEVEL)
 
 
 def read(body: bytes) -> tuple[CompletionFields, Unknown] | None:
     """The known and the unknown fields of a completion; None if it needs protobuf decoding."""
-    unknown: Unknown = []
     try:
-        try:
-            fields = _decode_fields(body)
-        except msgspec.ValidationError:  # an unknown field, perhaps
-            extended, unknown = decode_extended(body, CompletionFields, _LEVEL)
-            if extended is None or "error" in fields_at(unknown, ()):
-                return None
-            fields = extended
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidRequest):
+        decoded = _decoder.decode(body)
+    except InvalidRequest:  # an object has too many unknown fields
+        return None
+    if decoded is None:
+        return None
+    fields, unknown = decoded
+    if unknown and "error" in fields_at(unknown, ()):
         return None
     fields.lmchat = UNSET
     for index, choice in enumerate(fields.choices):

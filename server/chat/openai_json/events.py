@@ -9,9 +9,10 @@ from server.chat.openai_json.legacy import rewrite as rewrite_legacy
 from server.chat.openai_json.response import dump_chunk
 
 _encode = msgspec.json.Encoder().encode
-_MOST_LEARNED = 4
+#: Upper bound of the templates for one stream.
+_MAX_TEMPLATES = 4
 #: A placeholder for the text, used to find the bytes around it; its escaped form cannot occur in a field.
-_HOLE = "\x00text\x00"
+_PLACEHOLDER = "\x00text\x00"
 
 
 class EventWriter:
@@ -21,10 +22,10 @@ class EventWriter:
         self._include_usage = include_usage
         self._legacy = legacy
         #: The template chunk, its delta, and the bytes around its text.
-        self._like = pb.ChatCompletionChunk()
+        self._template = pb.ChatCompletionChunk()
         self._delta = pb.Delta()
         self._before = self._after = b""
-        self._learned = 0
+        self._templates = 0
 
     def events(self, chunks: list[pb.ChatCompletionChunk]) -> bytes:
         """The events of `chunks`, one each."""
@@ -33,25 +34,25 @@ class EventWriter:
     def _event(self, chunk: pb.ChatCompletionChunk) -> bytes:
         choices = chunk.choices
         text = choices[0].delta.content if len(choices) == 1 else ""
-        if text and (self._is_like(chunk, text) or self._learn(chunk)):
+        if text and (self._matches_template(chunk, text) or self._set_template(chunk)):
             return b"%b%b%b" % (self._before, _encode(text), self._after)
         return self._whole(chunk)
 
-    def _is_like(self, chunk: pb.ChatCompletionChunk, text: str) -> bool:
+    def _matches_template(self, chunk: pb.ChatCompletionChunk, text: str) -> bool:
         """Whether the chunk differs from the template only in text."""
         self._delta.content = text
-        return chunk == self._like
+        return chunk == self._template
 
-    def _learn(self, chunk: pb.ChatCompletionChunk) -> bool:
+    def _set_template(self, chunk: pb.ChatCompletionChunk) -> bool:
         """Make `chunk` the template. The number of tries is limited: in some streams no two chunks match."""
-        if self._learned >= _MOST_LEARNED:
+        if self._templates >= _MAX_TEMPLATES:
             return False
-        self._learned += 1
-        self._like = pb.ChatCompletionChunk()
-        self._like.CopyFrom(chunk)
-        self._delta = self._like.choices[0].delta
-        self._delta.content = _HOLE
-        self._before, _, self._after = self._whole(self._like).partition(_encode(_HOLE))
+        self._templates += 1
+        self._template = pb.ChatCompletionChunk()
+        self._template.CopyFrom(chunk)
+        self._delta = self._template.choices[0].delta
+        self._delta.content = _PLACEHOLDER
+        self._before, _, self._after = self._whole(self._template).partition(_encode(_PLACEHOLDER))
         return True
 
     def _whole(self, chunk: pb.ChatCompletionChunk) -> bytes:

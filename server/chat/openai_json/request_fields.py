@@ -20,7 +20,7 @@ from msgspec import Meta
 from server.chat import limits
 from server.chat.openai_json.bounds import INTEGERS, NUMBERS
 from server.chat.openai_json.fields import names
-from server.chat.openai_json.unknown import Level, Path, Unknown, decode_extended, fields_at
+from server.chat.openai_json.unknown import KnownDecoder, Level, Path, Unknown, fields_at
 
 _Text = Annotated[str, Meta(min_length=1)]
 _ENTRIES = Meta(max_length=limits.MAX_ENTRIES)
@@ -228,34 +228,30 @@ _PARSED_IN_MESSAGES = (
 )  # fmt: skip
 
 
-def _level(struct: type[msgspec.Struct], *more: str, **below: Level) -> Level:
-    return Level(frozenset({*struct.__struct_fields__, *more}), below)
-
-
 _PART_LEVEL = Level(
     frozenset({"type", "text", "image_url", "input_audio", "file", "refusal"}),
-    {"image_url": _level(_Image), "input_audio": _level(_Audio), "file": _level(_File)},
+    {"image_url": Level.of(_Image), "input_audio": Level.of(_Audio), "file": Level.of(_File)},
     ("text", "image_url", "input_audio", "file", "refusal"),
 )
-_CALL_LEVEL = _level(_ToolCall, function=_level(_FunctionCall))._replace(types=("function",))
-_MESSAGE_LEVEL = _level(_Message, "role", *_PARSED_IN_MESSAGES, content=_PART_LEVEL, tool_calls=_CALL_LEVEL)
+_CALL_LEVEL = Level.of(_ToolCall, function=Level.of(_FunctionCall))._replace(types=("function",))
+_MESSAGE_LEVEL = Level.of(_Message, "role", *_PARSED_IN_MESSAGES, content=_PART_LEVEL, tool_calls=_CALL_LEVEL)
 #: The fields of a request that the contract knows, and of the objects in it.
 REQUEST_LEVEL = Level(
     frozenset({*RequestFields.__struct_fields__, *_PARSED}),
     {
         "messages": _MESSAGE_LEVEL,
-        "tools": _level(_Tool, function=_level(_Function))._replace(types=("function",)),
-        "response_format": Level(frozenset({"type", "json_schema"}), {"json_schema": _level(_JsonSchema)}),
-        "stream_options": _level(_StreamOptions),
+        "tools": Level.of(_Tool, function=Level.of(_Function))._replace(types=("function",)),
+        "response_format": Level(frozenset({"type", "json_schema"}), {"json_schema": Level.of(_JsonSchema)}),
+        "stream_options": Level.of(_StreamOptions),
     },
     open={"reasoning_effort": REASONING_EFFORTS, "verbosity": VERBOSITIES},
 )
 
-#: The same without the objects in it: unknown fields are mostly vendors' parameters.
+#: The same without the objects in it, since most unknown fields are vendors' parameters.
 _TOP_LEVEL = REQUEST_LEVEL._replace(below={})
 
 _NO_PATHS: frozenset[Path] = frozenset()
-_decode_fields = msgspec.json.Decoder(RequestFields).decode
+_decoder = KnownDecoder(RequestFields, _TOP_LEVEL, REQUEST_LEVEL)
 
 
 def read(body: bytes) -> tuple[RequestFields, Unknown] | None:
@@ -263,18 +259,13 @@ def read(body: bytes) -> tuple[RequestFields, Unknown] | None:
 
     Raises InvalidRequest for an object with too many unknown fields, and for too many parts in all.
     """
-    unknown: Unknown = []
-    try:
-        try:
-            fields = _decode_fields(body)
-        except msgspec.ValidationError:  # an unknown field, perhaps
-            extended, unknown = decode_extended(body, RequestFields, _TOP_LEVEL, REQUEST_LEVEL)
-            if extended is None or fields_at(unknown, ("response_format",)):  # which takes no others
-                return None
-            fields = extended
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    decoded = _decoder.decode(body)
+    if decoded is None:
         return None
-    if fields.top_logprobs and not fields.logprobs:  # an error
+    fields, unknown = decoded
+    if unknown and fields_at(unknown, ("response_format",)):  # `request.parse` handles these
+        return None
+    if fields.top_logprobs and not fields.logprobs:  # an error, which `request.parse` raises
         return None
     _normalise(fields)
     limits.check_parts(
@@ -290,12 +281,11 @@ _ABSENT = (None,) * len(_MAY_BE_EMPTY)
 
 def _normalise(fields: RequestFields) -> None:
     """A list for a string `stop`, and null for what is empty."""
-    values = _may_be_empty(fields)
-    if values == _ABSENT:
+    if _may_be_empty(fields) == _ABSENT:
         return
     if fields.stop.__class__ is str:
         fields.stop = [fields.stop]
-    for name, value in zip(_MAY_BE_EMPTY, values, strict=True):
+    for name, value in zip(_MAY_BE_EMPTY, _may_be_empty(fields), strict=True):
         if not value and value is not None:
             setattr(fields, name, None)
 

@@ -7,14 +7,16 @@ fields are stored by the path of their object, of keys and indices.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from server.chat import limits
 from server.errors import InvalidRequest
 
-T = TypeVar("T")
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 Path = tuple[str | int, ...]
 Unknown = list[tuple[Path, dict[str, Any]]]
@@ -31,28 +33,47 @@ class Level(NamedTuple):
     #: Keys of open enums -> the values known to the contract.
     open: Mapping[str, Collection[str]] = {}
 
+    @classmethod
+    def of(cls, struct: type[msgspec.Struct], *more: str, **below: Level) -> Level:
+        """The level whose known keys are the fields of `struct`, and `more`."""
+        return cls(frozenset({*struct.__struct_fields__, *more}), below)
 
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
+class KnownDecoder(Generic[_T]):
+    """Decodes JSON to structs that forbid unknown fields, after separating the fields unknown to a level.
 
-def decode_extended(body: bytes, struct: type[T], *levels: Level) -> tuple[T | None, Unknown]:
-    """A JSON object with unknown fields as `struct`, which forbids them; and these fields.
-
-    `levels` are tried in turn: one that looks for them only where they usually are saves going through everything.
-    None instead of the struct where there are no unknown fields. Raises msgspec.DecodeError, UnicodeDecodeError or
-    RecursionError, and InvalidRequest for an object with too many unknown fields.
+    `levels` are tried in turn: one that has unknown fields only where they are usual saves searching all objects.
     """
-    obj = _decode_object(body)
-    unknown: Unknown = []
-    for level in levels:
-        set_aside(obj, level, unknown)
-        if unknown:
+
+    def __init__(self, struct: type[_T], *levels: Level) -> None:
+        self._struct = struct
+        self._levels = levels
+        self._decode = msgspec.json.Decoder(struct).decode
+
+    def decode(self, body: bytes) -> tuple[_T, Unknown] | None:
+        """The struct and the unknown fields; None where `body` is not JSON, or a known field has another form.
+
+        Raises InvalidRequest for an object with too many unknown fields.
+        """
+        try:
             try:
-                return msgspec.convert(obj, struct), unknown
-            except msgspec.ValidationError:
-                if level is levels[-1]:
-                    raise
-    return None, unknown
+                return self._decode(body), []
+            except msgspec.ValidationError:  # the object may have unknown fields
+                return self._decode_extended(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+    def _decode_extended(self, body: bytes) -> tuple[_T, Unknown] | None:
+        obj = _decode_object(body)
+        unknown: Unknown = []
+        for level in self._levels:
+            set_aside(obj, level, unknown)
+            if unknown:
+                try:
+                    return msgspec.convert(obj, self._struct), unknown
+                except msgspec.ValidationError:
+                    continue
+        return None
 
 
 def set_aside(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()) -> None:

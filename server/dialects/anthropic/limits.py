@@ -24,7 +24,7 @@ class Limits:
         self._unions = _MAX_UNIONS
 
     def enforce(self, schema: dict[str, Any], *, tool: bool) -> dict[str, Any]:
-        """`schema` as Anthropic enforces it; it takes its share of what is left. `tool`: it is a strict tool's.
+        """`schema` as Anthropic enforces it, counted against the limits. `tool`: it is that of a strict tool.
 
         Raises InexpressibleError, also for what does not fit into the limits.
         """

@@ -34,7 +34,7 @@ class Replayed(NamedTuple):
 def server_side(message: pb.Message, path: str, dropped: Dropped) -> Replayed:
     """The turn as Anthropic sent it, unless the caller has changed its text or its calls since.
 
-    What of `extra_content` is not used is named.
+    Fields of `extra_content` that are not used are reported as dropped.
     """
     fields = decode(message.extra_json) if message.extra_json else None
     content = fields.get("extra_content") if isinstance(fields, dict) else None
@@ -84,9 +84,9 @@ def _container_id(own: Any) -> str:
 
 
 class Thinking:
-    """The signed thinking of one message; what cannot be replayed is named.
+    """The signed thinking of one message; what cannot be replayed is reported as dropped.
 
-    The blocks in `reasoning_details` take precedence. Those of calls, and `reasoning_content`, say the same again.
+    The blocks in `reasoning_details` take precedence. Those of calls, and `reasoning_content`, are copies of them.
     """
 
     def __init__(self, message: pb.Message, path: str, dropped: Dropped) -> None:

@@ -14,7 +14,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat.openai_json.fields import decode, kind
 from server.dialects.anthropic import schema as anthropic_schema
 from server.dialects.anthropic.limits import Limits
-from server.dialects.anthropic.messages import Conversation
+from server.dialects.anthropic.messages import Conversation, tool_name
 from server.dialects.anthropic.models import Claude
 from server.dialects.anthropic.replay import Block
 from server.dialects.dropped import Dropped
@@ -77,7 +77,8 @@ def _tool(tool: pb.Tool, path: str, model: Claude, limits: Limits, dropped: Drop
     schema: dict[str, Any] = {"properties": {}}
     if function.parameters_json:
         schema = _object(function.parameters_json, f"{path}.function.parameters")
-    out: Block = {"name": function.name, "input_schema": {"type": "object", **anthropic_schema.tool_input(schema)}}
+    schema = anthropic_schema.tool_input(schema)
+    out: Block = {"name": tool_name(function.name), "input_schema": {"type": "object", **schema}}
     if function.description:
         out["description"] = function.description
     if function.strict:
@@ -125,5 +126,5 @@ def _choice(choice: pb.ToolChoice, dropped: Dropped) -> tuple[Block | None, Coll
             return {"type": _CHOICES.get(choice.mode, "auto")}, None
         case "function_name":
             drop_extras(choice, dropped)
-            return {"type": "tool", "name": choice.function_name}, None
+            return {"type": "tool", "name": tool_name(choice.function_name)}, None
     return None, None

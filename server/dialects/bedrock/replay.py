@@ -39,9 +39,10 @@ def extra_content(details: Iterable[pb.ReasoningDetail]) -> str:
 
 
 class Reasoning:
-    """The signed blocks of one message in one of the formats `replays`; what cannot be replayed is named.
+    """The signed blocks of one message in one of the formats `replays`.
 
-    The blocks in `reasoning_details` take precedence. Those of calls, and `reasoning_content`, say the same again.
+    What cannot be replayed is reported as dropped.
+    The blocks in `reasoning_details` take precedence. Those of calls, and `reasoning_content`, are copies of them.
     """
 
     def __init__(self, message: pb.Message, path: str, replays: frozenset[str], dropped: Dropped) -> None:

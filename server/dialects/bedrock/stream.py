@@ -18,7 +18,7 @@ from server.dialects.bedrock.replay import extra_content
 from server.dialects.decoding import ChunkDecoder
 from server.wire.eventstream import CorruptStream, EventStreamDecoder, Frame
 
-#: Characters that an open block or a citation is held to account for, beside its text.
+#: Characters counted against MAX_HELD for an open block or a citation, besides its text.
 _BLOCK_SIZE = 256
 
 Chunks = list[pb.ChatCompletionChunk]

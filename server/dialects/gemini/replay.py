@@ -27,7 +27,10 @@ def thought_signature(extra_content: Any) -> str:
 
 
 class Signatures:
-    """The signatures of one message. `parts`: parts that are sent back whole. What cannot be replayed is named."""
+    """The signatures of one message. `parts`: parts that are sent back whole.
+
+    What cannot be replayed is reported as dropped.
+    """
 
     def __init__(self, message: pb.Message, path: str, dropped: Dropped) -> None:
         self._message = message

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.completion import Completion, ProtoCompletion
-from server.chat.request import ChatRequest, ProtoRequest, copy
+from server.chat.request import ChatRequest, copy
 from server.chat.usage import add_usage
 from server.dialects.base import Endpoint
 from server.errors import InvalidRequest, Reason
@@ -71,7 +71,7 @@ def _split(request: ChatRequest, native_n: int) -> list[tuple[int, ChatRequest]]
             part.n = min(native_n, request.choices - offset)
         if offset and part.HasField("seed"):
             part.seed += offset if part.seed < 2**30 else -offset  # some providers accept 31 bits
-        parts.append((offset, ProtoRequest(part)))
+        parts.append((offset, request.with_message(part)))
     return parts
 
 

@@ -17,10 +17,11 @@ from server.dialects.base import Dialect, Endpoint
 from server.dialects.registry import DIALECTS
 from server.upstream.emulation.choices import Choices
 from server.upstream.emulation.fallback import FormatFallback
-from server.upstream.emulation.media_urls import Fetch, FetchingStream, inlined, remote_parts
+from server.upstream.emulation.media_urls import Fetch, inlined, remote_parts
 from server.upstream.emulation.paused import Continuing
 from server.upstream.emulation.structured import Structured
 from server.upstream.ports import Caller, Stream
+from server.upstream.stream import PreparedStream
 
 _STRUCTURED = frozenset({"json_object", "json_schema"})
 
@@ -52,7 +53,11 @@ class Emulation:
         remote = remote_parts(endpoint, request, self._dialects[endpoint.dialect].native_url)
         if not remote:
             return caller.stream(endpoint, request)
-        return FetchingStream(caller, endpoint, request, remote, self._fetch)
+
+        async def prepare(limit: float) -> Stream:
+            return caller.stream(endpoint, await inlined(request, remote, self._fetch, limit))
+
+        return PreparedStream(prepare)
 
     def _caller(self, endpoint: Endpoint, request: ChatRequest) -> Caller:
         """The caller that does what this request needs of this endpoint."""

@@ -1,6 +1,6 @@
 """Native structured output first, and emulation where the provider says that the model has none.
 
-Which models have it changes faster than any table; a vendor's 400 that says so costs one call, and no answer.
+The models that have it change too often for a table; the vendor's 400 costs one call that returns at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from server.upstream.ports import Caller, Chunks, Stream
 
 
 class FormatFallback:
-    """A Caller that asks `native`, and `emulated` once where the provider refuses `response_format`."""
+    """A Caller that calls `native`, and `emulated` where the provider then refuses `response_format`."""
 
     def __init__(self, native: Caller, emulated: Caller) -> None:
         self._native = native
@@ -39,7 +39,7 @@ class FormatFallback:
 
 
 class _Stream:
-    """See `ports.Stream`. Which of the two it is, is known once it is open."""
+    """See `ports.Stream`. `open` chooses between the native and the emulated stream."""
 
     def __init__(self, native: Stream, emulated: Caller, endpoint: Endpoint, request: ChatRequest) -> None:
         self._stream = native
@@ -49,7 +49,7 @@ class _Stream:
 
     @property
     def native_finish_reason(self) -> str:
-        """The provider's own word for why it ended."""
+        """The provider's untranslated finish reason."""
         return self._stream.native_finish_reason
 
     @property

@@ -3,7 +3,7 @@
 A schema may be hostile: a pattern that takes for ever, references that double
 at every level, an address of our network to fetch a schema from. So it must be
 one self-contained document, patterns are matched by regex.py, and the steps
-of a validation are counted. `format` says nothing about validity, as in drafts
+of a validation are counted. `format` is not checked, as in drafts
 2019-09 and 2020-12.
 
 A step stands for about 10 us. A keyword costs one, and more the more it loops over: the items of its own

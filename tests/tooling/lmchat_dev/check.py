@@ -1,7 +1,7 @@
-"""`uv run check`: everything that must hold, one line a check, every failure shown.
+"""`uv run check`: all checks, one line each; every failure is shown.
 
 Format, lint, types, import rules, proto lint and breaking changes, generated
-files as the generator makes them, pins and hashes of what is installed, licences,
+files against the generator, pins and hashes of what is installed, licences,
 known vulnerabilities, tests. `check lint types` runs those two.
 """
 
@@ -13,11 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lmchat_dev import ROOT, licenses, pins, supply_chain
-from lmchat_dev.generate import PROTO, generate, run
+from lmchat_dev.generate import DESCRIPTOR, PROTO, generate, protos, run
 
 #: The branch whose contract must not be broken.
 BASE = "main"
@@ -39,13 +39,13 @@ def _proto() -> bool:
     """Lint, and compare with the committed contract. buf gets descriptor sets, so it fetches nothing."""
     with tempfile.TemporaryDirectory() as scratch:
         new, old = Path(scratch, "new.binpb"), Path(scratch, "old.binpb")
-        run("--include_imports", "--include_source_info", f"--descriptor_set_out={new}")
+        run("--include_imports", "--include_source_info", f"--descriptor_set_out={new}", *protos())
         fine = _buf("lint", str(new))
         shown = subprocess.run(
-            ["git", "show", f"{BASE}:generated/lmchat.pb"], cwd=ROOT, capture_output=True, check=False
+            ["git", "show", f"{BASE}:generated/{DESCRIPTOR}"], cwd=ROOT, capture_output=True, check=False
         )
         if shown.returncode:  # a clone of another branch alone, or the first commit
-            sys.stdout.write(f"no {BASE} branch here: breaking changes are not checked\n")
+            sys.stdout.write(f"no {DESCRIPTOR} of {BASE} here: breaking changes are not checked\n")
             return fine
         old.write_bytes(shown.stdout)
         return _buf("breaking", str(new), "--against", str(old)) and fine
@@ -54,21 +54,22 @@ def _proto() -> bool:
 def _generated() -> bool:
     """Regenerate and compare."""
     with tempfile.TemporaryDirectory() as scratch:
-        generate(Path(scratch))
-        different = _differences(Path(scratch), ROOT / "generated")
+        different = _differences(generate(Path(scratch)), Path(scratch), ROOT / "generated")
     for path in different:
         sys.stdout.write(f"generated/{path} is not what `uv run generate` makes\n")
     return not different
 
 
-def _differences(made: Path, kept: Path) -> list[str]:
-    names = {
+def _differences(names: Sequence[str], new: Path, committed: Path) -> list[str]:
+    """The files that differ among `names`, files or folders of both."""
+    files = {
         str(path.relative_to(root))
-        for root in (made, kept)
-        for path in root.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        for root in (new, committed)
+        for name in names
+        for path in (root / name, *(root / name).rglob("*"))
+        if path.is_file() and not _IGNORED.intersection(path.parts)
     }
-    _, mismatched, missing = filecmp.cmpfiles(made, kept, sorted(names), shallow=False)
+    _, mismatched, missing = filecmp.cmpfiles(new, committed, sorted(files), shallow=False)
     return sorted(mismatched + missing)
 
 
@@ -76,6 +77,10 @@ def _none(problems: list[str]) -> bool:
     """Print the problems; whether there are none."""
     sys.stdout.writelines(f"{problem}\n" for problem in problems)
     return not problems
+
+
+#: Folders that building a package leaves in it.
+_IGNORED = frozenset({"__pycache__", "node_modules", "target"})
 
 
 CHECKS: dict[str, Callable[[], bool]] = {

@@ -287,7 +287,7 @@ class ChatCompletionRequest(_message.Message):
     LMCHAT_FIELD_NUMBER: _builtins.int
     EXTRA_BODY_JSON_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The public model id, e.g. `openai/gpt-5` or an alias. Required."""
+    """The public model id, e.g. `openai/gpt-5` or an alias."""
     temperature: _builtins.float
     """Sampling temperature, 0 to 2. Default: the provider's, usually 1."""
     top_p: _builtins.float
@@ -326,7 +326,7 @@ class ChatCompletionRequest(_message.Message):
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
-        """The conversation so far, oldest first. Required, at least one."""
+        """The conversation so far, oldest first. At least one."""
 
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -621,7 +621,7 @@ class ImageUrl(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """`https:` or `data:<media type>;base64,...`. Required."""
+    """`https:` or `data:<media type>;base64,...`."""
     detail: Global___ImageDetail.ValueType
     """Default: auto."""
     extra_json: _builtins.str
@@ -651,9 +651,9 @@ class InputAudio(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     data: _builtins.str
-    """Base64. Required."""
+    """Base64."""
     format: _builtins.str
-    """`wav`, `mp3`, or another the provider takes. Required."""
+    """`wav`, `mp3`, or another the provider takes."""
     extra_json: _builtins.str
     """Further fields, as one JSON object."""
     def __init__(
@@ -1015,7 +1015,7 @@ class FunctionDefinition(_message.Message):
     STRICT_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`[A-Za-z0-9_-]`, at most 64 characters at OpenAI. Required."""
+    """`[A-Za-z0-9_-]`, at most 64 characters at OpenAI."""
     description: _builtins.str
     parameters_json: _builtins.str
     """The arguments' JSON Schema, as text. Absent: no arguments."""
@@ -1218,9 +1218,9 @@ class AudioOutput(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     voice: _builtins.str
-    """A voice's name, or a JSON object naming a custom one. Required."""
+    """A voice's name, or a JSON object naming a custom one."""
     format: _builtins.str
-    """`wav`, `mp3`, `flac`, `opus`, `pcm16`. Required."""
+    """`wav`, `mp3`, `flac`, `opus`, `pcm16`."""
     extra_json: _builtins.str
     """Further fields, as one JSON object."""
     def __init__(

@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from lmchat.v1 import chat_pb2 as lmchat_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clmchat/v1/chat_service.proto\x12\tlmchat.v1\x1a\x14lmchat/v1/chat.proto2\xc2\x01\n\x0f\x43hatCompletions\x12S\n\x14\x43reateChatCompletion\x12 .lmchat.v1.ChatCompletionRequest\x1a\x19.lmchat.v1.ChatCompletion\x12Z\n\x14StreamChatCompletion\x12 .lmchat.v1.ChatCompletionRequest\x1a\x1e.lmchat.v1.ChatCompletionChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clmchat/v1/chat_service.proto\x12\tlmchat.v1\x1a\x14lmchat/v1/chat.proto2\xc2\x01\n\x0f\x43hatCompletions\x12S\n\x14\x43reateChatCompletion\x12 .lmchat.v1.ChatCompletionRequest\x1a\x19.lmchat.v1.ChatCompletion\x12Z\n\x14StreamChatCompletion\x12 .lmchat.v1.ChatCompletionRequest\x1a\x1e.lmchat.v1.ChatCompletionChunk0\x01\x42\x42\n\x0cio.lmchat.v1B\x10\x43hatServiceProtoP\x01Z\x12lmchat/v1;lmchatv1\xaa\x02\tLmchat.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lmchat.v1.chat_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\014io.lmchat.v1B\020ChatServiceProtoP\001Z\022lmchat/v1;lmchatv1\252\002\tLmchat.V1'
   _globals['_CHATCOMPLETIONS']._serialized_start=66
   _globals['_CHATCOMPLETIONS']._serialized_end=260
 # @@protoc_insertion_point(module_scope)

@@ -23,26 +23,30 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from lmchat.v1 import model_pb2 as lmchat_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlmchat/v1/model_service.proto\x12\tlmchat.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x15lmchat/v1/model.proto\"\x13\n\x11ListModelsRequest\"D\n\x12ListModelsResponse\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x1e\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x10.lmchat.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t2\xc8\x01\n\x06Models\x12\x61\n\nListModels\x12\x1c.lmchat.v1.ListModelsRequest\x1a\x1d.lmchat.v1.ListModelsResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/models\x12[\n\x08GetModel\x12\x1a.lmchat.v1.GetModelRequest\x1a\x10.lmchat.v1.Model\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/models/{model=**}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlmchat/v1/model_service.proto\x12\tlmchat.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x15lmchat/v1/model.proto\"\x13\n\x11ListModelsRequest\"D\n\x12ListModelsResponse\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x1e\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x10.lmchat.v1.Model\"&\n\x0fGetModelRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xc8\x01\n\x06Models\x12\x61\n\nListModels\x12\x1c.lmchat.v1.ListModelsRequest\x1a\x1d.lmchat.v1.ListModelsResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/models\x12[\n\x08GetModel\x12\x1a.lmchat.v1.GetModelRequest\x1a\x10.lmchat.v1.Model\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/models/{model=**}BC\n\x0cio.lmchat.v1B\x11ModelServiceProtoP\x01Z\x12lmchat/v1;lmchatv1\xaa\x02\tLmchat.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lmchat.v1.model_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\014io.lmchat.v1B\021ModelServiceProtoP\001Z\022lmchat/v1;lmchatv1\252\002\tLmchat.V1'
+  _globals['_GETMODELREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_GETMODELREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002'
   _globals['_MODELS'].methods_by_name['ListModels']._loaded_options = None
   _globals['_MODELS'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\020\022\016/api/v1/models'
   _globals['_MODELS'].methods_by_name['GetModel']._loaded_options = None
   _globals['_MODELS'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\033\022\031/api/v1/models/{model=**}'
-  _globals['_LISTMODELSREQUEST']._serialized_start=97
-  _globals['_LISTMODELSREQUEST']._serialized_end=116
-  _globals['_LISTMODELSRESPONSE']._serialized_start=118
-  _globals['_LISTMODELSRESPONSE']._serialized_end=186
-  _globals['_GETMODELREQUEST']._serialized_start=188
-  _globals['_GETMODELREQUEST']._serialized_end=220
-  _globals['_MODELS']._serialized_start=223
-  _globals['_MODELS']._serialized_end=423
+  _globals['_LISTMODELSREQUEST']._serialized_start=130
+  _globals['_LISTMODELSREQUEST']._serialized_end=149
+  _globals['_LISTMODELSRESPONSE']._serialized_start=151
+  _globals['_LISTMODELSRESPONSE']._serialized_end=219
+  _globals['_GETMODELREQUEST']._serialized_start=221
+  _globals['_GETMODELREQUEST']._serialized_end=259
+  _globals['_MODELS']._serialized_start=262
+  _globals['_MODELS']._serialized_end=462
 # @@protoc_insertion_point(module_scope)

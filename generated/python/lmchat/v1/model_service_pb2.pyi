@@ -70,7 +70,7 @@ class GetModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The public id or an alias. Required."""
+    """The public id or an alias."""
     def __init__(
         self,
         *,

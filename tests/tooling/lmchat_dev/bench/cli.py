@@ -1,4 +1,4 @@
-"""`uv run bench`: see `--help`. Exit code 1 when an answer of ours was wrong or something did not start."""
+"""`uv run bench`: see `--help`. Exit code 1 for a wrong answer, but of other gateways, and for a failed start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = (DIRECT, PLAIN, "echo", ECHO_SINGLE, "echo-grpc", *LMCHAT, CATALOGUE, *p
 
 
 class Output(msgspec.Struct):
-    """The file of results: all that was measured, and what came of it."""
+    """The file of results: all measurements, and the figures computed from them."""
 
     command: str
     machine: str
@@ -40,19 +40,19 @@ def main() -> None:
     """Run the benchmark, the soak, or the run with a hostile caller."""
     for name, run in (("soak", soak.main), ("hostile", hostile.main)):
         if sys.argv[1:2] == [name]:
-            raise SystemExit(_guarded(partial(run, sys.argv[2:])))
+            raise SystemExit(_with_signals(partial(run, sys.argv[2:])))
     options = _options()
-    raise SystemExit(_guarded(lambda: bench(options)))
+    raise SystemExit(_with_signals(lambda: bench(options)))
 
 
 def bench(options: argparse.Namespace) -> int:
     """One run; the exit code."""
-    begun = time.monotonic()
+    started_at = time.monotonic()
     wanted = [name for name in SCENARIOS if name in (options.scenarios or SCENARIOS)]
     command = shlex.join(["bench", *sys.argv[1:]])
     sys.stdout.write(f"{report.machine()}\n{command}\n\n")
     with (
-        _fleet(options, wanted) as (mock, targets),
+        _running_targets(options, wanted) as (mock, targets),
         Rig(mock, seconds=options.seconds, warm_up=options.warm_up) as rig,
         Run(rig, targets, rounds=options.rounds, streams=options.streams) as run,
     ):
@@ -61,23 +61,23 @@ def bench(options: argparse.Namespace) -> int:
     rows = [figures.row(target.name) for target in targets if target.name != CATALOGUE]
     verdicts = aims(rows)
     sys.stdout.write(report.text(results, rows, verdicts))
-    took = time.monotonic() - begun
-    output = Output(command, report.machine(), took, rows, verdicts, results)
+    elapsed = time.monotonic() - started_at
+    output = Output(command, report.machine(), elapsed, rows, verdicts, results)
     directory = _write(options.out, output)
-    sys.stdout.write(f"\n{took:.0f} s; results.json and plot.svg are in {directory}\n")
+    sys.stdout.write(f"\n{elapsed:.0f} s; results.json and plot.svg are in {directory}\n")
     return 1 if _wrong(results, targets) else 0
 
 
 def _wrong(results: Results, targets: Sequence[Target]) -> bool:
-    """Whether one of ours gave a wrong answer, or none."""
+    """Whether a target that is not a peer gave a wrong answer, or none."""
     ours = {target.name for target in targets if not target.peer}
     refused = any(what.partition(" ")[0] in ours for what in results.refusals)
     return refused or any(each.errors and each.target in ours for each in results.slices)
 
 
 @contextmanager
-def _fleet(options: argparse.Namespace, wanted: Sequence[str]) -> Iterator[tuple[Mock, list[Target]]]:
-    """The mock, and all targets that are asked for, running."""
+def _running_targets(options: argparse.Namespace, wanted: Sequence[str]) -> Iterator[tuple[Mock, list[Target]]]:
+    """The mock and all selected targets, running."""
     only = options.only or NAMES
     names = [name for name in NAMES if name in only and (name != CATALOGUE or "flatness" in wanted)]
     services: list[Service] = []
@@ -98,7 +98,7 @@ def _fleet(options: argparse.Namespace, wanted: Sequence[str]) -> Iterator[tuple
         try:
             yield mock, targets
         finally:
-            # Ask all before waiting for any.
+            # All are signalled before any is waited for.
             for service in reversed(services):
                 service.terminate()
 
@@ -116,11 +116,11 @@ def _targets(
         echo = started(Echo(workers))
         found.append(Target(name="echo", service=echo))
         found.append(Target(name=ECHO_SINGLE, service=echo, fast="single", kinds=frozenset({"stream"})))
-        found.append(Target(name="echo-grpc", service=echo, door="grpc"))
+        found.append(Target(name="echo-grpc", service=echo, api="grpc"))
     if {*LMCHAT} & {*names}:
         gateway = started(Lmchat(mock, workers))
         found.append(Target(name="lmchat-rest", service=gateway))
-        found.append(Target(name="lmchat-grpc", service=gateway, door="grpc"))
+        found.append(Target(name="lmchat-grpc", service=gateway, api="grpc"))
     if CATALOGUE in names:
         large = started(Lmchat(mock, workers, models=MODELS))
         found.append(Target(name=CATALOGUE, service=large, kinds=frozenset({"unary"})))
@@ -137,14 +137,14 @@ def _write(out: Path | None, output: Output) -> Path:
     return directory
 
 
-def _guarded(run: Callable[[], int]) -> int:
-    """The exit code of `run`, which is left in order on SIGTERM and SIGHUP as on Ctrl-C."""
+def _with_signals(run: Callable[[], int]) -> int:
+    """The exit code of `run`; SIGINT, SIGTERM and SIGHUP raise SystemExit in it, so that its cleanup runs."""
 
-    def leave(number: int, _: object) -> None:
+    def exit_(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, leave)
+        signal.signal(number, exit_)
     try:
         return run()
     except BenchFailed as error:
@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bench",
         description="Measure the gateway beside a plain Envoy, bare gRPC workers and other gateways.",
-        epilog="`bench soak --help`: a long mixed run that looks for what is left behind. "
+        epilog="`bench soak --help`: a long mixed run that looks for leaks. "
         "`bench hostile --help`: ordinary callers beside a hostile one.",
     )
     parser.add_argument(
@@ -172,18 +172,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="for results.json and plot.svg; default: a new one"
     )
-    parser.add_argument("--quick", action="store_true", help="one round of very short slices: does it all work?")
+    parser.add_argument("--quick", action="store_true", help="one round of very short slices, as a smoke test")
     parser.set_defaults(warm_up=0.4, streams=1000)
     return parser
 
 
 def _options() -> argparse.Namespace:
-    """The command line, checked, with --quick spelled out."""
+    """The command line, validated; --quick sets the options that it stands for."""
     parser = _parser()
     options = parser.parse_args()
     options.only = options.only.split(",") if options.only else []
-    for given, known in ((options.scenarios, list(SCENARIOS)), (options.only, list(NAMES))):
-        if unknown := [name for name in given if name not in known]:
+    for chosen, known in ((options.scenarios, list(SCENARIOS)), (options.only, list(NAMES))):
+        if unknown := [name for name in chosen if name not in known]:
             parser.error(f"nothing is named {', '.join(unknown)}; there are: {', '.join(known)}")
     if options.quick:
         options.rounds, options.seconds, options.warm_up, options.streams = 1, 0.25, 0.1, 100

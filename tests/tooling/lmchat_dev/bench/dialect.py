@@ -1,4 +1,4 @@
-"""What a provider of the OpenAI dialect sends: bodies of a realistic form and size, made once."""
+"""Response bodies of the OpenAI dialect, of realistic form and size; cached."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FINGERPRINT = "fp_62a23a81ef"
 
 
 def usage(tokens: int) -> dict[str, object]:
-    """The account of a call whose answer had so many tokens."""
+    """The usage object of a call with so many completion tokens."""
     return {
         "prompt_tokens": 27,
         "completion_tokens": tokens,
@@ -64,7 +64,7 @@ def completion(tokens: int) -> bytes:
 
 @lru_cache(64)
 def events(tokens: int, *, with_usage: bool = False) -> tuple[bytes, ...]:
-    """The events of a streamed answer: role, one for each token, finish, usage where asked for, [DONE]."""
+    """The events of a streamed answer: role, one for each token, finish, usage with `with_usage`, [DONE]."""
     found = [_event({"role": "assistant", "content": "", "refusal": None}, None, with_usage=with_usage)]
     by_word = {word: _event({"content": word}, None, with_usage=with_usage) for word in WORDS}
     found += [by_word[word] for word in islice(cycle(WORDS), tokens)]
@@ -77,7 +77,7 @@ def events(tokens: int, *, with_usage: bool = False) -> tuple[bytes, ...]:
 def error(status: int) -> bytes:
     """The body of an error with this HTTP status; streams carry it as an event's data."""
     kind = {429: "rate_limit_exceeded", 400: "invalid_request_error"}.get(status, "server_error")
-    message = f"The mock was asked to fail with {status}."
+    message = f"The mock fails with {status}, as the model's name requests."
     return msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": kind}})
 
 

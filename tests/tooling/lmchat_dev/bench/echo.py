@@ -1,6 +1,6 @@
-"""The least a worker can do: a bare grpc.aio server with canned answers, where lmchat's workers would be.
+"""The lower bound of a worker's cost: a bare grpc.aio server with canned answers, behind lmchat's Envoy.
 
-What it costs behind the same Envoy is what the road itself costs; the rest of lmchat's figures is lmchat.
+Its figures are the cost of Envoy and gRPC; what lmchat's figures have beyond them is lmchat's own code.
 The model's name says what to send, as in `mock`; `single-N` is `fast-N` with one event a message, not ten.
 """
 
@@ -16,40 +16,41 @@ import msgspec
 import uvloop
 from google.api.httpbody_pb2 import HttpBody
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from lmchat.internal.v1 import rest_service_pb2_grpc
 from lmchat.v1 import chat_pb2 as pb
-from lmchat.v1 import chat_service_pb2_grpc, rest_pb2_grpc
+from lmchat.v1 import chat_service_pb2_grpc
 
 from lmchat_dev.bench import dialect
-from lmchat_dev.bench.mock import Ask
+from lmchat_dev.bench.mock import RequestFields
 
-EVENTS_A_MESSAGE = 10
+EVENTS_PER_MESSAGE = 10
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_decode = msgspec.json.Decoder(Ask).decode
+_decode = msgspec.json.Decoder(RequestFields).decode
 
 
-class Rest(rest_pb2_grpc.RestServicer):
-    """The REST door."""
+class Rest(rest_service_pb2_grpc.RestServicer):
+    """The servicer of the REST API."""
 
     async def CreateChatCompletion(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
         """Canned JSON, or canned events."""
-        ask = _decode(request.data)
-        if not ask.stream:
+        fields = _decode(request.data)
+        if not fields.stream:
             await context.write(HttpBody(content_type="application/json", data=dialect.completion(20)))
             return
-        for piece in _pieces(ask.model):
+        for piece in _pieces(fields.model):
             await context.write(HttpBody(content_type="text/event-stream", data=piece))
-        if ask.model == "held":
+        if fields.model == "held":
             await asyncio.Event().wait()
 
     async def CreateUnaryChatCompletion(self, request: HttpBody, context: Context) -> HttpBody:
-        """Canned JSON, where Envoy knows that no stream is asked for."""
+        """Canned JSON; Envoy sends requests without `stream` here."""
         return HttpBody(content_type="application/json", data=dialect.completion(20))
 
 
 class Chat(chat_service_pb2_grpc.ChatCompletionsServicer):
-    """The typed door."""
+    """The servicer of the gRPC API."""
 
     async def CreateChatCompletion(self, request: pb.ChatCompletionRequest, context: Context) -> pb.ChatCompletion:
         """A canned completion."""
@@ -83,13 +84,13 @@ def _pieces(model: str) -> list[bytes]:
     events = dialect.events(_tokens(model))
     if model == "held":
         return [b"".join(events[:2])]
-    return dialect.grouped(events, 1 if model.startswith("single-") else EVENTS_A_MESSAGE)
+    return dialect.grouped(events, 1 if model.startswith("single-") else EVENTS_PER_MESSAGE)
 
 
 async def serve(address: str) -> None:
     """Listen at `address` until killed."""
     server = grpc.aio.server(options=(("grpc.max_receive_message_length", 64 * 1024 * 1024),))
-    rest_pb2_grpc.add_RestServicer_to_server(Rest(), server)
+    rest_service_pb2_grpc.add_RestServicer_to_server(Rest(), server)
     chat_service_pb2_grpc.add_ChatCompletionsServicer_to_server(Chat(), server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

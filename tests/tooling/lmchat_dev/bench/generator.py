@@ -1,6 +1,6 @@
-"""The load: callers in a closed loop, in a process of their own. Reads jobs from stdin, writes tallies to stdout.
+"""The load generator, a process with callers in a closed loop. Reads jobs from stdin, writes tallies to stdout.
 
-For each job: a `Job` comes in, `ready` goes out once everyone is connected, a
+For each job: a `Job` comes in, `ready` goes out once all callers are connected, a
 `Window` comes in, the callers run from then to the window's end, a `Tally` goes out.
 """
 
@@ -20,8 +20,8 @@ from lmchat_dev.bench import http1
 from lmchat_dev.bench.http1 import Exchange, now
 from lmchat_dev.bench.jobs import Job, Tally, Window, body
 
-GRACE = 8.0
-"""Seconds that calls under way are given after the window."""
+FINISH_TIMEOUT = 8.0
+"""Seconds after the window in which calls in progress may finish."""
 
 _KINDS = 5
 """Kinds of errors that a tally shows."""
@@ -41,7 +41,7 @@ class Caller(Protocol):
 
 
 class RestCaller:
-    """Over HTTP/1.1, on a connection of its own."""
+    """A caller over HTTP/1.1 with one connection."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -57,8 +57,8 @@ class RestCaller:
         if self._connection is None or self._connection.closed:
             await self.connect()
         assert self._connection is not None
-        await self._connection.ask(self._request, exchange, stream=self._job.stream)
-        exchange.check(stream=self._job.stream, least=self._job.least_events)
+        await self._connection.call(self._request, exchange, stream=self._job.stream)
+        exchange.check(stream=self._job.stream, min_events=self._job.min_events)
 
     async def close(self) -> None:
         """See Caller."""
@@ -68,9 +68,9 @@ class RestCaller:
 
 def callers(job: Job) -> list[Caller]:
     """All callers of a job, not connected yet."""
-    if job.door == "rest":
+    if job.api == "rest":
         return [RestCaller(job) for _ in range(job.concurrency)]
-    from lmchat_dev.bench import rpc  # what it imports would weigh on generators of REST
+    from lmchat_dev.bench import rpc  # imported here since gRPC would add CPU and memory to generators of REST
 
     return [*rpc.callers(job)]
 
@@ -81,7 +81,7 @@ class Load:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._callers = callers(job)
-        self._over: list[Exchange] = []
+        self._finished: list[Exchange] = []
         self._open: set[Exchange] = set()
         self._problems: list[str] = []
 
@@ -91,8 +91,8 @@ class Load:
             await asyncio.gather(*(caller.connect() for caller in self._callers[at : at + 50]))
 
     async def run(self, window: Window) -> Tally:
-        """Make calls until the window ends, and wait a while for those under way."""
-        step = self._job.spread / len(self._callers)
+        """Make calls until the window ends, and wait up to FINISH_TIMEOUT for those in progress."""
+        step = self._job.ramp_up / len(self._callers)
         tasks = [
             asyncio.create_task(self._loop(caller, number * step, window.end))
             for number, caller in enumerate(self._callers)
@@ -103,7 +103,7 @@ class Load:
         busy = (time.process_time() - spent) / (window.end - window.begin)
         open_now = sum(1 for exchange in self._open if exchange.content and not exchange.ended)
         if not self._job.endless:
-            await asyncio.wait(tasks, timeout=GRACE)
+            await asyncio.wait(tasks, timeout=FINISH_TIMEOUT)
         late = len(self._open)
         for task in tasks:
             task.cancel()
@@ -125,7 +125,7 @@ class Load:
                 exchange.problem = f"{type(error).__name__}: {error}"
             finally:
                 self._open.discard(exchange)
-                self._over.append(exchange)
+                self._finished.append(exchange)
             if exchange.problem:
                 self._problems.append(exchange.problem)
                 await asyncio.sleep(0.02)
@@ -135,7 +135,7 @@ class Load:
     def _count(self, window: Window) -> Tally:
         tally = Tally(errors=len(self._problems), problems=list(dict.fromkeys(self._problems))[:_KINDS])
         begin, end = window.begin, window.end
-        for exchange in self._over:
+        for exchange in self._finished:
             if exchange.problem:
                 continue
             if begin <= exchange.ended < end:
@@ -157,18 +157,18 @@ async def serve(read: Callable[[], Coroutine[Any, Any, bytes]]) -> None:
         try:
             await load.connect()
         except OSError as error:
-            _say(msgspec.json.encode(Tally(errors=1, problems=[f"cannot connect: {error}"])))
+            _write_line(msgspec.json.encode(Tally(errors=1, problems=[f"cannot connect: {error}"])))
             continue
-        # The collector would pause the clock in the middle of a slice.
+        # A garbage collection within a slice would distort its latencies.
         gc.collect()
         gc.disable()
-        _say(b"ready")
+        _write_line(b"ready")
         tally = await load.run(msgspec.json.decode(await read(), type=Window))
         gc.enable()
-        _say(msgspec.json.encode(tally))
+        _write_line(msgspec.json.encode(tally))
 
 
-def _say(line: bytes) -> None:
+def _write_line(line: bytes) -> None:
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
 

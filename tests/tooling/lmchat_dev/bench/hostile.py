@@ -1,8 +1,8 @@
 """`uv run bench hostile`: nine ordinary callers, without and with a hostile one beside them.
 
-Everybody calls one gateway as fast as it answers. What the ordinary callers get is measured for the same time
-without the hostile caller and with him, and the memory of the gateway's processes before and after. Exit code 1
-when an ordinary call failed, a process was started again, or a hostile call came to anything but a refusal.
+All call one gateway in a closed loop. The ordinary calls are measured for the same time without the hostile
+caller and with it, and the memory of the gateway's processes before and after. Exit code 1 when an ordinary call
+failed, a process was restarted, or a hostile call was not refused.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ import msgspec
 
 from lmchat_dev.bench import report
 from lmchat_dev.bench.soak_mix import ANSWER, Caller, Kind
-from lmchat_dev.bench.targets import KEY, Lmchat, Mock
+from lmchat_dev.bench.targets import KEY, Lmchat, running_gateway
 
-ORDINARY = 9
+ORDINARY_CALLERS = 9
 """Ordinary callers beside the hostile one."""
 
 WORKERS = 2
-REST = 3.0
-"""Seconds after the calls, in which buffers are given back before memory is looked at."""
+CLOSE_WAIT = 3.0
+"""Seconds after the calls, in which buffers are released before memory is measured."""
 
+_GROUPS = ("without hostile caller", "with hostile caller", "hostile caller")
 _REFUSALS = frozenset({"400", "404", "413", "422", "431"})
 
 
 def _bodies() -> Mapping[str, bytes]:
-    """What is hostile about a body -> the body."""
+    """Name of the attack -> the body."""
     head = b'{"model":"mock/unary","messages":[{"role":"user","content":"Hi"}]'
     fields = b"".join(b',"x%d":1' % number for number in range(40_000))
     pattern = b'{"type":"object","properties":{"a":{"type":"string","pattern":"' + b"(a+)+" * 2_000 + b'"}}}'
@@ -55,7 +56,7 @@ HOSTILE_KINDS = tuple(Kind(name=name, weight=1, expected=_REFUSALS, raw=body) fo
 
 
 class Group(msgspec.Struct):
-    """What the calls of some callers came to. `seconds` of each call, in no order."""
+    """Calls of a group of callers: the `seconds` of each, and the unexpected outcomes with their number."""
 
     seconds: list[float] = []
     wrong: Counter[str] = msgspec.field(default_factory=Counter)
@@ -67,34 +68,26 @@ class Group(msgspec.Struct):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run both halves; the exit code."""
+    """Run both phases; the exit code."""
     parser = argparse.ArgumentParser(prog="bench hostile", description=__doc__, formatter_class=_PLAIN)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each half; default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each phase; default: %(default)s")
     options = parser.parse_args(arguments)
     sys.stdout.write(f"{report.machine()}\n")
-    mock = Mock()
-    gateway = Lmchat(mock, WORKERS, star="mock/*")
-    try:
-        mock.start()
-        gateway.start()
-        gateway.ready()
-        return asyncio.run(_both(gateway, options.seconds))
-    finally:
-        gateway.stop()
-        mock.stop()
+    with running_gateway(WORKERS) as (_, gateway):
+        return asyncio.run(_phases(gateway, options.seconds))
 
 
 _PLAIN = argparse.RawDescriptionHelpFormatter
 
 
-async def _both(gateway: Lmchat, seconds: float) -> int:
-    await _half(gateway.port, min(2.0, seconds), hostile=False)  # a warm-up
+async def _phases(gateway: Lmchat, seconds: float) -> int:
+    await _phase(gateway.port, min(2.0, seconds), hostile=False)  # a warm-up
     before = _memory(gateway)
-    alone, _ = await _half(gateway.port, seconds, hostile=False)
-    beside, refused = await _half(gateway.port, seconds, hostile=True)
-    await asyncio.sleep(REST)
+    alone, _ = await _phase(gateway.port, seconds, hostile=False)
+    beside, refused = await _phase(gateway.port, seconds, hostile=True)
+    await asyncio.sleep(CLOSE_WAIT)
     after = _memory(gateway)
-    sys.stdout.write(_figures({"without the hostile caller": alone, "with him": beside, "he himself": refused}))
+    sys.stdout.write(_figures(dict(zip(_GROUPS, (alone, beside, refused), strict=True))))
     for role in before:
         was, now = (sum(found.get(role, {}).values()) for found in (before, after))
         sys.stdout.write(f"memory of {role}: {was / 1e6:.1f} -> {now / 1e6:.1f} MB\n")
@@ -103,24 +96,24 @@ async def _both(gateway: Lmchat, seconds: float) -> int:
     return 1 if wrong else 0
 
 
-async def _half(port: int, seconds: float, *, hostile: bool) -> tuple[Group, Group]:
-    """Call for so many seconds: what the ordinary callers saw, and the hostile one."""
+async def _phase(port: int, seconds: float, *, hostile: bool) -> tuple[Group, Group]:
+    """Call for `seconds`; the calls of the ordinary callers, and those of the hostile one."""
     ordinary, refused = Group(), Group()
     until = time.monotonic() + seconds
 
     async def work(kinds: Sequence[Kind], group: Group) -> None:
         caller = Caller(port, KEY)
         for kind in itertools.cycle(kinds):
-            begun = time.monotonic()
-            if begun >= until:
+            started_at = time.monotonic()
+            if started_at >= until:
                 break
             outcome = await caller.make(kind)
-            group.seconds.append(time.monotonic() - begun)
+            group.seconds.append(time.monotonic() - started_at)
             if outcome not in kind.expected:
                 group.wrong[f"{kind.name}: {outcome[:120]}"] += 1
         await caller.close()
 
-    calls = [work([ORDINARY_KIND], ordinary) for _ in range(ORDINARY)]
+    calls = [work([ORDINARY_KIND], ordinary) for _ in range(ORDINARY_CALLERS)]
     await asyncio.gather(*calls, *([work(HOSTILE_KINDS, refused)] if hostile else []))
     return ordinary, refused
 
@@ -148,10 +141,10 @@ def problems(
     before: Mapping[str, Mapping[int, int]],
     after: Mapping[str, Mapping[int, int]],
 ) -> list[str]:
-    """What must not be, a line each."""
+    """Unexpected outcomes, and processes that ended, a line each."""
     lines = [
         f"{count} x {what} ({when})"
-        for when, group in (("without the hostile caller", alone), ("with him", beside), ("his own", refused))
+        for when, group in zip(_GROUPS, (alone, beside, refused), strict=True)
         for what, count in group.wrong.items()
     ]
     if {role: set(found) for role, found in before.items()} != {role: set(found) for role, found in after.items()}:

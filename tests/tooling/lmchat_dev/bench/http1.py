@@ -1,7 +1,6 @@
-"""The caller's side of HTTP/1.1: one kept-alive connection, and when each read of an answer came.
+"""An HTTP/1.1 client: one kept-alive connection, and the time of each read of a response.
 
-No client library stands between the socket and the clock: what a library costs
-would be taken for the gateway's.
+No client library is used: its cost would count as latency of the gateway.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ now = time.monotonic
 
 
 class Exchange:
-    """One call and what came of it."""
+    """One call and its response."""
 
     __slots__ = ("arrivals", "body", "content", "ended", "events", "first", "problem", "sent", "status")
 
@@ -39,28 +38,28 @@ class Exchange:
         self.ended = 0.0
         """When the answer was whole; 0 until then."""
         self.problem = ""
-        """What is wrong with the answer, one line; nothing when it is right."""
+        """What is wrong with the response, in one line; empty where nothing is."""
 
-    def check(self, *, stream: bool, least: int = 0) -> None:
-        """Set `problem`. A stream must have had `least` events."""
+    def check(self, *, stream: bool, min_events: int = 0) -> None:
+        """Set `problem`. A stream must have had `min_events` events."""
         if self.status != 200:
             self.problem = f"status {self.status}: {self.body[-300:].decode(errors='replace')}"
         elif not self.content:
             self.problem = f"no content: {self.body[-300:].decode(errors='replace')}"
         elif stream and not self.body.endswith(b"data: [DONE]\n\n"):
             self.problem = f"the stream did not end in [DONE]: {self.body[-200:].decode(errors='replace')}"
-        elif stream and self.events < least:
-            self.problem = f"{self.events} events instead of {least}"
+        elif stream and self.events < min_events:
+            self.problem = f"{self.events} events instead of {min_events}"
 
 
 class Chunked:
-    """A chunked body taken apart, however it was split."""
+    """Decodes a chunked body, however its bytes are split."""
 
-    __slots__ = ("_last", "_left", "_line", "done")
+    __slots__ = ("_last", "_line", "_remaining", "done")
 
     def __init__(self) -> None:
         self._line = b""
-        self._left = 0  # of the chunk, and the line break after it
+        self._remaining = 0  # of the chunk, and the line break after it
         self._last = False
         self.done = False
 
@@ -71,12 +70,12 @@ class Chunked:
         found = []
         at, size = 0, len(data)
         while at < size and not self.done:
-            if self._left:
-                took = min(self._left, size - at)
-                if self._left > 2:
-                    found.append(data[at : at + min(took, self._left - 2)])
-                self._left -= took
-                at += took
+            if self._remaining:
+                count = min(self._remaining, size - at)
+                if self._remaining > 2:
+                    found.append(data[at : at + min(count, self._remaining - 2)])
+                self._remaining -= count
+                at += count
                 continue
             end = data.find(b"\r\n", at)
             if end < 0:
@@ -92,7 +91,7 @@ class Chunked:
             return
         length = int(line.partition(b";")[0], 16)
         self._last = not length
-        self._left = length + 2 if length else 0
+        self._remaining = length + 2 if length else 0
 
 
 class Connection(asyncio.Protocol):
@@ -117,7 +116,7 @@ class Connection(asyncio.Protocol):
         _, connection = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
         return connection
 
-    async def ask(self, request: bytes, exchange: Exchange, *, stream: bool) -> None:
+    async def call(self, request: bytes, exchange: Exchange, *, stream: bool) -> None:
         """Send `request`; returns when the answer is whole. Raises ConnectionError. Cancelling hangs up."""
         self._exchange, self._stream = exchange, stream
         self._in_head, self._chunked, self._length = True, None, None
@@ -150,7 +149,7 @@ class Connection(asyncio.Protocol):
             self._done.set_exception(ConnectionResetError(f"connection lost: {exc or 'closed by the server'}"))
 
     def data_received(self, data: bytes) -> None:
-        came = now()
+        received_at = now()
         exchange = self._exchange
         if exchange is None:  # after an answer's end
             self.close()
@@ -163,15 +162,15 @@ class Connection(asyncio.Protocol):
             self._buffer = b""
             self._read_head(head, exchange)
         if self._chunked is not None:
-            self._take(self._chunked.feed(data), came, exchange)
+            self._take(self._chunked.feed(data), received_at, exchange)
             if self._chunked.done:
-                self._end(came)
+                self._end(received_at)
         else:
-            self._take(data, came, exchange)
+            self._take(data, received_at, exchange)
             if self._length is not None:
                 self._length -= len(data)
                 if self._length <= 0:
-                    self._end(came)
+                    self._end(received_at)
 
     def _read_head(self, head: bytes, exchange: Exchange) -> None:
         self._in_head = False
@@ -183,7 +182,7 @@ class Connection(asyncio.Protocol):
         _, found, rest = lower.partition(b"\r\ncontent-length:")
         self._length = int(rest.partition(b"\r\n")[0]) if found else None
 
-    def _take(self, data: bytes, came: float, exchange: Exchange) -> None:
+    def _take(self, data: bytes, received_at: float, exchange: Exchange) -> None:
         if not data:
             return
         if not self._stream:
@@ -194,24 +193,24 @@ class Connection(asyncio.Protocol):
         self._carry = b"\n" if joined.endswith(b"\n") and not joined.endswith(b"\n\n") else b""
         if events:
             exchange.events += events
-            exchange.arrivals.append((came, events))
+            exchange.arrivals.append((received_at, events))
         if not exchange.content:
             exchange.body += data
             if CONTENT.search(exchange.body):
                 exchange.content = True
-                exchange.first = came
+                exchange.first = received_at
         else:
             exchange.body = data if len(data) >= _TAIL else (exchange.body + data)[-_TAIL:]
 
-    def _end(self, came: float) -> None:
+    def _end(self, received_at: float) -> None:
         exchange, done = self._exchange, self._done
         if exchange is None or done is None or done.done():
             return
         self._exchange = None
-        exchange.ended = came
+        exchange.ended = received_at
         if not self._stream:
             exchange.content = CONTENT.search(exchange.body) is not None
-            exchange.first = came
+            exchange.first = received_at
         done.set_result(None)
 
 

@@ -1,4 +1,4 @@
-"""What is said between the benchmark and its load generators: a line of JSON each way."""
+"""Messages between the benchmark and its load generators, one line of JSON each."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Literal
 
 import msgspec
 
-Door = Literal["rest", "grpc"]
+Api = Literal["rest", "grpc"]
 
 SYSTEM = "You are a helpful assistant. Answer in one short paragraph."
 QUESTION = "Explain in plain words what a gateway between an application and a language model is for."
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One slice of load: `concurrency` callers, each one call after the other."""
+    """One slice of load: `concurrency` callers, each of which makes one call after the other."""
 
-    door: Door
+    api: Api
     port: int
     path: str = "/api/v1/chat/completions"
     headers: dict[str, str] = {}
@@ -24,23 +24,23 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 1
     turns: int = 1
     """Messages of the conversation, after the system's."""
-    least_events: int = 0
-    """Events that a whole stream has at least."""
-    spread: float = 0.0
+    min_events: int = 0
+    """The fewest events of a complete stream."""
+    ramp_up: float = 0.0
     """Seconds over which the callers begin."""
     endless: bool = False
-    """The streams have no end: hang up on them when the slice is over."""
+    """The streams have no end: they are cancelled when the slice is over."""
 
 
 class Window(msgspec.Struct, frozen=True):
-    """What is counted: from `begin` to `end`, seconds of the monotonic clock."""
+    """The measured interval: from `begin` to `end`, seconds of the monotonic clock."""
 
     begin: float
     end: float
 
 
 class Tally(msgspec.Struct, kw_only=True):
-    """What came in the window. Times are milliseconds; errors are of the whole slice."""
+    """What was received in the window. Times are milliseconds; errors are of the whole slice."""
 
     requests: int = 0
     events: int = 0
@@ -54,12 +54,12 @@ class Tally(msgspec.Struct, kw_only=True):
     open: int = 0
     """Streams that had begun and not ended when the window closed."""
     unfinished: int = 0
-    """Calls that were given up a while after the window."""
+    """Calls that had not finished FINISH_TIMEOUT after the window."""
     errors: int = 0
     problems: list[str] = []
     """Some of the errors, each kind once."""
     busy: float = 0.0
-    """CPU seconds a second that the generator itself used."""
+    """CPU seconds per second that the generator itself used."""
 
 
 def conversation(turns: int) -> list[tuple[str, str]]:
@@ -78,7 +78,7 @@ def conversation(turns: int) -> list[tuple[str, str]]:
 def body(model: str, *, stream: bool, turns: int = 1) -> bytes:
     """The JSON of a request."""
     messages = [{"role": role, "content": text} for role, text in conversation(turns)]
-    asked: dict[str, object] = {"model": model, "messages": messages, "temperature": 0.7}
+    request: dict[str, object] = {"model": model, "messages": messages, "temperature": 0.7}
     if stream:
-        asked["stream"] = True
-    return msgspec.json.encode(asked)
+        request["stream"] = True
+    return msgspec.json.encode(request)

@@ -1,4 +1,4 @@
-"""One slice: load on one target for a few seconds, and what the target used meanwhile."""
+"""One slice: load on one target for a few seconds, and the CPU that the target used."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Self
 import msgspec
 import psutil
 
-from lmchat_dev.bench.jobs import Door, Job, Tally, Window
+from lmchat_dev.bench.jobs import Api, Job, Tally, Window
 from lmchat_dev.bench.processes import Process, cpu, python
 from lmchat_dev.bench.targets import Mock, Target
 
-BUSY = 0.9
-"""CPU seconds a second from which a party in one process is taken for the limit."""
+SATURATED_LOAD = 0.9
+"""CPU seconds per second from which the generator or the mock counts as saturated."""
 
 
-class Spread(msgspec.Struct, frozen=True):
-    """Of times in milliseconds."""
+class Percentiles(msgspec.Struct, frozen=True):
+    """Percentiles of times in milliseconds."""
 
     p50: float
     p99: float
-    most: float
+    maximum: float
 
     @classmethod
-    def of(cls, times: Sequence[float]) -> Spread | None:
+    def of(cls, times: Sequence[float]) -> Percentiles | None:
         """None where there are no times."""
         if not times:
             return None
@@ -38,29 +38,29 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What the load of a slice is like, whatever the target. Fields as in Job."""
+    """The load of a slice, independent of the target. Fields as in Job."""
 
     name: str
     kind: str = "unary"
     """`unary` or `stream`."""
     model: str = "unary"
-    """`fast-N` becomes what the target calls it."""
+    """`fast-N` is replaced by the target's name for it."""
     concurrency: int = 16
     turns: int = 1
-    least_events: int = 0
-    spread: float = 0.0
+    min_events: int = 0
+    ramp_up: float = 0.0
     endless: bool = False
     seconds: float = 0.0
-    """Of the window at least; 0: the run's."""
+    """The least length of the window; 0: the run's."""
     warm_up: float = 0.0
-    """At least; 0: the run's."""
+    """The least length of the warm-up in seconds; 0: the run's."""
 
     def job(self, target: Target) -> Job:
         """This load on that target."""
         name, dash, number = self.model.partition("-")
         model = f"{target.fast}{dash}{number}" if name == "fast" else self.model
         return Job(
-            door=target.door,
+            api=target.api,
             port=target.service.port,
             path=target.path,
             headers=dict(target.headers),
@@ -69,14 +69,14 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
             concurrency=self.concurrency,
             turns=self.turns,
             # lmchat gives the role with the first token, and gRPC has no [DONE].
-            least_events=self.least_events,
-            spread=self.spread,
+            min_events=self.min_events,
+            ramp_up=self.ramp_up,
             endless=self.endless,
         )
 
 
 class Slice(msgspec.Struct, kw_only=True):
-    """What one slice came to. Rates are a second; `cpu` is CPU seconds a second, by role."""
+    """The result of one slice. Rates are per second; `cpu` is CPU seconds per second, by role."""
 
     scenario: str
     shape: str
@@ -85,15 +85,15 @@ class Slice(msgspec.Struct, kw_only=True):
     seconds: float
     requests: float
     events: float
-    events_a_read: float
-    latency: Spread | None
-    first_token: Spread | None
-    gap: Spread | None
+    events_per_read: float
+    latency: Percentiles | None
+    first_token: Percentiles | None
+    gap: Percentiles | None
     cpu: dict[str, float]
     generator_cpu: float
     mock_cpu: float
-    elsewhere: float
-    """CPU seconds a second of everything on the machine that is no part of the benchmark."""
+    other_cpu: float
+    """CPU seconds per second of all processes that are not part of the benchmark."""
     open: int
     unfinished: int
     errors: int
@@ -113,40 +113,40 @@ class Slice(msgspec.Struct, kw_only=True):
 class Generator:
     """A load generator's process."""
 
-    def __init__(self, door: Door, log: Path) -> None:
-        self._process = Process(f"generator-{door}", python("lmchat_dev.bench.generator"), log, pipe=True)
+    def __init__(self, api: Api, log: Path) -> None:
+        self._process = Process(f"generator-{api}", python("lmchat_dev.bench.generator"), log, pipe=True)
 
     def prepare(self, job: Job) -> Tally | None:
         """Connect the callers; a tally if they cannot be."""
-        self._say(msgspec.json.encode(job))
+        self._write_line(msgspec.json.encode(job))
         line = self._process.line()
         return None if line == b"ready" else msgspec.json.decode(line, type=Tally)
 
     def begin(self, window: Window) -> None:
         """Let the callers run."""
-        self._say(msgspec.json.encode(window))
+        self._write_line(msgspec.json.encode(window))
 
     def tally(self) -> Tally:
-        """What came of it; waits for the end."""
+        """The result; waits for the end."""
         return msgspec.json.decode(self._process.line(), type=Tally)
 
     def stop(self) -> None:
         """End it."""
         self._process.stop()
 
-    def _say(self, line: bytes) -> None:
+    def _write_line(self, line: bytes) -> None:
         self._process.stdin.write(line + b"\n")
         self._process.stdin.flush()
 
 
 class Rig:
-    """Takes slices. Starts a generator for each door, when it is first needed."""
+    """Takes slices. Starts a generator for each API when it is first needed."""
 
     def __init__(self, mock: Mock, *, seconds: float, warm_up: float) -> None:
         self._mock = mock
         self._seconds = seconds
         self._warm_up = warm_up
-        self._generators: dict[Door, Generator] = {}
+        self._generators: dict[Api, Generator] = {}
         self._logs = tempfile.TemporaryDirectory(prefix="bench-")
 
     def __enter__(self) -> Self:
@@ -169,14 +169,14 @@ class Rig:
         seconds: float | None = None,
         at_end: Callable[[], None] | None = None,
     ) -> Slice:
-        """One slice, of so many `seconds`. `at_end` is called when the window closes, with the load still on."""
+        """One slice, of `seconds`. `at_end` is called when the window closes, with the load still on."""
         job = shape.job(target)
-        generator = self._generator(target.door)
+        generator = self._generator(target.api)
         failure = generator.prepare(job)
         if failure is not None:
             return _slice(scenario, shape, target, round_, failure, {}, 0.0, Window(0.0, 1.0))
         roles = {**target.service.roles(), "mock": [psutil.Process(self._mock.process.pid)]}
-        begin = time.monotonic() + max(self._warm_up, shape.warm_up) + shape.spread
+        begin = time.monotonic() + max(self._warm_up, shape.warm_up) + shape.ramp_up
         window = Window(begin, begin + (seconds or max(self._seconds, shape.seconds)))
         generator.begin(window)
         _sleep_until(window.begin)
@@ -189,10 +189,10 @@ class Rig:
         used = {role: (after[role] - before[role]) / (until - since) for role in roles}
         return _slice(scenario, shape, target, round_, generator.tally(), used, everything, window)
 
-    def _generator(self, door: Door) -> Generator:
-        found = self._generators.get(door)
+    def _generator(self, api: Api) -> Generator:
+        found = self._generators.get(api)
         if found is None:
-            found = self._generators[door] = Generator(door, Path(self._logs.name) / f"{door}.log")
+            found = self._generators[api] = Generator(api, Path(self._logs.name) / f"{api}.log")
         return found
 
 
@@ -216,14 +216,14 @@ def _slice(
         seconds=seconds,
         requests=tally.requests / seconds,
         events=tally.events / seconds,
-        events_a_read=tally.events / tally.reads if tally.reads else 0.0,
-        latency=Spread.of(tally.latencies),
-        first_token=Spread.of(tally.first_tokens),
-        gap=Spread.of(tally.gaps),
+        events_per_read=tally.events / tally.reads if tally.reads else 0.0,
+        latency=Percentiles.of(tally.latencies),
+        first_token=Percentiles.of(tally.first_tokens),
+        gap=Percentiles.of(tally.gaps),
         cpu=used,
         generator_cpu=tally.busy,
         mock_cpu=mock,
-        elsewhere=max(0.0, everything - sum(used.values()) - mock - tally.busy),
+        other_cpu=max(0.0, everything - sum(used.values()) - mock - tally.busy),
         open=tally.open,
         unfinished=tally.unfinished,
         errors=tally.errors,
@@ -232,10 +232,10 @@ def _slice(
 
 
 def _machine() -> float:
-    """CPU seconds that all of the machine's cores have been at work."""
+    """CPU seconds that all cores of the machine have used."""
     times = psutil.cpu_times()
     return times.user + times.system
 
 
-def _sleep_until(moment: float) -> None:
-    time.sleep(max(0.0, moment - time.monotonic()))
+def _sleep_until(when: float) -> None:
+    time.sleep(max(0.0, when - time.monotonic()))

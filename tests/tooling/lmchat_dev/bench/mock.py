@@ -1,9 +1,9 @@
-"""The provider of the benchmark: an HTTP/1.1 server of the OpenAI dialect that costs next to nothing.
+"""The provider of the benchmark: an HTTP/1.1 server of the OpenAI dialect that uses little CPU.
 
-A process of its own, which prints its port. The model's name says what to do:
+It runs as a process and prints its port. The model's name selects the behaviour:
 
     unary          answer at once; streamed, with 20 tokens
-    fast-N         stream N tokens as fast as the socket takes them, several events a write
+    fast-N         stream N tokens as fast as the socket takes them, several events per write
     paced-R        stream R tokens a second, `max_tokens` of them (10,000 by default)
     burst-R        the same in R writes a second of several events each, as many tokens
     held           stream one token, and nothing more until the caller leaves
@@ -12,7 +12,7 @@ A process of its own, which prints its port. The model's name says what to do:
     cut-N          stream N tokens, then close the socket
     broken-N       stream N tokens, then an error as an event
 
-`GET /stats` tells what is open (`Stats`).
+`GET /stats` returns `Stats`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import msgspec
 
 from lmchat_dev.bench import dialect
 
-EVENTS_A_WRITE = 8
-"""Events that leave in one write when they leave fast: what a busy provider's reads hold."""
+EVENTS_PER_WRITE = 8
+"""Events per write of a fast stream, as many as one read from a busy provider brings."""
 
 BUFFER = 16 * 1024
 """Bytes that wait for a slow reader before the mock stops writing."""
@@ -39,10 +39,10 @@ _STREAM_HEAD = (
 
 
 class Stats(msgspec.Struct):
-    """What is open, and what was.
+    """Counters of the mock.
 
-    `connections` leaves out the one that asks; `running` are calls without an
-    end yet, `abandoned` those whose caller left before it.
+    `connections` are open, without that of the request for them; `running` are calls in progress,
+    `abandoned` those whose caller disconnected before the end.
     """
 
     connections: int = 0
@@ -55,8 +55,8 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class Ask(msgspec.Struct):
-    """What the mock reads of a request."""
+class RequestFields(msgspec.Struct):
+    """The fields of a request that the mock reads."""
 
     model: str = ""
     stream: bool | None = None
@@ -70,7 +70,7 @@ class Ask(msgspec.Struct):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
-_decode = msgspec.json.Decoder(Ask).decode
+_decode = msgspec.json.Decoder(RequestFields).decode
 
 
 class Connection(asyncio.Protocol):
@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
             self._next()
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
-        """Go on with `call` after a wait, unless the caller leaves."""
+        """Run `call` after `seconds`, unless the caller disconnects."""
         self._timer = self._loop.call_later(seconds, call)
 
     def reply(self, body: bytes, status: int = 200) -> None:
@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self._next)
 
     def _step(self) -> None:
-        """Write one piece. A turn of the loop for each, so that streams take turns too."""
+        """Write one piece, and schedule the next, so that streams are served in turn."""
         self._timer = None
         if self._paused:
             return
@@ -177,60 +177,62 @@ class Connection(asyncio.Protocol):
             self.reply(msgspec.json.encode(now))
             return
         self._stats.requests += 1
-        ask = _decode(rest[:length])
-        name, _, number = ask.model.partition("-")
+        request = _decode(rest[:length])
+        name, _, number = request.model.partition("-")
         behaviour = BEHAVIOURS.get(name)
         if behaviour is None:
             self.reply(dialect.error(404), 404)
         else:
-            behaviour(self, ask, int(number or 0))
+            behaviour(self, request, int(number or 0))
 
 
-Behaviour = Callable[[Connection, Ask, int], None]
+Behaviour = Callable[[Connection, RequestFields, int], None]
 
 
-def _whole(connection: Connection, ask: Ask, tokens: int) -> None:
+def _whole(connection: Connection, request: RequestFields, tokens: int) -> None:
     tokens = tokens or 20
-    if ask.stream:
-        connection.play(_fast(tokens, ask.with_usage), 0.0, connection.ended)
+    if request.stream:
+        connection.play(_fast(tokens, request.with_usage), 0.0, connection.ended)
     else:
         connection.reply(dialect.completion(tokens))
 
 
-def _paced(connection: Connection, ask: Ask, rate: int) -> None:
-    tokens = ask.max_completion_tokens or ask.max_tokens or 10_000
-    connection.play(_single(tokens, ask.with_usage), 1 / rate, connection.ended)
+def _paced(connection: Connection, request: RequestFields, rate: int) -> None:
+    tokens = request.max_completion_tokens or request.max_tokens or 10_000
+    connection.play(_single(tokens, request.with_usage), 1 / rate, connection.ended)
 
 
-def _burst(connection: Connection, ask: Ask, rate: int) -> None:
-    tokens = ask.max_completion_tokens or ask.max_tokens or 10_000
-    connection.play(_fast(tokens, ask.with_usage), 1 / rate, connection.ended)
+def _burst(connection: Connection, request: RequestFields, rate: int) -> None:
+    tokens = request.max_completion_tokens or request.max_tokens or 10_000
+    connection.play(_fast(tokens, request.with_usage), 1 / rate, connection.ended)
 
 
-def _held(connection: Connection, ask: Ask, _: int) -> None:
-    connection.play(_single(1, ask.with_usage)[:1], 0.0, lambda: None)
+def _held(connection: Connection, request: RequestFields, _: int) -> None:
+    connection.play(_single(1, request.with_usage)[:1], 0.0, lambda: None)
 
 
-def _slow(connection: Connection, ask: Ask, milliseconds: int) -> None:
-    connection.later(milliseconds / 1000, lambda: _whole(connection, ask, 20))
+def _slow(connection: Connection, request: RequestFields, milliseconds: int) -> None:
+    connection.later(milliseconds / 1000, lambda: _whole(connection, request, 20))
 
 
-def _status(connection: Connection, ask: Ask, status: int) -> None:
+def _status(connection: Connection, request: RequestFields, status: int) -> None:
     connection.reply(dialect.error(status), status)
 
 
-def _cut(connection: Connection, ask: Ask, tokens: int) -> None:
-    def leave() -> None:
-        connection.ended()  # by the mock: not one that its caller abandoned
+def _cut(connection: Connection, request: RequestFields, tokens: int) -> None:
+    def hang_up() -> None:
+        connection.ended()  # so that it does not count as abandoned by its caller
         connection.transport.close()
 
-    connection.play(_single(tokens, ask.with_usage)[:tokens], 0.0, leave)
+    connection.play(_single(tokens, request.with_usage)[:tokens], 0.0, hang_up)
 
 
-def _broken(connection: Connection, ask: Ask, tokens: int) -> None:
+def _broken(connection: Connection, request: RequestFields, tokens: int) -> None:
     event = b"data: %b\n\n" % dialect.error(500)
-    # A little apart, so that the error seldom comes in one read with all that was before.
-    connection.play([*_single(tokens, ask.with_usage)[:tokens], _framed(event) + _END], 0.002, connection.ended)
+    # With an interval, so that the error is seldom read together with all events before it.
+    connection.play(
+        [*_single(tokens, request.with_usage)[:tokens], _framed(event) + _END], 0.002, connection.ended
+    )
 
 
 BEHAVIOURS: dict[str, Behaviour] = {
@@ -254,7 +256,8 @@ def _framed(data: bytes) -> bytes:
 @lru_cache(64)
 def _fast(tokens: int, with_usage: bool) -> list[bytes]:
     pieces = [
-        _framed(piece) for piece in dialect.grouped(dialect.events(tokens, with_usage=with_usage), EVENTS_A_WRITE)
+        _framed(piece)
+        for piece in dialect.grouped(dialect.events(tokens, with_usage=with_usage), EVENTS_PER_WRITE)
     ]
     return [*pieces[:-1], pieces[-1] + _END]
 

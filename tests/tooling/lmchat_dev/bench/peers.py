@@ -1,4 +1,4 @@
-"""Other gateways in front of the same mock, each installed into a folder of the caller's choice."""
+"""Other gateways in front of the same mock, each installed into a folder given on the command line."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class LiteLLM(Service):
         )
         self._process = self.behind(process, "/health/liveliness")
 
-    def again(self) -> Service:
-        """Another one like it."""
+    def new_instance(self) -> Service:
+        """A new instance, not started."""
         return LiteLLM(self._home.parent, self._mock, self._workers)
 
     def roles(self) -> Roles:
-        """All in one."""
+        """The processes, all with the role `gateway`."""
         return {"gateway": self._process.tree()}
 
 
@@ -107,12 +107,12 @@ class Portkey(Service):
         )
         self._process = self.behind(process, "/")
 
-    def again(self) -> Service:
-        """Another one like it."""
+    def new_instance(self) -> Service:
+        """A new instance, not started."""
         return Portkey(self._home.parent, self._mock)
 
     def roles(self) -> Roles:
-        """All in one."""
+        """The processes, all with the role `gateway`."""
         return {"gateway": [psutil.Process(self._process.pid)]}
 
     @property
@@ -123,7 +123,7 @@ class Portkey(Service):
 def targets(
     directory: Path, names: Sequence[str], mock: Mock, workers: int, started: Callable[[Service], Service]
 ) -> list[Target]:
-    """Those of them that are asked for, running. Raises BenchFailed where one cannot be installed."""
+    """The selected ones, running. Raises BenchFailed where one cannot be installed."""
     directory = directory.resolve()
     path = "/v1/chat/completions"
     found = []
@@ -142,7 +142,7 @@ def targets(
 
 
 def _run(directory: Path, *command: str) -> None:
-    """Run an installer there, not here: uv would hold a peer to this project's constraints. Raises BenchFailed."""
+    """Run an installer in `directory`, where uv does not apply this project's constraints. Raises BenchFailed."""
     if shutil.which(command[0]) is None:
         raise BenchFailed(f"{command[0]} is needed to install a peer")
     sys.stderr.write(f"bench: {' '.join(command)}\n")

@@ -27,7 +27,7 @@ _STYLE = (
 
 
 def svg(rows: Sequence[Row], caption: str) -> str:
-    """The picture. What only passes bytes on is left out: it would dwarf the rest."""
+    """The picture, without the targets that only pass bytes on, whose bars would dwarf the others."""
     shown = [row for row in rows if row.target not in (DIRECT, PLAIN)]
     parts: list[str] = []
     top = EDGE

@@ -1,4 +1,4 @@
-"""Child processes of the benchmark, and what the kernel says they use."""
+"""Child processes of the benchmark, and their CPU and memory."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ import psutil
 
 from server.launcher import parent_death
 
-STOP = 45.0
+STOP_TIMEOUT = 45.0
 """Seconds that a process has to end; a worker of lmchat drains for up to 40."""
 
 Roles = Mapping[str, Sequence[psutil.Process]]
-"""Processes by what they are: `worker`, `envoy`, `supervisor`, `gateway` (all in one)."""
+"""Processes by role: `worker`, `envoy`, `supervisor`, `gateway` (all in one)."""
 
 
 class BenchFailed(Exception):
-    """The benchmark cannot go on. One line that says why."""
+    """The benchmark cannot continue; the message is one line."""
 
 
 class Process:
-    """A running command. `log` gets what it writes, but for what `pipe` hands to the caller."""
+    """A running command. `log` gets its output; with `pipe` its stdin and stdout are the caller's."""
 
     def __init__(
         self,
@@ -73,12 +73,12 @@ class Process:
         return self._process.poll() is None
 
     def failed(self, what: str) -> BenchFailed:
-        """The error that says so, with the end of the log."""
+        """The error with the end of the process's log."""
         tail = self.log.read_text(encoding="utf-8", errors="replace")[-1500:]
         return BenchFailed(f"{self.name} {what}; the end of its log:\n{tail}")
 
     def tree(self) -> list[psutil.Process]:
-        """It, and the processes it started."""
+        """The process and all its descendants."""
         root = psutil.Process(self.pid)
         return [root, *root.children(recursive=True)]
 
@@ -88,14 +88,14 @@ class Process:
             self._process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """End it, by force where asking does not help, and all it started."""
+        """End it and its descendants: SIGTERM, then SIGKILL after STOP_TIMEOUT."""
         try:
             rest = self.tree()[1:] if self.running else []
         except psutil.NoSuchProcess:
             rest = []
         self.terminate()
         try:
-            self._process.wait(STOP)
+            self._process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -115,12 +115,12 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's, without the keys of vendors: they would bring those into a gateway's catalogue."""
+    """This process's environment without API keys of vendors, which would add them to a gateway's catalogue."""
     return {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "_TOKEN"))} | more
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on just now."""
+    """A port of 127.0.0.1 that is free at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -140,10 +140,10 @@ def wait_for(process: Process, port: int, path: str, seconds: float = 120.0) -> 
 
 def get(port: int, path: str) -> bytes | None:
     """The body of GET `path` at 127.0.0.1; None where it is no 200. For short ones, which come in one read."""
-    ask = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode()
+    request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode()
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2.0) as connection:
-            connection.sendall(ask)
+            connection.sendall(request)
             answer = connection.recv(65536)
     except OSError:
         return None
@@ -165,7 +165,7 @@ def _spent(process: psutil.Process) -> float:
 
 
 class Memory(msgspec.Struct):
-    """Bytes: resident; only its own; its own and its share of what others have too (0 where unknown)."""
+    """Bytes: resident; private; private and a proportional share of shared pages (0 where unknown)."""
 
     rss: int = 0
     uss: int = 0
@@ -173,7 +173,7 @@ class Memory(msgspec.Struct):
 
 
 def memory(processes: Sequence[psutil.Process]) -> Memory:
-    """What these processes hold together."""
+    """The sums over these processes."""
     total = Memory()
     for process in processes:
         info = process.memory_full_info()

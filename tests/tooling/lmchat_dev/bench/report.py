@@ -1,4 +1,4 @@
-"""The run in plain text: what ran where, tables, aims, and what to doubt."""
+"""The run as text: the machine, tables, aims, and notes on the figures' reliability."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lmchat_dev.bench import scenarios as names
-from lmchat_dev.bench.measure import BUSY, Shape, Slice
+from lmchat_dev.bench.measure import SATURATED_LOAD, Shape, Slice
 from lmchat_dev.bench.scenarios import DIRECT, Results
 from lmchat_dev.bench.summary import Aim, Figures, Get, Row, events, first_token, gap_p50, gap_p99, ratio, requests
 
-NOISE = 0.2
-"""CPU seconds a second used by strangers from which figures are in doubt."""
+MAX_OTHER_CPU = 0.2
+"""CPU seconds per second of other processes from which figures are unreliable."""
 
-FULL = 0.93
-"""Share of the cores from which the machine is taken for the limit."""
+SATURATED_SHARE = 0.93
+"""Share of all cores from which the machine counts as saturated."""
 
 Column = tuple[str, str, int]
 """Heading, field of Row, decimals."""
@@ -27,18 +27,18 @@ UNARY: Sequence[Column] = (
     ("req/s", "requests", 0),
     ("CPU ms/req", "cpu_request", 2),
     ("worker's", "cpu_request_worker", 2),
-    ("p50 c=1", "p50_alone", 2),
-    ("p99", "p99_alone", 2),
-    ("added p50", "added_p50_alone", 2),
-    ("p99", "added_p99_alone", 2),
-    ("p50 c=16", "p50_crowd", 1),
-    ("p99", "p99_crowd", 1),
-    ("added p50", "added_p50_crowd", 1),
-    ("p99", "added_p99_crowd", 1),
+    ("p50 c=1", "p50_c1", 2),
+    ("p99", "p99_c1", 2),
+    ("added p50", "added_p50_c1", 2),
+    ("p99", "added_p99_c1", 2),
+    ("p50 c=16", "p50_c16", 1),
+    ("p99", "p99_c16", 1),
+    ("added p50", "added_p50_c16", 1),
+    ("p99", "added_p99_c16", 1),
 )
 STREAM: Sequence[Column] = (
     ("events/s", "events", 0),
-    ("a read", "events_a_read", 1),
+    ("a read", "events_per_read", 1),
     ("CPU ms/1k", "cpu_events", 1),
     ("worker's", "cpu_events_worker", 1),
     ("burst", "cpu_events_burst", 1),
@@ -66,7 +66,7 @@ def machine() -> str:
 
 
 def text(results: Results, rows: Sequence[Row], aims: Iterable[Aim]) -> str:
-    """All tables, as far as they have figures."""
+    """All tables that have figures."""
     figures = Figures(results)
     parts = [
         _rows("Unary calls (concurrency 16 and 1; added: over a plain Envoy; latency in ms)", UNARY, rows),
@@ -81,13 +81,13 @@ def text(results: Results, rows: Sequence[Row], aims: Iterable[Aim]) -> str:
         _overload(figures),
         _aims(aims),
         _refusals(results),
-        _doubts(results, figures, rows),
+        _notes(results, figures, rows),
     ]
     return "\n".join(part for part in parts if part)
 
 
 def table(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need be, the first to the left, the others to the right."""
+    """A text table; the first column is left-aligned, the others right-aligned."""
     widths = [max(len(line[at]) for line in (head, *body)) for at in range(len(head))]
     lines = [
         "  ".join(
@@ -128,7 +128,7 @@ def _flatness(figures: Figures) -> str:
 
 def _overload(figures: Figures) -> str:
     body = []
-    for shape in (names.FEW, names.MANY):
+    for shape in (names.STREAMS_16, names.STREAMS_64):
         speed, *waits = (
             figures.over_rounds("overload", shape, "lmchat-rest", get) for get in (events, *WAITS.values())
         )
@@ -157,12 +157,12 @@ def _refusals(results: Results) -> str:
     return "\n".join(["Not done at all", *lines, ""])
 
 
-def _doubts(results: Results, figures: Figures, rows: Sequence[Row]) -> str:
-    """What a reader should know before believing the figures."""
+def _notes(results: Results, figures: Figures, rows: Sequence[Row]) -> str:
+    """What limits the reliability of the figures."""
     lines = [*_capacity(rows)]
     for slices, who in (
-        ([each for each in results.slices if each.generator_cpu >= BUSY], "the load generator"),
-        ([each for each in results.slices if each.mock_cpu >= BUSY], "the mock"),
+        ([each for each in results.slices if each.generator_cpu >= SATURATED_LOAD], "the load generator"),
+        ([each for each in results.slices if each.mock_cpu >= SATURATED_LOAD], "the mock"),
     ):
         found = sorted(
             {f"{each.target} ({each.scenario}, {each.shape})" for each in slices if each.target != DIRECT}
@@ -172,23 +172,23 @@ def _doubts(results: Results, figures: Figures, rows: Sequence[Row]) -> str:
     full = sorted({f"{each.target} ({each.scenario}, {each.shape})" for each in results.slices if _full(each)})
     if full:
         lines.append(f"the machine's cores were the limit, all parties' together, for {', '.join(full)}")
-    noisy = [each.elsewhere for each in results.slices if each.elsewhere > NOISE]
+    noisy = [each.other_cpu for each in results.slices if each.other_cpu > MAX_OTHER_CPU]
     if noisy:
         share = f"{len(noisy)} of {len(results.slices)}"
-        lines.append(f"others used up to {max(noisy):.1f} cores during {share} slices: figures are in doubt")
+        lines.append(f"others used up to {max(noisy):.1f} cores during {share} slices: figures are unreliable")
     lines += _slow_streams(figures, rows)
     lines += _errors(results.slices)
     return "\n".join(["Notes", *(f"  {line}" for line in lines), ""]) if lines else ""
 
 
 def _full(each: Slice) -> bool:
-    """Whether the benchmark itself had all cores at work. That limits gateways in several processes first."""
+    """Whether the benchmark itself used all cores, which limits gateways with several processes first."""
     used = sum(each.cpu.values()) + each.generator_cpu + each.mock_cpu
-    return each.target != DIRECT and used > FULL * (os.cpu_count() or 1)
+    return each.target != DIRECT and used > SATURATED_SHARE * (os.cpu_count() or 1)
 
 
 def _capacity(rows: Sequence[Row]) -> list[str]:
-    """How much of the mock's capacity the fastest gateway used; canned answers do not come from it."""
+    """The share of the mock's capacity that the fastest gateway used, echo with its canned answers aside."""
     direct = next((row for row in rows if row.target == DIRECT), None)
     lines = []
     for what, name in (("requests", "requests"), ("stream events", "events")):
@@ -209,7 +209,7 @@ def _capacity(rows: Sequence[Row]) -> list[str]:
 
 
 def _slow_streams(figures: Figures, rows: Sequence[Row]) -> list[str]:
-    """Paced streams that did not keep the pace: their gaps say too little."""
+    """Paced streams that fell behind the pace, whose gaps are therefore unreliable."""
     lines = []
     wanted = figures.over_rounds("paced", names.PACED, DIRECT, lambda each: each.events)
     for row in rows:

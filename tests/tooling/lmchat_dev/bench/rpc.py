@@ -1,4 +1,4 @@
-"""Callers of the typed door: grpc.aio with the generated stubs, as a service would have them."""
+"""Callers of the gRPC API: grpc.aio with the generated stubs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lmchat.v1 import chat_service_pb2_grpc as chat_grpc
 from lmchat_dev.bench.http1 import Exchange, now
 from lmchat_dev.bench.jobs import Job, conversation
 
-CALLERS_A_CHANNEL = 100
+CALLERS_PER_CHANNEL = 100
 """Calls that share a connection, under the limit of streams that Envoy allows on one."""
 
 Metadata = tuple[tuple[str, str], ...]
@@ -39,8 +39,8 @@ class GrpcCaller:
     async def call(self, exchange: Exchange) -> None:
         """One call, to its end."""
         await call(self._stub, self._request, self._metadata, exchange, stream=self._job.stream)
-        if not exchange.problem and exchange.events < self._job.least_events:
-            exchange.problem = f"{exchange.events} chunks instead of {self._job.least_events}"
+        if not exchange.problem and exchange.events < self._job.min_events:
+            exchange.problem = f"{exchange.events} chunks instead of {self._job.min_events}"
 
     async def close(self) -> None:
         """Close the channel that this caller shares."""
@@ -50,7 +50,7 @@ class GrpcCaller:
 async def call(
     stub: Any, request: pb.ChatCompletionRequest, metadata: Metadata, exchange: Exchange, *, stream: bool
 ) -> None:
-    """One call, to its end. A failure becomes the `problem` of `exchange`: the code, a colon, the message."""
+    """One call, to its end. An error is written to `exchange.problem` as `<code>: <message>`."""
     exchange.sent = now()
     try:
         if stream:
@@ -72,31 +72,31 @@ async def _streamed(answer: Any, exchange: Exchange) -> None:
     finished = False
     chunk: pb.ChatCompletionChunk
     async for chunk in answer:
-        came = now()
+        received_at = now()
         exchange.events += 1
-        exchange.arrivals.append((came, 1))
+        exchange.arrivals.append((received_at, 1))
         for choice in chunk.choices:
             finished = finished or choice.finish_reason != pb.FINISH_REASON_UNSPECIFIED
             if not exchange.content and choice.delta.content:
-                exchange.content, exchange.first = True, came
+                exchange.content, exchange.first = True, received_at
     exchange.ended = now()
     if not exchange.content or not finished:
         exchange.problem = "no content" if finished else "the stream ended without a finish reason"
 
 
 def callers(job: Job) -> list[GrpcCaller]:
-    """All callers of a job, on as few channels as they need."""
-    # Without a pool of its own, channels to one address would share one connection.
+    """All callers of a job; CALLERS_PER_CHANNEL share a channel."""
+    # Without private subchannel pools, channels to one address would share one connection.
     options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
     channels = [
         grpc.aio.insecure_channel(f"127.0.0.1:{job.port}", options=options)
-        for _ in range(-(-job.concurrency // CALLERS_A_CHANNEL))
+        for _ in range(-(-job.concurrency // CALLERS_PER_CHANNEL))
     ]
-    return [GrpcCaller(channels[number // CALLERS_A_CHANNEL], job) for number in range(job.concurrency)]
+    return [GrpcCaller(channels[number // CALLERS_PER_CHANNEL], job) for number in range(job.concurrency)]
 
 
 def request(model: str, turns: int = 1) -> pb.ChatCompletionRequest:
-    """The typed twin of `jobs.body`."""
+    """The request of `jobs.body` as a protobuf message."""
     messages = [
         pb.Message(role=_ROLES[role], content=[pb.ContentPart(text=text)]) for role, text in conversation(turns)
     ]

@@ -1,4 +1,4 @@
-"""Which slices there are, and the order in which they are taken."""
+"""The slices of each scenario, and the order in which they are taken."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from lmchat_dev.bench.processes import Memory, cpu, memory
 from lmchat_dev.bench.targets import Target
 
 PLAIN, DIRECT = "envoy", "direct"
-"""The target that others' latency is compared with, and the one for their gaps."""
+"""The target whose latency is subtracted from others', and the one for gaps."""
 
 LMCHAT = ("lmchat-rest", "lmchat-grpc")
 ECHO_SINGLE = "echo-1"
 CATALOGUE = "lmchat-catalogue"
 
-LULL = 0.3
-"""Seconds in which a target that nobody calls should use no CPU."""
+IDLE_INTERVAL = 0.3
+"""Seconds for which the CPU of an idle target is measured."""
 
 PROBE = 0.3
-"""Seconds of a slice that is not for its figures."""
+"""Seconds of a slice whose figures are not used."""
 
-BUSY = 16
+CONCURRENCY = 16
 """Concurrency at which throughput is measured."""
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A shape, and the targets it is for; None: all that have its kind."""
+class TargetedShape:
+    """A shape and its targets; None: all targets that support its kind."""
 
     shape: Shape
     targets: frozenset[str] | None = None
 
     def takes(self, target: Target) -> bool:
-        """Whether this target gets this load."""
+        """Whether `target` gets this load."""
         if self.targets is not None:
             return target.name in self.targets
         return self.shape.kind in target.kinds and target.name != CATALOGUE
 
 
-ALONE = Shape(name="c=1", concurrency=1)
-CROWD = Shape(name="c=16", concurrency=BUSY)
+CALLERS_1 = Shape(name="c=1", concurrency=1)
+CALLERS_16 = Shape(name="c=16", concurrency=CONCURRENCY)
 
-FAST = Shape(name="fast", kind="stream", model="fast-1000", concurrency=BUSY, least_events=1000)
-FIRST = Shape(name="first token", kind="stream", model="fast-20", concurrency=1, least_events=20)
+FAST = Shape(name="fast", kind="stream", model="fast-1000", concurrency=CONCURRENCY, min_events=1000)
+FIRST = Shape(name="first token", kind="stream", model="fast-20", concurrency=1, min_events=20)
 BURST = Shape(
-    name="burst", kind="stream", model="burst-50", concurrency=BUSY, endless=True, spread=0.5, seconds=0.5
+    name="burst", kind="stream", model="burst-50", concurrency=CONCURRENCY, endless=True, ramp_up=0.5, seconds=0.5
 )
 PACED = Shape(
     name="paced",
@@ -61,41 +61,41 @@ PACED = Shape(
     model="paced-20",
     concurrency=300,
     endless=True,
-    spread=1.0,
+    ramp_up=1.0,
     warm_up=0.5,
     seconds=1.0,
 )
 
-FEW = Shape(name="16 streams", kind="stream", model="fast-1000", concurrency=BUSY, least_events=1000)
-MANY = Shape(
-    name="64 streams", kind="stream", model="fast-1000", concurrency=4 * BUSY, least_events=1000, warm_up=1.0
+STREAMS_16 = Shape(name="16 streams", kind="stream", model="fast-1000", concurrency=CONCURRENCY, min_events=1000)
+STREAMS_64 = Shape(
+    name="64 streams", kind="stream", model="fast-1000", concurrency=4 * CONCURRENCY, min_events=1000, warm_up=1.0
 )
 
 CONNECTIONS = (
     Shape(name="1 connection", concurrency=1),
-    Shape(name="16 connections", concurrency=BUSY),
+    Shape(name="16 connections", concurrency=CONCURRENCY),
     Shape(name="100 connections", concurrency=100),
-    # One call of each takes as long as a thousand of one.
+    # One call on each connection takes as long as a thousand calls on one.
     Shape(name="1000 connections", concurrency=1000, warm_up=2.0, seconds=1.0),
 )
-LONG = Shape(name="100 KB body", concurrency=BUSY, turns=200)
-CATALOGUE_SHAPE = Shape(name="10,000 models", concurrency=BUSY, model="vendor-7/model-9957")
+LONG_BODY = Shape(name="100 KB body", concurrency=CONCURRENCY, turns=200)
+CATALOGUE_SHAPE = Shape(name="10,000 models", concurrency=CONCURRENCY, model="vendor-7/model-9957")
 
 _BEGUN = time.monotonic()
-_STREAMERS = frozenset({DIRECT, PLAIN, *LMCHAT, "litellm", "portkey"})
-_FLAT = frozenset({"lmchat-rest"})
+_STREAM_TARGETS = frozenset({DIRECT, PLAIN, *LMCHAT, "litellm", "portkey"})
+_LMCHAT_REST = frozenset({"lmchat-rest"})
 
-SCENARIOS: Mapping[str, Sequence[Turn]] = {
+SCENARIOS: Mapping[str, Sequence[TargetedShape]] = {
     "memory": (),
-    "unary": (Turn(ALONE), Turn(CROWD)),
-    "stream": (Turn(FIRST), Turn(FAST), Turn(BURST, _STREAMERS)),
-    "paced": (Turn(PACED, _STREAMERS),),
-    "overload": (Turn(FEW, _FLAT), Turn(MANY, _FLAT)),
+    "unary": (TargetedShape(CALLERS_1), TargetedShape(CALLERS_16)),
+    "stream": (TargetedShape(FIRST), TargetedShape(FAST), TargetedShape(BURST, _STREAM_TARGETS)),
+    "paced": (TargetedShape(PACED, _STREAM_TARGETS),),
+    "overload": (TargetedShape(STREAMS_16, _LMCHAT_REST), TargetedShape(STREAMS_64, _LMCHAT_REST)),
     "flatness": (
-        *(Turn(shape, _FLAT) for shape in CONNECTIONS),
-        Turn(CONNECTIONS[1], frozenset({"echo"})),
-        Turn(LONG, frozenset({"echo", "lmchat-rest"})),
-        Turn(CATALOGUE_SHAPE, frozenset({CATALOGUE})),
+        *(TargetedShape(shape, _LMCHAT_REST) for shape in CONNECTIONS),
+        TargetedShape(CONNECTIONS[1], frozenset({"echo"})),
+        TargetedShape(LONG_BODY, frozenset({"echo", "lmchat-rest"})),
+        TargetedShape(CATALOGUE_SHAPE, frozenset({CATALOGUE})),
     ),
 }
 """By name, in the order in which they run: memory first, on fresh processes."""
@@ -117,7 +117,7 @@ class Results(msgspec.Struct):
     slices: list[Slice] = []
     footprints: list[Footprint] = []
     refusals: dict[str, str] = {}
-    """What targets said that could not do a kind of call at all, by `target kind`."""
+    """`<target> <kind>` -> the error of a target that does not support this kind of call."""
 
 
 class Run:
@@ -161,13 +161,13 @@ class Run:
     def _slice(self, scenario: str, shape: Shape, target: Target, round_: int) -> None:
         taken = self._rig.take(scenario, shape, target, round_)
         self.results.slices.append(taken)
-        if target.peer and _works_on(target):
-            # For callers that left; it would slow down the next scenario.
-            progress(f"{target.name} works on: starting it again")
+        if target.peer and _is_still_busy(target):
+            # With calls whose callers left, which would slow down the next scenario.
+            progress(f"{target.name} is still busy: restarting it")
             target.service.restart()
 
     def _probe(self) -> None:
-        """One call of each kind: it warms a target up, and shows what it cannot do."""
+        """One call of each kind, to warm the target up and to find the kinds that it does not support."""
         progress("first calls")
         shapes = (Shape(name="unary", concurrency=1), Shape(name="stream", kind="stream", concurrency=1))
         for target in self._targets:
@@ -182,7 +182,7 @@ class Run:
                     self.results.slices.append(probe)
 
     def _first(self, shape: Shape, target: Target) -> Slice:
-        """The first calls of a kind; of all that a target does, they may take longest."""
+        """The first calls of a kind, with a longer window where the first is too short for them."""
         for seconds in (PROBE, 10 * PROBE):
             probe = self._rig.take("probe", shape, target, 0, seconds=seconds)
             if probe.requests or probe.errors:
@@ -196,30 +196,30 @@ class Run:
                 self.results.footprints.append(self._footprint(target))
 
     def _footprint(self, target: Target) -> Footprint:
-        service = target.service.again()
+        service = target.service.new_instance()
         self._exits.callback(service.stop)
         service.start()
         service.ready()
-        fresh = replace(target, service=service)
-        self._rig.take("memory", ALONE, fresh, 0, seconds=PROBE)
+        restarted = replace(target, service=service)
+        self._rig.take("memory", CALLERS_1, restarted, 0, seconds=PROBE)
         count, found = 0, dict[str, Memory]()
         if f"{target.name} stream" not in self.results.refusals:
-            self._held(fresh, 20, found)
-            time.sleep(0.5)  # hanging up takes effect
-            # Others open them an order of magnitude slower.
+            self._held(restarted, 20, found)
+            time.sleep(0.5)  # until the cancelled streams are released
+            # Peers open streams an order of magnitude slower.
             count = self._streams // 10 if target.peer else self._streams
-        at_rest = _memory(fresh)
-        count = self._held(fresh, count, found) if count else 0
+        at_rest = _memory(restarted)
+        count = self._held(restarted, count, found) if count else 0
         processes = {role: len(those) for role, those in service.roles().items()}
-        service.terminate()  # it has nothing to do while it leaves
+        service.terminate()  # it is idle, so it can end while others are measured
         return Footprint(target=target.name, processes=processes, at_rest=at_rest, streams=count, open=found)
 
     def _held(self, target: Target, count: int, found: dict[str, Memory]) -> int:
-        """Open `count` silent streams; `found` is the memory then. How many were open."""
+        """Open `count` streams without events and put the memory into `found`; returns how many were open."""
         pace = 20 if target.peer else 500
         shape = Shape(
             name="held", kind="stream", model="held", endless=True, concurrency=count,
-            spread=count / pace, warm_up=0.5 + count / 1000,
+            ramp_up=count / pace, warm_up=0.5 + count / 1000,
         )  # fmt: skip
         taken = self._rig.take(
             "memory", shape, target, 0, seconds=PROBE, at_end=lambda: found.update(_memory(target))
@@ -236,14 +236,14 @@ def _memory(target: Target) -> dict[str, Memory]:
 
 
 def progress(text: str) -> None:
-    """Say what is being done, with the seconds since the benchmark was started."""
+    """Write a progress line with the seconds since the benchmark started."""
     sys.stderr.write(f"bench: {time.monotonic() - _BEGUN:4.0f} s: {text}\n")
     sys.stderr.flush()
 
 
-def _works_on(target: Target) -> bool:
-    """Whether it uses CPU though nobody calls it."""
+def _is_still_busy(target: Target) -> bool:
+    """Whether the target uses CPU without calls in progress."""
     roles = target.service.roles()
     before = sum(cpu(roles).values())
-    time.sleep(LULL)
-    return sum(cpu(roles).values()) - before > 0.2 * LULL
+    time.sleep(IDLE_INTERVAL)
+    return sum(cpu(roles).values()) - before > 0.2 * IDLE_INTERVAL

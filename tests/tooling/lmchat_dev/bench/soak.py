@@ -1,8 +1,8 @@
-"""`uv run bench soak`: tens of thousands of mixed calls through a real gateway, and what they leave behind.
+"""`uv run bench soak`: tens of thousands of mixed calls through a real gateway, and the leaks they cause.
 
-The gateway is looked at when it is idle, twice: after a warm-up of the same
-mix, and after the soak. Exit code 1 when an outcome was not to be expected, a
-process was started again, or more than a little is left.
+Memory, file descriptors, sockets and threads are compared when the gateway is
+idle: after a warm-up of the same mix, and after the soak. Exit code 1 when an
+outcome was unexpected, a process was restarted, or a limit below is exceeded.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ import psutil
 from lmchat_dev.bench import report
 from lmchat_dev.bench.mock import Stats
 from lmchat_dev.bench.soak_mix import Caller, Kind, sequence
-from lmchat_dev.bench.targets import KEY, Lmchat, Mock
+from lmchat_dev.bench.targets import KEY, Lmchat, Mock, running_gateway
 
 CALLERS = 32
 WORKERS = 2
 WARM_UP = 5_000
-"""Calls before the first look."""
+"""Calls before the first measurement."""
 
-FEW = 4
-"""File descriptors, sockets or threads that may come or go."""
+MAX_COUNT_CHANGE = 4
+"""The most by which the number of file descriptors, sockets or threads of a process may change."""
 
-GROWTH, GROWTH_BYTES = 0.10, 8_000_000
-"""What the memory of a process may grow by, whichever is more."""
+MAX_GROWTH, MAX_GROWTH_BYTES = 0.10, 8_000_000
+"""The most by which a process's memory may grow: a share, or bytes, whichever is more."""
 
-SETTLE = 15.0
-"""Seconds in which what callers left must have ended."""
+SETTLE_TIMEOUT = 15.0
+"""Seconds within which abandoned calls must have ended at the mock."""
 
-LOOK = 0.2
-"""Seconds between two looks at whether it has."""
+POLL_INTERVAL = 0.2
+"""Seconds between two checks of that."""
 
-REST = 3.0
-"""Seconds more, in which connections close and buffers are given back."""
+CLOSE_WAIT = 3.0
+"""Seconds after the last call, in which connections close and buffers are released."""
 
 Outcomes = dict[str, Counter[str]]
-"""By kind, how often it came to what."""
+"""Kind of call -> number of calls with each outcome."""
 
 
-class Look(msgspec.Struct, frozen=True):
-    """One process of the gateway when it is idle.
+class ProcessState(msgspec.Struct, frozen=True):
+    """Resources of one process of the idle gateway.
 
-    `upstream` are its connections to the mock, kept for the next calls; they
-    are left out of `fds` and `sockets`.
+    `upstream` are its pooled connections to the mock, which `fds` and `sockets`
+    do not count.
     """
 
     pid: int
@@ -63,36 +63,30 @@ class Look(msgspec.Struct, frozen=True):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the soak; the exit code."""
-    parser = argparse.ArgumentParser(prog="bench soak", description="Send many mixed calls; look for leaks.")
+    parser = argparse.ArgumentParser(prog="bench soak", description="Send many mixed calls and look for leaks.")
     parser.add_argument("--requests", type=int, default=50_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--warm-up", type=int, default=WARM_UP, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="of the mix's order; default: %(default)s")
     options = parser.parse_args(arguments)
     sys.stdout.write(f"{report.machine()}\n")
-    mock = Mock()
-    gateway = Lmchat(mock, WORKERS, star="mock/*")
-    try:
-        mock.start()
-        gateway.start()
-        gateway.ready()
+    with running_gateway(WORKERS) as (mock, gateway):
         return asyncio.run(_soak(mock, gateway, options.warm_up, options.requests, options.seed))
-    finally:
-        gateway.stop()
-        mock.stop()
 
 
 async def _soak(mock: Mock, gateway: Lmchat, warm_up: int, requests: int, seed: int) -> int:
     calls = sequence(requests, seed)
     await _calls(gateway.port, sequence(warm_up, seed - 1), "warm-up")
     before_mock = await _idle(mock)
-    before = _looks(mock, gateway)
-    begun = time.monotonic()
+    before = _states(mock, gateway)
+    started_at = time.monotonic()
     outcomes = await _calls(gateway.port, calls, "soak")
-    took = time.monotonic() - begun
+    elapsed = time.monotonic() - started_at
     after_mock = await _idle(mock)
-    after = _looks(mock, gateway)
+    after = _states(mock, gateway)
     kinds = {kind.name: kind for kind in calls}
-    sys.stdout.write(f"{requests} calls by {CALLERS} callers in {took:.0f} s, {requests / took:.0f} a second\n\n")
+    sys.stdout.write(
+        f"{requests} calls by {CALLERS} callers in {elapsed:.0f} s, {requests / elapsed:.0f} a second\n\n"
+    )
     sys.stdout.write(_mix(kinds, outcomes) + "\n" + _before_and_after(before, after) + "\n")
     sys.stdout.write(
         f"The mock: {after_mock.requests - before_mock.requests} calls, "
@@ -100,7 +94,7 @@ async def _soak(mock: Mock, gateway: Lmchat, warm_up: int, requests: int, seed: 
         f"running (before: {before_mock.running}), {after_mock.connections} connections "
         f"(before: {before_mock.connections})\n"
     )
-    wrong = [*unexpected(kinds, outcomes), *left_behind(before, after, after_mock)]
+    wrong = [*unexpected(kinds, outcomes), *leaks(before, after, after_mock)]
     sys.stdout.write("".join(f"WRONG: {line}\n" for line in wrong) or "Nothing unexpected, nothing left behind.\n")
     return 1 if wrong else 0
 
@@ -126,28 +120,28 @@ async def _calls(port: int, kinds: Sequence[Kind], what: str) -> Outcomes:
 
 
 async def _idle(mock: Mock) -> Stats:
-    """Wait until no call runs at the mock, and a little more; what is open there then."""
-    for _ in range(round(SETTLE / LOOK)):
+    """Wait until no call runs at the mock, and CLOSE_WAIT more; returns its counters."""
+    for _ in range(round(SETTLE_TIMEOUT / POLL_INTERVAL)):
         if not mock.stats().running:
             break
-        await asyncio.sleep(LOOK)
-    await asyncio.sleep(REST)
+        await asyncio.sleep(POLL_INTERVAL)
+    await asyncio.sleep(CLOSE_WAIT)
     return mock.stats()
 
 
-def _looks(mock: Mock, gateway: Lmchat) -> dict[str, Look]:
+def _states(mock: Mock, gateway: Lmchat) -> dict[str, ProcessState]:
     """By name: the workers in the order in which they started, Envoy, the supervisor."""
     found = {}
     for role, processes in gateway.roles().items():
         for number, process in enumerate(sorted(processes, key=lambda each: each.pid), 1):
-            found[f"{role}-{number}" if len(processes) > 1 else role] = _look(process, mock.port)
+            found[f"{role}-{number}" if len(processes) > 1 else role] = _state(process, mock.port)
     return found
 
 
-def _look(process: psutil.Process, upstream: int) -> Look:
+def _state(process: psutil.Process, upstream: int) -> ProcessState:
     sockets = process.net_connections(kind="all")
     pooled = sum(1 for each in sockets if each.raddr and each.raddr[1:] == (upstream,))
-    return Look(
+    return ProcessState(
         pid=process.pid,
         rss=process.memory_info().rss,
         fds=process.num_fds() - pooled,
@@ -164,11 +158,11 @@ def _mix(kinds: Mapping[str, Kind], outcomes: Outcomes) -> str:
         body.append([name, str(outcomes[name].total()), counts])
     width = max(len(line[2]) for line in body)
     return report.table(
-        "The mix", ["call", "calls", "came to".ljust(width)], [[*a[:2], a[2].ljust(width)] for a in body]
+        "The mix", ["call", "calls", "outcome".ljust(width)], [[*a[:2], a[2].ljust(width)] for a in body]
     )
 
 
-def _before_and_after(before: Mapping[str, Look], after: Mapping[str, Look]) -> str:
+def _before_and_after(before: Mapping[str, ProcessState], after: Mapping[str, ProcessState]) -> str:
     body = []
     for name, was in before.items():
         now = after.get(name)
@@ -188,7 +182,7 @@ def _before_and_after(before: Mapping[str, Look], after: Mapping[str, Look]) -> 
 
 
 def unexpected(kinds: Mapping[str, Kind], outcomes: Outcomes) -> list[str]:
-    """What calls came to that they must not, a line each."""
+    """Outcomes that are not expected of their kind, a line each."""
     return [
         f"{count} x {name}: {outcome}"
         for name, counts in outcomes.items()
@@ -197,8 +191,8 @@ def unexpected(kinds: Mapping[str, Kind], outcomes: Outcomes) -> list[str]:
     ]
 
 
-def left_behind(before: Mapping[str, Look], after: Mapping[str, Look], mock: Stats) -> list[str]:
-    """What is there after the calls that was not there before, or not any more, a line each."""
+def leaks(before: Mapping[str, ProcessState], after: Mapping[str, ProcessState], mock: Stats) -> list[str]:
+    """Differences between before and after that exceed the limits, a line each."""
     lines = []
     if {name: look.pid for name, look in before.items()} != {name: look.pid for name, look in after.items()}:
         lines.append("a process of the gateway ended in the middle of the soak")
@@ -208,16 +202,16 @@ def left_behind(before: Mapping[str, Look], after: Mapping[str, Look], mock: Sta
             continue
         for what in ("fds", "sockets", "threads"):
             difference = getattr(now, what) - getattr(was, what)
-            if abs(difference) > FEW:
+            if abs(difference) > MAX_COUNT_CHANGE:
                 lines.append(f"{name} has {difference:+d} {what}")
     for kind in dict.fromkeys(map(_kind, before)):
         was_rss, now_rss = (
             sum(look.rss for name, look in looks.items() if _kind(name) == kind) for looks in (before, after)
         )
-        if now_rss - was_rss > max(GROWTH * was_rss, GROWTH_BYTES):
+        if now_rss - was_rss > max(MAX_GROWTH * was_rss, MAX_GROWTH_BYTES):
             lines.append(f"the memory of {kind} grew by {(now_rss - was_rss) / 1e6:.1f} MB")
     if mock.running:
-        lines.append(f"{mock.running} calls still run upstream, though nobody waits for them")
+        lines.append(f"{mock.running} calls still run upstream, although their callers have left")
     pooled = sum(look.upstream for look in after.values())
     if mock.connections > max(pooled, CALLERS):
         lines.append(f"the mock has {mock.connections} connections, of which the gateway keeps {pooled}")
@@ -225,5 +219,5 @@ def left_behind(before: Mapping[str, Look], after: Mapping[str, Look], mock: Sta
 
 
 def _kind(name: str) -> str:
-    """Workers are looked at together: which of them the large bodies came to last moves megabytes about."""
+    """The role: workers are compared as a group, since each grows by the size of the last bodies that it got."""
     return name.partition("-")[0]

@@ -1,4 +1,4 @@
-"""Figures out of slices: medians over the rounds, differences, and how they stand to the aims."""
+"""Figures computed from slices: medians over the rounds, differences, and comparison with the aims."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class Row(msgspec.Struct, kw_only=True):
     requests: float | None = None
     """Requests a second at concurrency 16."""
     cpu_request: float | None = None
-    """CPU a request, of the whole gateway, at concurrency 16."""
+    """CPU per request, of the whole gateway, at concurrency 16."""
     cpu_request_worker: float | None = None
-    p50_alone: float | None = None
-    p99_alone: float | None = None
-    added_p50_alone: float | None = None
-    """Over the same through a plain Envoy, as all of `added_*`."""
-    added_p99_alone: float | None = None
-    p50_crowd: float | None = None
-    p99_crowd: float | None = None
-    added_p50_crowd: float | None = None
-    added_p99_crowd: float | None = None
+    p50_c1: float | None = None
+    p99_c1: float | None = None
+    added_p50_c1: float | None = None
+    """Difference to the same through a plain Envoy, as in all of `added_*`."""
+    added_p99_c1: float | None = None
+    p50_c16: float | None = None
+    p99_c16: float | None = None
+    added_p50_c16: float | None = None
+    added_p99_c16: float | None = None
     events: float | None = None
     """Events a second of 16 fast streams."""
-    events_a_read: float | None = None
+    events_per_read: float | None = None
     cpu_events: float | None = None
     """CPU for 1,000 events of fast streams, of the whole gateway."""
     cpu_events_worker: float | None = None
@@ -49,11 +49,11 @@ class Row(msgspec.Struct, kw_only=True):
     gap_p99: float | None = None
     gap_max: float | None = None
     gap_p99_added: float | None = None
-    """Over the same direct to the mock."""
+    """Difference to the same direct to the mock."""
     rss: float | None = None
     """MB resident of a worker at rest."""
     uss: float | None = None
-    """MB of its own."""
+    """MB of private memory of a worker at rest."""
     stream_worker: float | None = None
     """KB that an open stream adds to the workers."""
     stream_envoy: float | None = None
@@ -93,19 +93,19 @@ class Figures:
         direct_gap = self.over_rounds("paced", names.PACED, DIRECT, gap_p99)
         return Row(
             target=target,
-            requests=unary(names.CROWD, requests),
-            cpu_request=unary(names.CROWD, lambda each: each.cpu_ms_per_request),
-            cpu_request_worker=unary(names.CROWD, worker_ms_per_request),
-            p50_alone=unary(names.ALONE, latency_p50),
-            p99_alone=unary(names.ALONE, latency_p99),
-            added_p50_alone=over_plain("unary", names.ALONE, latency_p50),
-            added_p99_alone=over_plain("unary", names.ALONE, latency_p99),
-            p50_crowd=unary(names.CROWD, latency_p50),
-            p99_crowd=unary(names.CROWD, latency_p99),
-            added_p50_crowd=over_plain("unary", names.CROWD, latency_p50),
-            added_p99_crowd=over_plain("unary", names.CROWD, latency_p99),
+            requests=unary(names.CALLERS_16, requests),
+            cpu_request=unary(names.CALLERS_16, lambda each: each.cpu_ms_per_request),
+            cpu_request_worker=unary(names.CALLERS_16, worker_ms_per_request),
+            p50_c1=unary(names.CALLERS_1, latency_p50),
+            p99_c1=unary(names.CALLERS_1, latency_p99),
+            added_p50_c1=over_plain("unary", names.CALLERS_1, latency_p50),
+            added_p99_c1=over_plain("unary", names.CALLERS_1, latency_p99),
+            p50_c16=unary(names.CALLERS_16, latency_p50),
+            p99_c16=unary(names.CALLERS_16, latency_p99),
+            added_p50_c16=over_plain("unary", names.CALLERS_16, latency_p50),
+            added_p99_c16=over_plain("unary", names.CALLERS_16, latency_p99),
             events=stream(names.FAST, events),
-            events_a_read=stream(names.FAST, lambda each: each.events_a_read or None),
+            events_per_read=stream(names.FAST, lambda each: each.events_per_read or None),
             cpu_events=stream(names.FAST, lambda each: each.cpu_ms_per_1000_events()),
             cpu_events_worker=stream(names.FAST, worker_ms_per_1000_events),
             cpu_events_burst=stream(names.BURST, worker_ms_per_1000_events),
@@ -114,7 +114,7 @@ class Figures:
             first_token_added=over_plain("stream", names.FIRST, first_token),
             gap_p50=stream(names.PACED, gap_p50),
             gap_p99=stream(names.PACED, gap_p99),
-            gap_max=stream(names.PACED, lambda each: each.gap and each.gap.most),
+            gap_max=stream(names.PACED, lambda each: each.gap and each.gap.maximum),
             gap_p99_added=minus(stream(names.PACED, gap_p99), direct_gap),
             **self._memory(target),
         )
@@ -128,12 +128,12 @@ class Figures:
         return {
             "rss": rest.rss / count / 1e6,
             "uss": rest.uss / count / 1e6,
-            "stream_worker": _a_stream(footprint, main),
-            "stream_envoy": _a_stream(footprint, "envoy"),
+            "stream_worker": _per_stream(footprint, main),
+            "stream_envoy": _per_stream(footprint, "envoy"),
         }
 
 
-def _a_stream(footprint: Footprint, role: str) -> float | None:
+def _per_stream(footprint: Footprint, role: str) -> float | None:
     if role not in footprint.at_rest or not footprint.streams:
         return None
     return (footprint.open[role].uss - footprint.at_rest[role].uss) / footprint.streams / 1000
@@ -186,35 +186,35 @@ def worker_ms_per_1000_events(each: Slice) -> float | None:
 
 
 def minus(one: float | None, other: float | None) -> float | None:
-    """The difference, where both are known."""
+    """The difference; None where a value is missing."""
     return None if one is None or other is None else one - other
 
 
 def ratio(one: float | None, other: float | None) -> float | None:
-    """The quotient, where both are known."""
+    """The quotient; None where a value is missing or the divisor is 0."""
     return one / other if one is not None and other else None
 
 
 class Aim(msgspec.Struct, frozen=True):
-    """What is wanted of a figure, and what it is."""
+    """A figure and its target value."""
 
     name: str
     value: float | None
     wanted: float
     unit: str
     least: bool = True
-    """Whether `wanted` is the least; else it is the most."""
+    """Whether `wanted` is a minimum; else it is a maximum."""
 
     @property
     def verdict(self) -> Literal["met", "missed", "not measured"]:
-        """How it stands."""
+        """Whether the figure meets the target value."""
         if self.value is None:
             return "not measured"
         return "met" if (self.value >= self.wanted) is self.least or self.value == self.wanted else "missed"
 
 
 def aims(rows: Iterable[Row]) -> list[Aim]:
-    """All of them, measured or not."""
+    """All aims, measured or not."""
     of = {row.target: row for row in rows}
     nothing = Row(target="")
     rest, echo = of.get("lmchat-rest", nothing), of.get("echo", nothing)
@@ -225,7 +225,7 @@ def aims(rows: Iterable[Row]) -> list[Aim]:
         Aim("unary throughput over LiteLLM's", ratio(rest.requests, litellm.requests), 20, "x"),
         Aim("fast stream events a second and core of worker", ratio(1e6, rest.cpu_events_worker), 20_000, "/s"),
         Aim("stream events over LiteLLM's", ratio(rest.events, litellm.events), 25, "x"),
-        Aim("latency added at concurrency 1, p50", rest.added_p50_alone, 1.5, "ms", least=False),
+        Aim("latency added at concurrency 1, p50", rest.added_p50_c1, 1.5, "ms", least=False),
         Aim("time to first token added", rest.first_token_added, 2, "ms", least=False),
         Aim("gap p99 added, 300 paced streams", rest.gap_p99_added, 25, "ms", least=False),
         Aim("memory of a worker at rest", rest.rss, 100, "MB", least=False),

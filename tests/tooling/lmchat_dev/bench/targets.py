@@ -1,13 +1,14 @@
-"""What is measured: the ways from a caller to the mock, or to canned answers.
+"""The services that are measured, and the targets: their APIs.
 
-A service is what is started, a target one way through it (a row of the table).
+A service is started as processes; a target is one API of it, and one row of the tables.
 """
 
 from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import psutil
 import yaml
 
 from lmchat_dev.bench import envoy
-from lmchat_dev.bench.jobs import Door
+from lmchat_dev.bench.jobs import Api
 from lmchat_dev.bench.mock import Stats
 from lmchat_dev.bench.processes import (
     BenchFailed,
@@ -37,7 +38,7 @@ MODELS = 10_000
 
 
 class Service(ABC):
-    """Something that runs. `stop` it, whatever happened; `roles` are its processes."""
+    """The processes of a gateway, an Envoy or the mock. Call `stop` in any case."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -58,27 +59,27 @@ class Service(ABC):
             wait_for(self._front, self.port, self._probe)
 
     def behind(self, front: Process, probe: str) -> Process:
-        """`front` is what callers reach, and answers GET `probe` with a 200 when it is ready."""
+        """Set the process that callers connect to; it answers GET `probe` with a 200 when it is ready."""
         self._front, self._probe = front, probe
         return front
 
     @abstractmethod
-    def again(self) -> Service:
-        """Another one like it, not started."""
+    def new_instance(self) -> Service:
+        """A new instance with the same settings, not started."""
 
     @abstractmethod
     def roles(self) -> Roles:
-        """Its processes by what they are; those of the gateway, not of what stands in for a provider."""
+        """The processes of the gateway by role; without the mock."""
 
     def run(self, name: str, argv: list[str], *, pipe: bool = False, **environ: str) -> Process:
-        """Start one process of it."""
+        """Start one process of the service."""
         log = self.directory / f"{name}.log"
         process = Process(name, argv, log, environ=environment(**environ), pipe=pipe)
         self._started.append(process)
         return process
 
     def terminate(self) -> None:
-        """Ask it to end, the last started first."""
+        """Send SIGTERM to all processes, the last started first."""
         for process in reversed(self._started):
             process.terminate()
 
@@ -107,16 +108,16 @@ class Mock(Service):
         self.process = self.run("mock", python("lmchat_dev.bench.mock"), pipe=True)
         self.port = int(self.process.line())
 
-    def again(self) -> Mock:
-        """Another one."""
+    def new_instance(self) -> Mock:
+        """A new instance, not started."""
         return Mock()
 
     def roles(self) -> Roles:
-        """None: it is no gateway."""
+        """Empty: it is not a gateway."""
         return {}
 
     def stats(self) -> Stats:
-        """What is open there."""
+        """The mock's counters."""
         body = get(self.port, "/stats")
         if body is None:
             raise BenchFailed("the mock does not answer")
@@ -124,7 +125,7 @@ class Mock(Service):
 
     @property
     def base_url(self) -> str:
-        """Where its dialect is spoken."""
+        """The base URL of its API."""
         return f"http://127.0.0.1:{self.port}/v1"
 
 
@@ -143,8 +144,8 @@ class PlainEnvoy(Service):
         config.write_text(yaml.safe_dump(envoy.proxy(self.port, self._mock.port)), encoding="utf-8")
         self._process = self.behind(self.run("envoy", envoy.command(config, self._workers)), "/stats")
 
-    def again(self) -> Service:
-        """Another one like it."""
+    def new_instance(self) -> Service:
+        """A new instance, not started."""
         return PlainEnvoy(self._mock, self._workers)
 
     def roles(self) -> Roles:
@@ -180,8 +181,8 @@ class Echo(Service):
         edge.write(config, text)
         self._envoy = self.behind(self.run("envoy", envoy.command(config, self._count)), "/readyz")
 
-    def again(self) -> Service:
-        """Another one like it."""
+    def new_instance(self) -> Service:
+        """A new instance, not started."""
         return Echo(self._count)
 
     def roles(self) -> Roles:
@@ -212,8 +213,8 @@ class Lmchat(Service):
         process = self.run("lmchat", python("server", "up", *arguments), LMCHAT_API_KEY=KEY)
         self.process = self.behind(process, "/readyz")
 
-    def again(self) -> Service:
-        """Another one like it."""
+    def new_instance(self) -> Service:
+        """A new instance, not started."""
         return Lmchat(self._mock, self._workers, models=self._models, star=self._star)
 
     def roles(self) -> Roles:
@@ -242,16 +243,31 @@ class Lmchat(Service):
         )
 
 
+@contextmanager
+def running_gateway(workers: int) -> Iterator[tuple[Mock, Lmchat]]:
+    """A mock and lmchat in front of it, whose models are `mock/*`. Raises BenchFailed."""
+    mock = Mock()
+    gateway = Lmchat(mock, workers, star="mock/*")
+    try:
+        mock.start()
+        gateway.start()
+        gateway.ready()
+        yield mock, gateway
+    finally:
+        gateway.stop()
+        mock.stop()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One row: a way through a service. `fast` is the name of the model that streams fast."""
+    """One API of a service. `fast` is its name of the model that streams fast."""
 
     name: str
     service: Service
-    door: Door = "rest"
+    api: Api = "rest"
     path: str = "/api/v1/chat/completions"
     headers: Mapping[str, str] = field(default_factory=lambda: {"authorization": f"Bearer {KEY}"})
     fast: str = "fast"
     kinds: frozenset[str] = frozenset({"unary", "stream"})
     peer: bool = False
-    """Someone else's: what it gets wrong is told, and is no failure of the run."""
+    """Another gateway: its errors are reported and do not fail the run."""
