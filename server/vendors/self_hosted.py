@@ -30,8 +30,8 @@ def _server(*names: Any, **quirks: Any) -> Vendor:
 
 
 ROWS: tuple[Vendor, ...] = (
-    # The embedded model, a small one: steadier at a low temperature, and not trained to call tools. The model of a
-    # file has its own template and sampling.
+    # The embedded model, a small one: right more often at temperature 0, and not trained to call tools. The model
+    # of a file has its own template and sampling.
     _server(
         "local",
         source=_LLAMA_SERVER,
@@ -41,8 +41,15 @@ ROWS: tuple[Vendor, ...] = (
         embedded=EmbeddedModel(id="local/smollm2", model="smollm2", context_length=4096),
         modalities=TEXT,
         drops=frozenset({"tools"}),
-        defaults={"temperature": 0.2},
-        with_file=_server("local", source=_LLAMA_SERVER, required=_LOCAL_URL, modalities=TEXT, **_LLAMA_PREFILL),
+        defaults={"temperature": 0.0},
+        with_file=_server(
+            "local",
+            source=_LLAMA_SERVER,
+            required=_LOCAL_URL,
+            modalities=TEXT,
+            drops_variable="LMCHAT_LOCAL_MODEL_DROPS",
+            **_LLAMA_PREFILL,
+        ),
         **_LLAMA_PREFILL,
     ),
     # It knows images as data only, not by URL, and reasoning of earlier turns as `reasoning`.

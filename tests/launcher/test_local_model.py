@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 from server.launcher import local_model
+from tests.support.gguf import TOOL_TEMPLATE, WEATHER, with_template
 
 pytestmark = pytest.mark.skipif(local_model.available() is not None, reason=str(local_model.available()))
 
@@ -102,6 +103,28 @@ def test_sensible_at_its_own_temperature(client: httpx.Client) -> None:
     assert sum(right) >= 6
 
 
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_the_system_prompt_and_examples_are_a_default(client: httpx.Client, system: str | None) -> None:
+    messages = QUESTION if system is None else [{"role": "system", "content": system}, *QUESTION]
+    prompt = client.post("/apply-template", json={"messages": messages}).json()["prompt"]
+    head, _, turn = prompt.rpartition("<|im_start|>user\n")
+    assert turn == "What is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    if system is None:
+        assert head.startswith(f"<|im_start|>system\n{local_model.SYSTEM_PROMPT}<|im_end|>\n<|im_start|>user\n")
+        assert all(f"{question}<|im_end|>\n" in head for question, _ in local_model.EXAMPLES)
+    else:
+        assert head == "<|im_start|>system\nBe brief.<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"), [("Reply with OK.", "^OK$"), ("Hello", "^Hello"), ("Who are you?", "SmolLM2")]
+)
+def test_what_one_tries_first(client: httpx.Client, prompt: str, expected: str) -> None:
+    """With the defaults of the engine, as `uv run prompts` asks."""
+    answer = ask(client, messages=[{"role": "user", "content": prompt}])
+    assert re.search(expected, answer["choices"][0]["message"]["content"])
+
+
 def test_streams_one_token_at_a_time_and_usage_at_the_end(client: httpx.Client) -> None:
     request = {"messages": QUESTION, "stream": True, "temperature": 0, "stream_options": {"include_usage": True}}
     with client.stream("POST", "/v1/chat/completions", json=request) as response:
@@ -174,35 +197,6 @@ def test_a_port_that_is_taken(server: str) -> None:
     assert second.stderr.splitlines()[-1] == expected
 
 
-TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
-
-#: A template that has tools, in the form that Hermes and Qwen use.
-TOOL_TEMPLATE = """\
-{%- if tools %}{{- '<|im_start|>system\\nYou may call these functions:\\n<tools>' }}
-{%- for tool in tools %}{{- '\\n' + (tool | tojson) }}{%- endfor %}
-{{- '\\n</tools>\\nReturn each call as\\n<tool_call>\\n{"name": <name>, "arguments": <object>}\\n</tool_call>' }}
-{{- '<|im_end|>\\n' }}{%- endif %}
-{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}
-{%- if message.content %}{{- message.content }}{%- endif %}
-{%- for call in message.tool_calls or [] %}
-{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' + (call.function.arguments | tojson) }}
-{{- '}\\n</tool_call>' }}{%- endfor %}{{- '<|im_end|>\\n' }}{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
-
-
-def with_template(gguf: bytes, template: str) -> bytes:
-    """A GGUF file with another chat template, lengthened by a comment so that the tensors stay aligned.
-
-    https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
-    """
-    string, alignment, comment = 8, 32, "{##}"
-    key = b"tokenizer.chat_template" + struct.pack("<I", string)
-    at = gguf.index(key) + len(key)
-    (length,) = struct.unpack_from("<Q", gguf, at)
-    template += f"{{#{' ' * ((length - len(template + comment)) % alignment)}#}}"
-    return gguf[:at] + struct.pack("<Q", len(template)) + template.encode() + gguf[at + 8 + length :]
-
-
 @pytest.fixture(scope="module")
 def file_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A server of a GGUF file that is not the embedded model's: another name, another template."""
@@ -225,11 +219,21 @@ def file_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Clie
 def test_a_file_has_its_name_and_its_template_with_tools(file_server: httpx.Client) -> None:
     answer = ask(file_server, temperature=0, max_tokens=5)
     assert answer["model"] == "Some-Model.Q4"
-    answer = file_server.post("/apply-template", json={"messages": QUESTION, "tools": [TOOL]})
+    answer = file_server.post("/apply-template", json={"messages": QUESTION, "tools": [WEATHER]})
     prompt = answer.json()["prompt"]
     assert prompt.startswith("<|im_start|>system\nYou may call these functions:\n<tools>\n{")
     assert "get_weather" in prompt
-    assert file_server.get("/props").json()["chat_template_caps"]["supports_tool_calls"]
+    assert file_server.get("/props").json()["chat_template_caps"]["supports_tools"]
+
+
+def test_the_engine_finds_what_the_gateway_found(client: httpx.Client, file_server: httpx.Client) -> None:
+    """gguf.takes_tools reads the template; llama.cpp runs it."""
+    assert not client.get("/props").json()["chat_template_caps"]["supports_tools"]
+    weights = local_model.weights()
+    assert weights is not None
+    assert local_model.unsupported_fields(weights) == "tools"
+    file = Path(file_server.get("/props").json()["model_path"])
+    assert local_model.unsupported_fields(file) == ""
 
 
 @pytest.mark.parametrize(
@@ -238,6 +242,7 @@ def test_a_file_has_its_name_and_its_template_with_tools(file_server: httpx.Clie
         (None, "cannot read {file}: No such file or directory"),
         (b"", "{file} is not a GGUF file"),
         (b"<!doctype html>", "{file} is not a GGUF file"),
+        (b"GGUF\x03", "the header of {file} is broken"),
     ],
 )
 def test_a_file_that_is_none(

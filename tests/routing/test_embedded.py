@@ -80,8 +80,22 @@ def test_a_file_is_served_under_its_name_with_tools(tmp_path: Path) -> None:
     assert endpoint.vendor.defaults == {}  # the sampling that the file itself gives
 
 
+@pytest.mark.parametrize(("unsupported", "features"), [("", True), ("tools", False), ("tools,n", False)])
+def test_a_file_whose_template_takes_no_tools(unsupported: str, features: bool, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "providers:\n" + FILE + SERVER + "models:\n"
+        "  m: {endpoints: [{provider: mine, model: Qwen3-0.6B.Q4_K_M}]}\n"
+        "  other: {endpoints: [{provider: other, model: x}]}\n"
+    )
+    found = Catalog(load(file, ENVIRON), {**ENVIRON, "LMCHAT_LOCAL_MODEL_DROPS": unsupported})
+    (endpoint,) = found.resolve("m").endpoints
+    assert endpoint.features is not None
+    assert ("tools" in endpoint.features) is features
+
+
 def test_the_embedded_model_has_no_tools(tmp_path: Path) -> None:
     (endpoint,) = catalog(tmp_path, "", "{provider: local, model: smollm2}").resolve("m").endpoints
     assert endpoint.features is not None
     assert "tools" not in endpoint.features
-    assert endpoint.vendor.defaults["temperature"] == 0.2
+    assert endpoint.vendor.defaults["temperature"] == 0.0

@@ -133,7 +133,7 @@ def test_common_vendors(type_: str, base_url: str, auth: str, env: str) -> None:
 def test_the_embedded_model() -> None:
     local = VENDORS["local"]
     assert local.base_url == ""
-    assert local.defaults == {"temperature": 0.2}
+    assert local.defaults == {"temperature": 0.0}
     assert local.required == {"base_url": ("LMCHAT_LOCAL_MODEL_URL",)}
 
 
