@@ -25,7 +25,9 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
     async def CreateChatCompletion(self, request: pb.ChatCompletionRequest, context: Context) -> pb.ChatCompletion:
         """The completion as one message."""
         async with self._calls(context) as call:
-            routed = await self._router.complete(await _validated(request, call), call.timeout)
+            parsed = await _validated(request, call)
+            with call.drain:
+                routed = await self._router.complete(parsed, call.timeout)
             await call.begin()
             return routed.completion.to_proto()
 
@@ -34,10 +36,12 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
     ) -> None:
         """The completion in chunks, one message each."""
         async with self._calls(context) as call:
-            routed = await self._router.stream(await _validated(request, call), call.timeout)
+            parsed = await _validated(request, call)
+            with call.drain:
+                routed = await self._router.stream(parsed, call.timeout)
             async with aclosing(routed.batches()) as batches:
                 await call.begin()
-                async for batch in batches:
+                while batch := await call.drain.next(batches):
                     for chunk in batch:
                         await context.write(chunk)
 

@@ -55,7 +55,8 @@ class Rest(rest_service_pb2_grpc.RestServicer):
         try:
             parsed = await _parse(call, request)
             if parsed.stream:
-                routed = await self._router.stream(parsed, call.timeout)
+                with call.drain:
+                    routed = await self._router.stream(parsed, call.timeout)
             else:
                 response = await self._complete(call, parsed)
         except Exception as error:
@@ -85,7 +86,8 @@ class Rest(rest_service_pb2_grpc.RestServicer):
         return response.body
 
     async def _complete(self, call: Call, request: ChatRequest) -> _Response:
-        routed = await self._router.complete(request, call.timeout)
+        with call.drain:
+            routed = await self._router.complete(request, call.timeout)
         completion = routed.completion
         body = await by_size(completion.size, _body, completion, legacy=request.legacy_functions)
         return _Response(body, _headers(call, routed.report, routed.upstream_seconds))
@@ -97,7 +99,7 @@ class Rest(rest_service_pb2_grpc.RestServicer):
             async with aclosing(routed.batches()) as batches, writer:
                 metadata = (*_headers(call, routed.report, routed.upstream_seconds), ("cache-control", "no-cache"))
                 await call.context.send_initial_metadata(metadata)
-                async for batch in batches:
+                while batch := await call.drain.next(batches):
                     last = batch[-1]
                     await writer.write(events.events(batch))
                 await writer.write(DONE)

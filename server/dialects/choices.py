@@ -83,12 +83,14 @@ def has_content(choice: pb.ChunkChoice) -> bool:
 class _Choice:
     """One choice. `last` is its last chunk, without content; None until there is a finish reason."""
 
-    __slots__ = ("has_calls", "has_role", "last", "native", "state")
+    __slots__ = ("bare_calls", "has_calls", "has_role", "last", "native", "state")
 
     def __init__(self) -> None:
         self.state = ChoiceState.WAITING
         self.has_role = False
         self.has_calls = False
+        #: Index -> whether no arguments have come, for the calls of functions.
+        self.bare_calls: dict[int, bool] = {}
         self.native = ""
         self.last: pb.ChatCompletionChunk | None = None
 
@@ -188,8 +190,9 @@ class ChunkBuilder:
     def end(self, chunks: list[pb.ChatCompletionChunk], *, marked: bool) -> None:
         """Append the last chunks. `marked`: the provider sent an end mark.
 
-        A choice without a finish reason gets the default. Raises StreamTruncated where the stream ended without a
-        mark and a choice is unfinished, and ProviderError where a mark ends a stream without a choice.
+        A choice without a finish reason gets the default, a call without arguments an empty object. Raises
+        StreamTruncated where the stream ended without a mark and a choice is unfinished, and ProviderError where a
+        mark ends a stream without a choice.
         """
         if marked and not self._choices:
             raise failures.invalid_response("the end of a stream without a choice")
@@ -199,9 +202,13 @@ class ChunkBuilder:
             last = choice.last
             if last is None:
                 last = pb.ChatCompletionChunk()
-                last.choices.add(index=index, finish_reason=default_finish(choice.has_calls)).delta.SetInParent()
+                last.choices.add(index=index).delta.SetInParent()
+            end = last.choices[0]
+            end.finish_reason = settled_finish(end.finish_reason, choice.has_calls)
+            if any(choice.bare_calls.values()):
+                chunks.append(self.stamp(_empty_arguments(index, choice.bare_calls)))
             if not choice.has_role:
-                last.choices[0].delta.role = pb.ROLE_ASSISTANT
+                end.delta.role = pb.ROLE_ASSISTANT
             chunks.append(self.stamp(last))
         if self.usage.HasField("usage"):
             chunks.append(self.stamp(self.usage))
@@ -229,7 +236,11 @@ class ChunkBuilder:
         content = has_content(piece)
         if content:
             choice.state = _ON_CONTENT[choice.state]
-            choice.has_calls = choice.has_calls or bool(piece.delta.tool_calls)
+            for call in piece.delta.tool_calls:
+                choice.has_calls = True
+                if not call.HasField("custom"):
+                    bare = choice.bare_calls.get(call.index, True)
+                    choice.bare_calls[call.index] = bare and not call.function.arguments
         if piece.finish_reason:
             choice.state = _ON_REASON[choice.state]
             self._hold_reason(choice, piece, bare=content)
@@ -268,9 +279,30 @@ class ChunkBuilder:
             last.extra_json = extra_json
 
 
-def default_finish(has_calls: bool) -> pb.FinishReason.ValueType:
-    """The finish reason of a choice for which the provider sent none."""
+def settled_finish(reason: pb.FinishReason.ValueType, has_calls: bool) -> pb.FinishReason.ValueType:
+    """The finish reason of a choice: the provider's, or the default where it is 0.
+
+    `tool_calls` without calls is `stop`: agents would answer calls that are not there for ever
+    (https://github.com/mastra-ai/mastra/pull/14187). `stop` with calls stays, as OpenAI itself says it of a call
+    that was forced by name (https://github.com/ENTERPILOT/GoModel/pull/124).
+    """
+    if reason and (has_calls or reason != pb.FINISH_REASON_TOOL_CALLS):
+        return reason
     return pb.FINISH_REASON_TOOL_CALLS if has_calls else pb.FINISH_REASON_STOP
+
+
+#: Clients parse the arguments of every call. https://github.com/Kilo-Org/cloud/pull/4753
+NO_ARGUMENTS = "{}"
+
+
+def _empty_arguments(choice: int, calls: Mapping[int, bool]) -> pb.ChatCompletionChunk:
+    """The chunk that completes the calls for which `calls` is true."""
+    chunk = pb.ChatCompletionChunk()
+    delta = chunk.choices.add(index=choice).delta
+    for index, bare in calls.items():
+        if bare:
+            delta.tool_calls.add(index=index).function.arguments = NO_ARGUMENTS
+    return chunk
 
 
 def _merge(last: pb.ChunkChoice, piece: pb.ChunkChoice) -> None:

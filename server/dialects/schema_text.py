@@ -6,6 +6,6 @@ from typing import Any
 
 
 def described(schema: dict[str, Any], description: str) -> dict[str, Any]:
-    """`schema` with what `response_format` says of it in front of its own description."""
+    """`schema` with the description of the `response_format` before its own description."""
     texts = [text for text in (description, schema.get("description")) if isinstance(text, str) and text]
     return {**schema, "description": "\n\n".join(texts)} if description else schema

@@ -10,17 +10,19 @@ from typing import Protocol
 
 import httpx
 
-from server.chat.completion import Completion
+from server.chat.completion import Completion, ProtoCompletion
 from server.chat.large import LARGE_BYTES, by_size
 from server.chat.request import ChatRequest
 from server.config.redaction import Redactor
-from server.dialects.base import Authenticator, Endpoint, HttpRequest, Translator
+from server.dialects.base import Authenticator, Endpoint, HttpRequest, StreamDecoder, Translator
 from server.dialects.errors import invalid_response
 from server.errors import InvalidRequest, ProviderError, Reason
 from server.upstream.body import read_body, timeout_error, transport_error
 from server.upstream.boundary import BoundedTranslator
+from server.upstream.joined import joined
 from server.upstream.ports import Stream
 from server.upstream.stream import PreparedStream, UpstreamStream
+from server.upstream.tool_names import RestoringDecoder, restored
 from server.wire.deadlines import Deadlines
 from server.wire.exchange import Response
 
@@ -74,7 +76,12 @@ class Upstream:
                 body = await read_body(response.body)
         except TimeoutError:
             raise timeout_error("did not answer in time") from None
-        completion = await by_size(len(body), translator.completion, body, request)
+        if call.streamed and not _is_json(response):
+            completion = await by_size(len(body), _of_stream, translator.decoder(request), body)
+        else:
+            completion = await by_size(len(body), translator.completion, body, request)
+        if call.tool_names:
+            completion = restored(completion, call.tool_names)
         completion.dropped = call.dropped
         completion.size = len(body)
         return completion
@@ -91,7 +98,7 @@ class Upstream:
 
         async def send() -> Response:
             response = await self._send(endpoint, call, translator)
-            if response.header(b"content-type").lower().startswith(_NO_STREAM):
+            if _is_json(response):
                 # An error in a 200, which `completion` raises. A whole completion is no stream either.
                 body = await read_body(response.body)
                 await by_size(len(body), translator.completion, body, request)
@@ -99,6 +106,8 @@ class Upstream:
             return response
 
         decoder = translator.decoder(request)
+        if call.tool_names:
+            decoder = RestoringDecoder(decoder, call.tool_names)
         return UpstreamStream(send, decoder, endpoint.timeouts, self._deadlines, dropped=call.dropped)
 
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> Response:
@@ -122,6 +131,17 @@ class Upstream:
         except ProviderError:  # the body was truncated; the status suffices
             body = b""
         raise translator.error(response.status, response.texts(), body)
+
+
+def _is_json(response: Response) -> bool:
+    """Whether a response to a request for a stream is none."""
+    return response.header(b"content-type").lower().startswith(_NO_STREAM)
+
+
+def _of_stream(decoder: StreamDecoder, body: bytes) -> Completion:
+    """The completion of a whole stream. Raises ProviderError, StreamTruncated for a part of one."""
+    chunks = [*decoder.feed(body), *decoder.close()]
+    return ProtoCompletion(joined(chunks), decoder.native_finish_reason)
 
 
 def _translate(translator: Translator, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:

@@ -114,7 +114,7 @@ MESSAGE = "choices.0.message"
         (f"{MESSAGE}.tool_calls", [CALL]),
         (f"{MESSAGE}.tool_calls", []),
         (f"{MESSAGE}.tool_calls", None),
-        (f"{MESSAGE}.tool_calls", [{**CALL, "index": 0}, CALL]),
+        (f"{MESSAGE}.tool_calls", [{**CALL, "index": 0}, {**CALL, "id": "call_b"}]),
         (f"{MESSAGE}.function_call", None),
         (f"{MESSAGE}.audio", None),
         (f"{MESSAGE}.reasoning_content", "Hm."),

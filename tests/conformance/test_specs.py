@@ -18,7 +18,6 @@ PASSED_ON: dict[tuple[str, str], tuple[str, ...]] = {
     ("native-fields-of-gemini", "gemini"): ("$.generationConfig.thinkingConfig: ",),  # snake case
     ("native-tools-of-anthropic", "openai"): ("$.tools[0]: ",),
     ("native-tools-of-gemini", "openai"): ("$.tools[0]: ",),
-    ("tool-names-beyond-the-alphabet", "anthropic"): ("$.tools[0]: ",),
     ("tool-result-with-parts", "openai"): ("$.messages[2]: ",),
     ("unknown-part-type", "openai"): ("$.messages[0]: ",),
     ("unknown-part-type-of-nobody", "openai"): ("$.messages[0]: ",),

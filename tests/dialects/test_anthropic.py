@@ -605,7 +605,8 @@ def test_thinking_survives_a_round_trip(keeps_unknown: bool) -> None:
     ],
 )
 def test_finish_reasons(native: str | None, expected: int) -> None:
-    body = {"id": "m", "content": [{"type": "text", "text": "x"}], "stop_reason": native}
+    block = {"type": "tool_use", "id": "c", "name": "f", "input": {}} if native == "tool_use" else None
+    body = {"id": "m", "content": [block or {"type": "text", "text": "x"}], "stop_reason": native}
     completion, word = TRANSLATOR.completion(json.dumps(body).encode(), NONE)
     assert completion.choices[0].finish_reason == expected
     assert word == (native or "")
@@ -961,7 +962,7 @@ INVALID = {"max_tokens": 1, "messages": 1}
         ("claude-opus-4-6", "anthropic", {}),
         ("claude-opus-5", "anthropic", {}),
         ("claude-3-haiku-20240307", "anthropic", {"response_format.type": 14}),  # it has no schemas either
-        ("claude-opus-5-5", "anthropic", {"tool_choice": 7}),  # it cannot be made to call tools
+        ("claude-opus-5-5", "anthropic", {"tool_choice": 7}),  # tool calls cannot be forced
         ("claude-sonnet-4-5", "vertex", {"messages[0].content[1].image_url.url": 3}),  # it fetches no URLs
     ],
 )

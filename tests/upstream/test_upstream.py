@@ -309,7 +309,7 @@ def test_how_long_to_wait(headers: dict[str, str], seconds: float | None) -> Non
 # Streams
 
 #: The steps of a stream, and its batches.
-GOOD: list[tuple[str, list[Step], list[list[str]]]] = [
+VALID: list[tuple[str, list[Step], list[list[str]]]] = [
     ("read by read", [ROLE, HI, BYE, STOP, DONE], [["+", "Hi"], [" bye"], ["."]]),
     ("the role is held back until the content", [ROLE, Wait(5), HI, STOP, DONE], [["+", "Hi"], ["."]]),
     (
@@ -345,7 +345,7 @@ GOOD: list[tuple[str, list[Step], list[list[str]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("steps", "batches"), [row[1:] for row in GOOD], ids=[row[0] for row in GOOD])
+@pytest.mark.parametrize(("steps", "batches"), [row[1:] for row in VALID], ids=[row[0] for row in VALID])
 def test_streams(steps: list[Step], batches: list[list[str]]) -> None:
     provider = Provider(*steps)
     found, _, error = run(provider.stream(endpoint(timeouts=SHORT)))
@@ -355,7 +355,7 @@ def test_streams(steps: list[Step], batches: list[list[str]]) -> None:
 
 
 #: The steps of a stream, its batches, and the failure: reason, status and time.
-BAD: list[tuple[str, Provider, list[list[str]], Reason, int | None, float]] = [
+FAILING: list[tuple[str, Provider, list[list[str]], Reason, int | None, float]] = [
     ("no connection", Provider(failure=httpx.ConnectError("x")), [], R.UPSTREAM_ERROR, None, 0),
     ("no headers", Provider(delay=NEVER), [], R.TIMEOUT, None, 10),
     ("headers, then silence", Provider(NEVER), [], R.TIMEOUT, None, 10),
@@ -408,7 +408,9 @@ BAD: list[tuple[str, Provider, list[list[str]], Reason, int | None, float]] = [
 
 
 @pytest.mark.parametrize(
-    ("provider", "batches", "reason", "status", "when"), [row[1:] for row in BAD], ids=[row[0] for row in BAD]
+    ("provider", "batches", "reason", "status", "when"),
+    [row[1:] for row in FAILING],
+    ids=[row[0] for row in FAILING],
 )
 def test_failures_of_a_stream(
     provider: Provider, batches: list[list[str]], reason: Reason, status: int | None, when: float

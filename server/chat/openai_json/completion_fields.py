@@ -56,7 +56,7 @@ class UsageFields(_Object):
 
 class _Function(_Object):
     name: str
-    arguments: str
+    arguments: Annotated[str, Meta(min_length=1)]
 
 
 class _ToolCall(_Object):

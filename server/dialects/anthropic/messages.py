@@ -12,17 +12,16 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 
-import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json.fields import decode
 from server.dialects import data_url
 from server.dialects.anthropic.replay import THINKING, Block, Thinking, server_side
 from server.dialects.data_url import DataUrl
 from server.dialects.dropped import Dropped
 from server.dialects.participants import ToolNames, named_content
-from server.dialects.tool_ids import fit
+from server.dialects.tool_ids import CallIds, fit, renamed, tool_input
 from server.errors import InvalidRequest, unsupported
+from server.media.mime import by_name
 
 _CACHE = frozenset({"cache_control"})
 #: Block type -> Anthropic's fields that callers may set on it.
@@ -38,9 +37,28 @@ _CALL_FIELDS = _CACHE | {"extra_content"}
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 #: Sent as plain text beside `text/*`.
 _TEXTS = frozenset({"application/json", "application/xml", "application/yaml", "application/x-yaml"})
+_PDF = "application/pdf"
 _MAX_TITLE_LENGTH = 500
-#: https://platform.claude.com/docs/en/api/messages/create (pattern of tool_use ids)
-_NOT_IN_IDS = re.compile(r"[^a-zA-Z0-9_-]")
+#: Where arguments that are no object stand.
+#: https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming
+_UNREADABLE_INPUT = "INVALID_JSON"
+#: https://platform.claude.com/docs/en/api/messages/create (patterns of tool_use ids and of tools' names)
+_FORBIDDEN = re.compile(r"[^a-zA-Z0-9_-]")
+_MAX_TOOL_NAME = 128
+
+
+def _call_id(id_: str) -> str:
+    return fit(id_, _FORBIDDEN)
+
+
+def tool_name(name: str) -> str:
+    """`name` as Anthropic takes it. https://github.com/BerriAI/litellm/pull/26788"""
+    return fit(name, _FORBIDDEN, _MAX_TOOL_NAME)
+
+
+def tool_names(request: pb.ChatCompletionRequest) -> dict[str, str]:
+    """Anthropic's name -> the caller's, for the tools of `request` whose names are rewritten."""
+    return renamed(request, tool_name)
 
 
 class Conversation:
@@ -54,6 +72,7 @@ class Conversation:
         self._remote = remote
         self._dropped = dropped
         self._tool_names = ToolNames()
+        self._call_ids = CallIds(_call_id)
         self.container = ""
         self.system: list[Block] = []
         self.turns: list[Block] = []
@@ -128,8 +147,9 @@ class Conversation:
         if message.refusal.strip():
             blocks.append({"type": "text", "text": message.refusal})
         thinking = Thinking(message, path, self._dropped)
-        for index, call in enumerate(message.tool_calls):
-            blocks.append(self._tool_use(call, f"{path}.tool_calls[{index}]", thinking))
+        ids = self._call_ids.calls([call.id for call in message.tool_calls])
+        for index, (call, id_) in enumerate(zip(message.tool_calls, ids, strict=True)):
+            blocks.append(self._tool_use(call, id_, f"{path}.tool_calls[{index}]", thinking))
         return thinking.blocks() + self._marked(blocks, message, path)
 
     def _drop_markers(self, message: pb.Message, path: str) -> None:
@@ -151,7 +171,7 @@ class Conversation:
                 blocks[-1]["cache_control"] = marker
         return blocks
 
-    def _tool_use(self, call: pb.ToolCall, path: str, thinking: Thinking) -> Block:
+    def _tool_use(self, call: pb.ToolCall, id_: str, path: str, thinking: Thinking) -> Block:
         if call.HasField("custom"):
             raise unsupported("Anthropic has no custom tools.", f"{path}.custom")
         self._dropped.pick(f"{path}.function", call.function.extra_json)
@@ -159,9 +179,9 @@ class Conversation:
         thinking.add(f"{path}.extra_content", extra.pop("extra_content", None))
         return {
             "type": "tool_use",
-            "id": fit(call.id, _NOT_IN_IDS),
-            "name": call.function.name,
-            "input": _tool_input(call.function.arguments),
+            "id": id_,
+            "name": tool_name(call.function.name),
+            "input": tool_input(call.function.arguments, _UNREADABLE_INPUT, as_text=True),
             **_present(extra),
         }
 
@@ -171,7 +191,7 @@ class Conversation:
         plain = len(parts) == 1 and parts[0].HasField("text") and (not blocks or len(blocks[0]) == _PLAIN)
         return {
             "type": "tool_result",
-            "tool_use_id": fit(message.tool_call_id, _NOT_IN_IDS),
+            "tool_use_id": self._call_ids.result(message.tool_call_id),
             "content": parts[0].text if plain else blocks,
             **_present(self._dropped.pick(path, message.extra_json, _NATIVE_FIELDS["tool_result"])),
         }
@@ -204,7 +224,10 @@ class Conversation:
 
     def _image(self, url: str, path: str) -> Block:
         if data_url.is_data_url(url):
-            return _inline_image(data_url.parse(url, path), path)
+            inline = data_url.parse(url, path)
+            if inline.media_type == _PDF:  # https://github.com/BerriAI/litellm/pull/39977
+                return {"type": "document", "source": _document_source(inline, "", path)}
+            return _inline_image(inline, path)
         return {"type": "image", "source": self._url_source(url, path)}
 
     def _file(self, file: pb.File, path: str) -> Block:
@@ -215,14 +238,15 @@ class Conversation:
             self._dropped.add_set(file, path, ("file_data", "filename"))
             return {"type": "document", "source": {"type": "file", "file_id": file.file_id}}
         data = f"{path}.file_data"
-        if data_url.is_data_url(file.file_data):
-            inline = data_url.parse(file.file_data, data)
+        url = data_url.as_url(file.file_data)
+        if data_url.is_data_url(url):
+            inline = data_url.parse(url, data)
             if inline.media_type in _IMAGES:
                 self._dropped.add_set(file, path, ("filename",))
                 return _inline_image(inline, data)
-            source = _document_source(inline, data)
+            source = _document_source(inline, file.filename, data)
         else:
-            source = self._url_source(file.file_data, data)
+            source = self._url_source(url, data)
         title = {"title": file.filename[:_MAX_TITLE_LENGTH]} if file.filename else {}
         return {"type": "document", "source": source, **title}
 
@@ -244,9 +268,11 @@ def _inline_image(inline: DataUrl, path: str) -> Block:
     return {"type": "image", "source": {"type": "base64", "media_type": inline.media_type, "data": inline.data}}
 
 
-def _document_source(inline: DataUrl, path: str) -> Block:
-    media_type = inline.media_type or "text/plain"  # RFC 2397's default
-    if media_type == "application/pdf":
+def _document_source(inline: DataUrl, filename: str, path: str) -> Block:
+    media_type = inline.media_type
+    if media_type in data_url.UNTYPED:
+        media_type = by_name(filename) or media_type or "text/plain"  # RFC 2397's default
+    if media_type == _PDF:
         return {"type": "base64", "media_type": media_type, "data": inline.data}
     if media_type.startswith("text/") or media_type in _TEXTS:
         try:
@@ -255,15 +281,3 @@ def _document_source(inline: DataUrl, path: str) -> Block:
             raise InvalidRequest("Expected text in UTF-8.", path) from None
         return {"type": "text", "media_type": "text/plain", "data": text}
     raise unsupported(f"Anthropic reads PDF and text, not {media_type[:80]!r}.", path)
-
-
-def _tool_input(arguments: str) -> Block:
-    """The arguments as an object; blank ones are an empty object, and text that is none is wrapped.
-
-    https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming
-    """
-    try:
-        value = decode(arguments) if arguments.strip() else {}
-    except msgspec.DecodeError:
-        value = None
-    return value if isinstance(value, dict) else {"INVALID_JSON": arguments}

@@ -18,6 +18,7 @@ from server.dialects import errors as failures
 from server.dialects import usage as tiers
 from server.dialects.anthropic.replay import FORMAT, THINKING
 from server.dialects.base import completion_id
+from server.dialects.choices import settled_finish
 from server.dialects.reading import read_error_body, read_object, reading
 from server.errors import ProviderError, Reason
 
@@ -95,14 +96,17 @@ def _classify(obj: Any, status: int, retry_after: float | None = None) -> Provid
 # Answers
 
 
-def completion(body: bytes) -> tuple[pb.ChatCompletion, str]:
-    """The answer, and Anthropic's `stop_reason`. Raises ProviderError for an error in a 200 or nonsense."""
+def completion(body: bytes, names: Mapping[str, str]) -> tuple[pb.ChatCompletion, str]:
+    """The answer, and Anthropic's `stop_reason`. Raises ProviderError for an error in a 200 or nonsense.
+
+    `names` maps tool names that were changed for Anthropic to the caller's.
+    """
     obj = read(body)
     with reading(body):
-        return _completion(obj)
+        return _completion(obj, names)
 
 
-def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
+def _completion(obj: dict[str, Any], names: Mapping[str, str]) -> tuple[pb.ChatCompletion, str]:
     out = pb.ChatCompletion(id=completion_id(obj.get("id") or ""))
     choice = out.choices.add()
     message = choice.message
@@ -123,7 +127,7 @@ def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
             case "tool_use":
                 carry = "" if message.tool_calls else carried(replay)
                 call = message.tool_calls.add(id=block["id"], extra_json=carry)
-                call.function.name = block["name"]
+                call.function.name = names.get(block["name"], block["name"])
                 call.function.arguments = encode_text(block["input"])
     if length:
         message.content.add().text = "".join(text)
@@ -146,7 +150,7 @@ def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
 
 def finish_reason(native: str, calls: bool) -> pb.FinishReason.ValueType:
     """What Anthropic's `stop_reason` means; `calls`: the answer has tool calls."""
-    return _FINISH.get(native, pb.FINISH_REASON_TOOL_CALLS if calls else pb.FINISH_REASON_STOP)
+    return settled_finish(_FINISH.get(native, pb.FINISH_REASON_UNSPECIFIED), calls)
 
 
 def refusal(obj: dict[str, Any]) -> str:

@@ -53,10 +53,14 @@ class _OpenBlock:
 
 
 class AnthropicDecoder(ChunkDecoder[Event]):
-    """See `base.StreamDecoder`. The end mark is `message_stop`."""
+    """See `base.StreamDecoder`. The end mark is `message_stop`.
 
-    def __init__(self) -> None:
+    `names` maps tool names that were changed for Anthropic to the caller's.
+    """
+
+    def __init__(self, names: Mapping[str, str] = {}) -> None:
         super().__init__()
+        self._names = names
         #: All that ended, as they are needed where tools ran at Anthropic.
         self._blocks: list[dict[str, Any]] = []
         self._container: Any = None
@@ -104,7 +108,7 @@ class AnthropicDecoder(ChunkDecoder[Event]):
             return
         self._builder.identify(id_)
         self._builder.add_delta(pb.Delta(), chunks)
-        # A message that goes on with calls from code that ran at Anthropic is whole from its start.
+        # A message that continues with calls from code that ran at Anthropic is complete in its start event.
         # https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling
         for index, block in enumerate(message.get("content") or ()):
             self._start(index, block, chunks)
@@ -122,7 +126,7 @@ class AnthropicDecoder(ChunkDecoder[Event]):
             self._calls += 1
             delta = pb.Delta()
             call = delta.tool_calls.add(index=opened.call, id=block["id"], extra_json=carried)
-            call.function.name = block["name"]
+            call.function.name = self._names.get(block["name"], block["name"])
             self._builder.add_delta(delta, chunks)
         else:
             self._append(opened, block, chunks)

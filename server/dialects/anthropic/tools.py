@@ -14,11 +14,11 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat.openai_json.fields import decode, kind
 from server.dialects.anthropic import schema as anthropic_schema
 from server.dialects.anthropic.limits import Limits
-from server.dialects.anthropic.messages import Conversation
+from server.dialects.anthropic.messages import Conversation, tool_name
 from server.dialects.anthropic.models import Claude
 from server.dialects.anthropic.replay import Block
 from server.dialects.dropped import Dropped
-from server.dialects.tool_choice import allowed_tools, drop_extras, drop_idle
+from server.dialects.tool_choice import allowed_tools, drop_choice_without_tools, drop_extras
 from server.errors import InvalidRequest, unsupported
 
 #: Anthropic's fields of a tool that callers may set.
@@ -46,7 +46,7 @@ def tools(
     if request.HasField("web_search_options"):
         listed.append(_web_search(request.web_search_options, dropped))
     if not listed:
-        drop_idle(request, dropped)
+        drop_choice_without_tools(request, dropped)
         # A 400 from Anthropic: "Requests which include `tool_use` or `tool_result` blocks must define tools."
         stubs = [{"name": name, "input_schema": {"type": "object"}} for name in conversation.called_tools()]
         return {"tools": stubs, "tool_choice": {"type": "none"}} if stubs else {}
@@ -77,7 +77,8 @@ def _tool(tool: pb.Tool, path: str, model: Claude, limits: Limits, dropped: Drop
     schema: dict[str, Any] = {"properties": {}}
     if function.parameters_json:
         schema = _object(function.parameters_json, f"{path}.function.parameters")
-    out: Block = {"name": function.name, "input_schema": {"type": "object", **anthropic_schema.tool_input(schema)}}
+    schema = anthropic_schema.tool_input(schema)
+    out: Block = {"name": tool_name(function.name), "input_schema": {"type": "object", **schema}}
     if function.description:
         out["description"] = function.description
     if function.strict:
@@ -125,5 +126,5 @@ def _choice(choice: pb.ToolChoice, dropped: Dropped) -> tuple[Block | None, Coll
             return {"type": _CHOICES.get(choice.mode, "auto")}, None
         case "function_name":
             drop_extras(choice, dropped)
-            return {"type": "tool", "name": choice.function_name}, None
+            return {"type": "tool", "name": tool_name(choice.function_name)}, None
     return None, None

@@ -9,16 +9,14 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
-import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json.fields import decode
 from server.dialects.bedrock.media import DOCUMENT_FIELDS, MediaBlocks
 from server.dialects.bedrock.models import Family
 from server.dialects.bedrock.replay import Block, Reasoning
 from server.dialects.dropped import Dropped
 from server.dialects.participants import ToolNames, named_content
-from server.dialects.tool_ids import fit
+from server.dialects.tool_ids import CallIds, called_name, fit, renamed, tool_input
 from server.errors import unsupported
 
 #: The sections of a request that take cache points.
@@ -47,13 +45,11 @@ def tool_name(name: str) -> str:
 
 def tool_names(request: pb.ChatCompletionRequest) -> dict[str, str]:
     """Bedrock's name -> the caller's, for the tools of `request` whose names are rewritten."""
-    names = [tool.function.name for tool in request.tools if tool.HasField("function")]
-    names += [_called_name(call) for message in request.messages for call in message.tool_calls]
-    return {fitted: name for name in names if (fitted := tool_name(name)) != name}
+    return renamed(request, tool_name)
 
 
-def _called_name(call: pb.ToolCall) -> str:
-    return call.custom.name if call.HasField("custom") else call.function.name
+def _call_id(id_: str) -> str:
+    return fit(id_, _NOT_IN_IDS)
 
 
 # Messages
@@ -113,6 +109,7 @@ class Conversation:
         self._dropped = dropped
         self._cache = CachePoints(row, dropped)
         self._tool_names = ToolNames()
+        self._call_ids = CallIds(_call_id)
         self._media = MediaBlocks(dropped)
         self._roles: dict[int, Callable[[pb.Message, str], None]] = {
             pb.ROLE_SYSTEM: self._add_system,
@@ -160,23 +157,24 @@ class Conversation:
         if message.refusal.strip():
             blocks.append({"text": message.refusal})
         reasoning = Reasoning(message, path, self._row.replays, self._dropped)
-        for index, call in enumerate(message.tool_calls):
-            blocks += self._tool_use(call, f"{path}.tool_calls[{index}]", reasoning)
+        ids = self._call_ids.calls([call.id for call in message.tool_calls])
+        for index, (call, id_) in enumerate(zip(message.tool_calls, ids, strict=True)):
+            blocks += self._tool_use(call, id_, f"{path}.tool_calls[{index}]", reasoning)
         replayed = reasoning.blocks(sent=bool(blocks))
         if blocks:
             self._turn("assistant").blocks += [*replayed, *blocks]
 
-    def _tool_use(self, call: pb.ToolCall, path: str, reasoning: Reasoning) -> list[Block]:
+    def _tool_use(self, call: pb.ToolCall, id_: str, path: str, reasoning: Reasoning) -> list[Block]:
         """The call, and after it the cache point for its `cache_control`."""
         self._tool_names.add(call)
-        name = tool_name(_called_name(call))
+        name = tool_name(called_name(call))
         self.called[name] = None
         self.has_tool_blocks = True
         kind = "custom" if call.HasField("custom") else "function"
         self._dropped.pick(f"{path}.{kind}", getattr(call, kind).extra_json)
         extra = self._dropped.pick(path, call.extra_json, {"cache_control", "extra_content"})
         reasoning.add(f"{path}.extra_content", extra.get("extra_content"))
-        use = {"toolUseId": fit(call.id, _NOT_IN_IDS), "name": name, "input": _arguments(call)}
+        use = {"toolUseId": id_, "name": name, "input": _input(call)}
         points = self._cache.after(f"{path}.cache_control", extra.get("cache_control"), "messages")
         return [{"toolUse": use}, *points]
 
@@ -188,7 +186,7 @@ class Conversation:
         controls: list[tuple[str, Any]] = []
         content = self._blocks(message, path, controls=controls) or [_EMPTY_RESULT]
         _introduce_documents(content)
-        result = {"toolUseId": fit(message.tool_call_id, _NOT_IN_IDS), "content": content}
+        result = {"toolUseId": self._call_ids.result(message.tool_call_id), "content": content}
         if extra.get("is_error") is True or extra.get("status") == "error":
             result["status"] = "error"
         if extra.get("cache_control") is not None:
@@ -262,15 +260,7 @@ def _introduce_documents(content: list[Block]) -> None:
         content.insert(place, {"text": "See the attached document."})
 
 
-def _arguments(call: pb.ToolCall) -> dict[str, Any]:
-    """The input, which must be an object; anything else is wrapped in one."""
+def _input(call: pb.ToolCall) -> dict[str, Any]:
     if call.HasField("custom"):
         return {"input": call.custom.input}
-    text = call.function.arguments
-    if not text.strip():
-        return {}
-    try:
-        value = decode(text)
-    except msgspec.DecodeError:  # cut off by a token limit, for example
-        return {"arguments": text}
-    return value if isinstance(value, dict) else {"arguments": value}
+    return tool_input(call.function.arguments, "arguments")

@@ -1,8 +1,7 @@
 """What differs between the model families behind Converse: one row each. Pure.
 
-Converse gives all models one shape, but not what a model takes: how it is made
-to think, which sampling parameters it has, whether it has structured outputs. What holds
-for Claude on every platform is in anthropic/models.py.
+Converse has one format for all models, but their parameters differ: how thinking is enabled,
+sampling parameters, structured outputs. What applies to Claude on every platform is in anthropic/models.py.
 https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference-supported-models-features.html
 `drops` and `native_format` are for the capability table, the rest for requests.
 """

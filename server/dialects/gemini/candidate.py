@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
@@ -47,13 +47,17 @@ class _OpenCall:
 
 
 class Candidate:
-    """One candidate, read piece by piece. `answer_id` goes into the ids of calls that have none."""
+    """One candidate, read piece by piece. `answer_id` goes into the ids of calls that have none.
 
-    def __init__(self, index: int, answer_id: str) -> None:
+    `names` maps tool names that were changed for Gemini to the caller's.
+    """
+
+    def __init__(self, index: int, answer_id: str, names: Mapping[str, str]) -> None:
         self.index = index
         #: Google's last `finishReason`; empty until it has sent one.
         self.native = ""
         self._answer_id = answer_id
+        self._names = names
         self._calls = 0
         self._open: _OpenCall | None = None
         self._text: list[str] = []
@@ -116,7 +120,7 @@ class Candidate:
                     pictures.append(picture | _extra_content(signature))
                     continue
                 case _ if part.keys() - {"thought", "thoughtSignature"}:
-                    # Code that Google ran, searches it made: not shown, but to be sent back as they are.
+                    # Code executions and searches by Google: not shown, but sent back unchanged.
                     block = {"type": "gemini.part", "format": FORMAT, "part": part}
                     delta.reasoning_details.add(other_json=encode_text(block))
                     continue
@@ -166,7 +170,7 @@ class Candidate:
         index = self._calls
         self._calls += 1
         added = delta.tool_calls.add(index=index, id=id_ or self._id("call", index))
-        added.function.name = name
+        added.function.name = self._names.get(name, name)
         added.function.arguments = encode_text(arguments)
         if signature:
             added.extra_json = encode_text(_extra_content(signature))

@@ -7,6 +7,7 @@ https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -70,9 +71,13 @@ def classify(status: int, error: dict[str, Any], wait: float | None) -> Provider
 
 
 class Answer:
-    """What has been read of one answer."""
+    """What has been read of one answer.
 
-    def __init__(self) -> None:
+    `names` maps tool names that were changed for Gemini to the caller's.
+    """
+
+    def __init__(self, names: Mapping[str, str] = {}) -> None:
+        self._names = names
         self.candidates: dict[int, Candidate] = {}
         self.id = ""
         #: Unix seconds; 0 where Google gives no time.
@@ -109,7 +114,7 @@ class Answer:
             if candidate is None:
                 if len(self.candidates) >= MAX_CHOICES:
                     raise failures.invalid_response(f"more than {MAX_CHOICES} candidates")
-                candidate = self.candidates[index] = Candidate(index, self.id)
+                candidate = self.candidates[index] = Candidate(index, self.id, self._names)
             chunk.choices.append(candidate.read(piece))
         return chunk
 
@@ -125,9 +130,9 @@ class Answer:
             _fill_usage(out.usage, self._counts)
 
 
-def completion(body: bytes) -> tuple[pb.ChatCompletion, str]:
-    """The completion, and the first candidate's finishReason. Raises ProviderError."""
-    answer = Answer()
+def completion(body: bytes, names: Mapping[str, str]) -> tuple[pb.ChatCompletion, str]:
+    """The completion, and the first candidate's finishReason; for `names` see Answer. Raises ProviderError."""
+    answer = Answer(names)
     chunk = answer.read(body)
     if not chunk.choices:
         raise failures.invalid_response(f"no candidates: {body[:500]!r}")

@@ -6,7 +6,7 @@ https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from lmchat.v1 import chat_pb2 as pb
 
@@ -17,15 +17,18 @@ from server.wire.sse import Event, SSEDecoder
 
 
 class GeminiDecoder(ChunkDecoder[Event]):
-    """See `base.StreamDecoder`. There is no end mark but the end of the bytes."""
+    """See `base.StreamDecoder`. There is no end mark but the end of the bytes.
+
+    `names` maps tool names that were changed for Gemini to the caller's.
+    """
 
     #: Gemini 1.5 and some proxies say STOP with every piece.
     _reasons_are_final = False
 
-    def __init__(self) -> None:
+    def __init__(self, names: Mapping[str, str] = {}) -> None:
         super().__init__()
         self._sse = SSEDecoder()
-        self._answer = Answer()
+        self._answer = Answer(names)
         self._stray: list[bytes] = []  # what came since the last event
 
     def _split(self, data: bytes) -> list[Event]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
 
@@ -19,6 +18,7 @@ from server.chat.openai_json.fields import decode, encode_text
 from server.chat.request import ChatRequest, copy
 from server.chat.usage import add_usage
 from server.dialects.base import Dialect, Endpoint
+from server.upstream.joined import Turn, merged_json
 from server.upstream.ports import Caller, Chunks, Stream
 
 #: After so many continuations the paused answer is returned; its `native_finish_reason` is the provider's.
@@ -68,7 +68,7 @@ class _ContinuedStream:
         self._request = request
         self._paused = paused
         self._stream = upstream.stream(endpoint, request)
-        self._turn = _Turn()
+        self._turn = Turn()
         self._held: Chunks = []
         self._usage = pb.Usage()
         self._id = ""
@@ -158,49 +158,6 @@ class _ContinuedStream:
         return held
 
 
-class _Turn:
-    """The assistant's turn so far, of the deltas that the caller got."""
-
-    def __init__(self) -> None:
-        #: Of the text, in characters.
-        self.length = 0
-        self.calls: dict[int, tuple[pb.ToolCall, list[str]]] = {}
-        self.extra_json = ""
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._details: list[pb.ReasoningDetail] = []
-
-    def add(self, delta: pb.Delta) -> None:
-        """Append a piece."""
-        if delta.content:
-            self._text.append(delta.content)
-            self.length += len(delta.content)
-        if delta.reasoning_content:
-            self._reasoning.append(delta.reasoning_content)
-        self._details.extend(delta.reasoning_details)
-        for piece in delta.tool_calls:
-            call, arguments = self.calls.setdefault(piece.index, (pb.ToolCall(), []))
-            call.id = call.id or piece.id
-            call.extra_json = call.extra_json or piece.extra_json
-            call.function.name = call.function.name or piece.function.name
-            arguments.append(piece.function.arguments)
-        if delta.extra_json:
-            self.extra_json = _merged_json(self.extra_json, delta.extra_json)
-
-    def message(self) -> pb.Message:
-        """The turn as a message of a request."""
-        out = pb.Message(role=pb.ROLE_ASSISTANT, extra_json=self.extra_json)
-        if self._text:
-            out.content.add(text="".join(self._text))
-        out.reasoning_content = "".join(self._reasoning)
-        out.reasoning_details.extend(self._details)
-        for call, arguments in self.calls.values():
-            whole = out.tool_calls.add()
-            whole.CopyFrom(call)
-            whole.function.arguments = "".join(arguments)
-        return out
-
-
 def _with_turn(request: ChatRequest, turn: pb.Message) -> ChatRequest:
     """`request` with the paused turn as its last message."""
     message = copy(request.to_proto())
@@ -226,7 +183,7 @@ def _joined(first: Completion, second: Completion) -> Completion:
     message.reasoning_details.extend(added.reasoning_details)
     message.tool_calls.extend(added.tool_calls)
     message.refusal = added.refusal or message.refusal
-    message.extra_json = _merged_json(message.extra_json, added.extra_json)
+    message.extra_json = merged_json(message.extra_json, added.extra_json)
     choice.finish_reason = other.finish_reason
     add_usage(out.usage, more.usage)
     merged = ProtoCompletion(out, second.native_finish_reason)
@@ -248,19 +205,3 @@ def _shift(holder: pb.Message | pb.Delta, offset: int) -> None:
                 if isinstance(fields.get(name), int):
                     fields[name] += offset
             annotation.other_json = encode_text(fields)
-
-
-def _merged_json(first: str, second: str) -> str:
-    if not first or not second:
-        return first or second
-    return encode_text(_merged(decode(first), decode(second)))
-
-
-def _merged(first: Any, second: Any) -> Any:
-    """Objects merged key by key, lists one after the other; of anything else the second."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        common = {key: _merged(value, second[key]) for key, value in first.items() if key in second}
-        return {**first, **second, **common}
-    if isinstance(first, list) and isinstance(second, list):
-        return first + second
-    return second
