@@ -530,6 +530,7 @@ def test_json_text_that_is_none() -> None:
 def test_stop_sequences_are_as_many_as_the_vendor_takes() -> None:
     assert sent({"stop": list("abcdef")})["stop_sequences"] == list("abcdef")
     request = pb.ChatCompletionRequest(model="m", stop=["x"] * 65)
+    request.messages.add(role=pb.ROLE_USER).content.add(text="Hi")
     with pytest.raises(InvalidRequest, match="At most 64"):
         TRANSLATOR.request(request, endpoint(), stream=False)
 

@@ -91,7 +91,9 @@ def _add_audio(audio: Json, piece: Json) -> None:
     _add(audio, piece, _WORDS)
     audio |= {name: piece[name] for name in _WORDS & piece.keys()}
     if data.endswith("=") and piece.get("data"):
-        audio["data"] = base64.b64encode(base64.b64decode(data) + base64.b64decode(piece["data"])).decode()
+        audio["data"] = base64.b64encode(
+            base64.b64decode(data) + base64.b64decode(piece["data"].encode())
+        ).decode()
 
 
 def _add(whole: Json, piece: Json, but: frozenset[str] = frozenset()) -> None:
