@@ -10,7 +10,7 @@ from lmchat.v1 import chat_service_pb2_grpc as chat_grpc
 from server.api.call import Call, Calls, Context
 from server.api.registration import request_size
 from server.api.validate import validate
-from server.chat.large import by_size
+from server.chat.large import in_thread
 from server.chat.request import ChatRequest, ProtoRequest
 from server.routing.router import Router
 
@@ -49,5 +49,8 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
 async def _validated(request: pb.ChatCompletionRequest, call: Call) -> ChatRequest:
     """The request of a call, with the options of its headers. Raises InvalidRequest."""
     size = request_size.get()
-    await by_size(size, validate, request, large=size > 0)
+    if size:
+        await in_thread(validate, request, large=True)
+    else:
+        validate(request)
     return call.with_options(ProtoRequest(request, size=size))
