@@ -50,7 +50,14 @@ async def _validated(request: pb.ChatCompletionRequest, call: Call) -> ChatReque
     """The request of a call, with the options of its headers. Raises InvalidRequest."""
     size = request_size.get()
     if size:
-        await in_thread(validate, request, large=True)
-    else:
-        validate(request)
-    return call.with_options(ProtoRequest(request, size=size))
+        return call.with_options(await in_thread(_validated_large, request, size))
+    validate(request)
+    return call.with_options(ProtoRequest(request))
+
+
+def _validated_large(request: pb.ChatCompletionRequest, size: int) -> ChatRequest:
+    """The request of `size` bytes, with the names in its JSON text, which are asked for again and again, read."""
+    validate(request, large=True)
+    validated = ProtoRequest(request, size=size)
+    validated.unknown_parameters()
+    return validated
