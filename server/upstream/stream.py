@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import httpx
 
-from server.chat.large import LARGE_BYTES, by_size
+from server.chat.large import LARGE_BYTES, in_thread
 from server.config.model import Timeouts
 from server.dialects.base import StreamDecoder
 from server.dialects.errors import invalid_response
@@ -140,7 +140,7 @@ class UpstreamStream:
         if self._undecoded <= LARGE_BYTES:
             chunks = self._decoder.feed(data)
         else:
-            chunks = await by_size(self._undecoded, self._decoder.feed, data)
+            chunks = await in_thread(self._decoder.feed, data)
         if chunks:
             self._undecoded = 0
         return chunks
