@@ -373,14 +373,6 @@ FAILING: list[tuple[str, Provider, list[list[str]], Reason, int | None, float]] 
         429,
         0,
     ),
-    (
-        "JSON with an answer",
-        Provider(COMPLETION, type="Application/JSON; charset=utf-8"),
-        [],
-        R.UPSTREAM_INVALID_RESPONSE,
-        200,
-        0,
-    ),
     ("garbage as JSON", Provider(b"oops", type="application/json"), [], R.UPSTREAM_INVALID_RESPONSE, 200, 0),
     ("JSON without an end", Provider(b"{", NEVER, type="application/json"), [], R.TIMEOUT, None, 10),
     ("JSON that breaks off", Provider(b"{", RESET, type="application/json"), [], R.UPSTREAM_ERROR, None, 0),
@@ -422,6 +414,29 @@ def test_failures_of_a_stream(
     assert error.fall_over
     assert times[-1] == when
     assert provider.body.closed or not provider.body.read
+
+
+@pytest.mark.parametrize("type_", ["application/json", "Application/JSON; charset=utf-8"])
+def test_all_of_a_completion_in_answer_to_a_request_for_a_stream(type_: str) -> None:
+    """https://github.com/lidge-jun/opencodex/pull/1006"""
+    provider = Provider(COMPLETION, type=type_)
+    batches, _, error = run(provider.stream(endpoint(timeouts=SHORT)))
+    assert error is None
+    assert batches == [["+Hi", "."]]
+    assert provider.body.closed or provider.body.read
+
+
+@pytest.mark.parametrize("type_", ["text/event-stream; charset=utf-8", "application/json", "text/plain"])
+def test_a_stream_in_answer_to_a_request_for_a_completion(type_: str) -> None:
+    """https://github.com/BYK/loreai/pull/605"""
+    provider = Provider(ROLE, HI, BYE, STOP, USAGE, DONE, type=type_)
+    whole = run(provider.complete(endpoint(timeouts=SHORT))).completion
+    [choice] = whole.choices
+    assert [part.text for part in choice.message.content] == ["Hi bye"]
+    assert choice.finish_reason == pb.FINISH_REASON_STOP
+    assert whole.usage.completion_tokens == 1
+    with pytest.raises(StreamTruncated):
+        run(Provider(ROLE, HI, type=type_).complete(endpoint(timeouts=SHORT)))
 
 
 @pytest.mark.parametrize(("limit", "when"), [(3.0, 3.0), (100.0, 10.0)])
