@@ -21,7 +21,7 @@ from server.chat import limits, openai_json
 from server.chat.openai_json import request_fields
 from server.chat.openai_json.options import fill_options
 from server.chat.openai_json.request_fields import PART_NEEDS, RequestFields
-from server.chat.openai_json.unknown import Unknown, fields_at, put_back
+from server.chat.openai_json.unknown import Unknown, fields_at, restore_unknown
 from server.errors import InvalidRequest
 
 _PART_NEEDS = {"image_url": "image", "input_audio": "audio", "file": "file", "other_json": "other_parts"}
@@ -207,7 +207,7 @@ class JsonRequest(ChatRequest):
         except RecursionError:  # only schemas can be so deep
             raise InvalidRequest("Nested too deeply.", "tools") from None
         if self._unknown:
-            put_back(out, self._unknown)
+            restore_unknown(out, self._unknown)
         return out
 
     def _find_needs(self) -> frozenset[str]:

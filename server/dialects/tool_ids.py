@@ -34,6 +34,30 @@ def fit(text: str, forbidden: re.Pattern[str], length: int = MAX_LENGTH) -> str:
     return f"{fitted[: length - _DIGEST_LENGTH - 1]}_{digest}"
 
 
+#: What OpenAI and other vendors of its dialect refuse in the names of tools.
+#: https://platform.openai.com/docs/api-reference/chat/create
+_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+class FittedNames:
+    """Names of tools, rewritten where the provider would refuse them; the same in every request.
+
+    `originals`: rewritten name -> the caller's.
+    """
+
+    def __init__(self) -> None:
+        self.originals: dict[str, str] = {}
+
+    def fit(self, holder: Any) -> None:
+        """Rewrite the `name` of an object of the request, in place; anything else is left as it is."""
+        name = holder.get("name") if isinstance(holder, dict) else None
+        if isinstance(name, str):
+            fitted = fit(name, _NOT_IN_NAMES)
+            if fitted != name:
+                holder["name"] = fitted
+                self.originals[fitted] = name
+
+
 _ALPHANUMERIC = string.digits + string.ascii_letters
 
 

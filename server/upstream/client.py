@@ -21,6 +21,7 @@ from server.upstream.boundary import BoundedTranslator
 from server.upstream.joined import joined
 from server.upstream.ports import Stream
 from server.upstream.stream import PreparedStream, UpstreamStream
+from server.upstream.tool_names import RestoringDecoder, restored
 from server.wire.deadlines import Deadlines
 from server.wire.exchange import Response
 
@@ -81,6 +82,8 @@ class Upstream:
             completion = await by_size(len(body), _of_stream, translator.decoder(request), body)
         else:
             completion = await by_size(len(body), translator.completion, body, request)
+        if call.tool_names:
+            completion = restored(completion, call.tool_names)
         completion.dropped = call.dropped
         completion.size = len(body)
         return completion
@@ -103,6 +106,8 @@ class Upstream:
             return response
 
         decoder = translator.decoder(request)
+        if call.tool_names:
+            decoder = RestoringDecoder(decoder, call.tool_names)
         return UpstreamStream(send, decoder, endpoint.timeouts, self._deadlines, dropped=call.dropped)
 
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> Response:

@@ -19,7 +19,7 @@ from server.dialects.anthropic.models import Claude
 from server.dialects.anthropic.replay import Block
 from server.dialects.dropped import Dropped
 from server.dialects.schemas import of_object
-from server.dialects.tool_choice import allowed_tools, drop_extras, drop_idle
+from server.dialects.tool_choice import allowed_tools, drop_choice_without_tools, drop_extras
 from server.errors import InvalidRequest, unsupported
 
 #: Anthropic's fields of a tool that callers may set.
@@ -47,7 +47,7 @@ def tools(
     if request.HasField("web_search_options"):
         listed.append(_web_search(request.web_search_options, dropped))
     if not listed:
-        drop_idle(request, dropped)
+        drop_choice_without_tools(request, dropped)
         # A 400 from Anthropic: "Requests which include `tool_use` or `tool_result` blocks must define tools."
         stubs = [{"name": name, "input_schema": {"type": "object"}} for name in conversation.called_tools()]
         return {"tools": stubs, "tool_choice": {"type": "none"}} if stubs else {}

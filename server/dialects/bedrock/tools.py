@@ -17,7 +17,7 @@ from server.dialects.bedrock.messages import CachePoints, Conversation, tool_nam
 from server.dialects.bedrock.models import Family, additional_fields, grammar
 from server.dialects.dropped import Dropped
 from server.dialects.schemas import of_object
-from server.dialects.tool_choice import allowed_tools, drop_extras, drop_idle
+from server.dialects.tool_choice import allowed_tools, drop_choice_without_tools, drop_extras
 from server.errors import InvalidRequest, unsupported
 
 #: Replaces `tool_choice: none` where tools must be listed because the history has calls.
@@ -40,7 +40,7 @@ def config(
             if allowed is None or tool.function.name in allowed:
                 tools += _tool(tool, f"tools[{index}]", conversation.cache, row, limits, dropped)
     if not tools and not none:
-        drop_idle(request, dropped)
+        drop_choice_without_tools(request, dropped)
     if conversation.has_tool_blocks:
         if none:
             conversation.system.append(_NO_TOOLS)

@@ -18,6 +18,7 @@ from server.dialects.openai.parameters import must_stream
 from server.dialects.openai.platform import DEFAULT_PLATFORM
 from server.dialects.openai.request import adapt
 from server.dialects.openai.stream import OpenAIDecoder
+from server.dialects.openai.tools import fit_names
 from server.errors import ProviderError
 
 _encode = msgspec.json.Encoder().encode
@@ -30,6 +31,7 @@ class OpenAITranslator:
         """`POST .../chat/completions`."""
         out = request.to_openai()
         dropped = adapt(out, endpoint, extended=request.extended, stream=stream)
+        names = {} if endpoint.vendor.any_tool_name else fit_names(out)
         out["model"] = endpoint.model
         streamed = not stream and must_stream(out, endpoint.vendor)
         if streamed and endpoint.vendor.stream_usage:
@@ -46,7 +48,7 @@ class OpenAITranslator:
             **endpoint.provider.headers,
         }
         url = platform.url(endpoint, stream=stream or streamed)
-        return HttpRequest(url, headers, _encode(out), streamed=streamed, dropped=dropped)
+        return HttpRequest(url, headers, _encode(out), tool_names=names, streamed=streamed, dropped=dropped)
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, as the provider wrote it where nothing in it needs translation."""

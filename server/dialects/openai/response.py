@@ -100,8 +100,13 @@ def is_plain(completion: JsonCompletion) -> bool:
         counts.total_tokens == counts.prompt_tokens + counts.completion_tokens
         and (reasoning or 0) <= counts.completion_tokens
         and (cached or 0) <= counts.prompt_tokens
-        and not (completion.unknown and usage.has_other_names(completion.unknown_at(("usage",))))
+        and not (completion.unknown and _has_other_counts(completion))
     )
+
+
+def _has_other_counts(completion: JsonCompletion) -> bool:
+    places = (("usage",), ("usage", "prompt_tokens_details"))
+    return any(usage.has_other_names(completion.unknown_at(place)) for place in places)
 
 
 # Usage and service tier
@@ -179,9 +184,9 @@ def _normalise_message(message: dict[str, Any]) -> None:
 
 
 def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
-    """Split content that is a list, as from Mistral's reasoning models, into text and reasoning.
+    """Split content that is a list, as from reasoning models at Mistral and Databricks, into text and reasoning.
 
-    https://docs.mistral.ai/capabilities/reasoning
+    https://docs.mistral.ai/capabilities/reasoning  https://github.com/tidyverse/ellmer/issues/822
     """
     text, thinking, other = [], [], []
     for part in parts:
@@ -190,7 +195,9 @@ def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
                 text.append(piece)
             case {"type": "thinking", "thinking": str(piece)}:
                 thinking.append(piece)
-            case {"type": "thinking", "thinking": list(pieces)}:
+            case {"type": "reasoning", "text": str(piece)}:
+                thinking.append(piece)
+            case {"type": "thinking", "thinking": list(pieces)} | {"type": "reasoning", "summary": list(pieces)}:
                 thinking += [p["text"] for p in pieces if isinstance(p, dict) and isinstance(p.get("text"), str)]
             case _:
                 other.append(part)
