@@ -102,7 +102,8 @@ class Upstream:
             response = await self._send(endpoint, call, translator)
             if _is_json(response):  # an error in a 200, which `completion` raises, or all of the answer at once
                 body = await read_body(response.body)
-                return await by_size(len(body), translator.completion, body, request)
+                whole = await by_size(len(body), translator.completion, body, request)
+                return restored(whole, call.tool_names) if call.tool_names else whole
             return response
 
         decoder = translator.decoder(request)

@@ -426,6 +426,27 @@ def test_all_of_a_completion_in_answer_to_a_request_for_a_stream(type_: str) -> 
     assert provider.body.closed or provider.body.read
 
 
+def test_names_of_tools_in_answers_of_the_other_form() -> None:
+    """OpenAI takes no dot in a name; the caller gets it back."""
+    where = endpoint(timeouts=SHORT)
+    tools = [pb.Tool(function=pb.FunctionDefinition(name="files.read"))]
+    made = {
+        "id": "c",
+        "index": 0,
+        "type": "function",
+        "function": {"name": "files_read_601e4eb6", "arguments": "{}"},
+    }
+    message = {"role": "assistant", "content": None, "tool_calls": [made]}
+    whole = json.dumps({"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})
+    stream = Provider(whole.encode(), type="application/json").upstream.stream(where, ask(tools=tools))
+    chunks = run(stream.open(9.0))
+    [call] = [call for each in chunks for choice in each.choices for call in choice.delta.tool_calls]
+    assert call.function.name == "files.read"
+    provider = Provider(sse(chunk(delta(tool_calls=[made]))), sse(chunk(delta("tool_calls"))), DONE)
+    [only] = run(provider.complete(where, tools=tools)).completion.choices
+    assert only.message.tool_calls[0].function.name == "files.read"
+
+
 @pytest.mark.parametrize("type_", ["text/event-stream; charset=utf-8", "application/json", "text/plain"])
 def test_a_stream_in_answer_to_a_request_for_a_completion(type_: str) -> None:
     """https://github.com/BYK/loreai/pull/605"""
