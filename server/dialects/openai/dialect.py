@@ -19,7 +19,7 @@ from server.dialects.openai.platform import DEFAULT_PLATFORM
 from server.dialects.openai.request import adapt
 from server.dialects.openai.stream import OpenAIDecoder
 from server.dialects.openai.tools import fit_names
-from server.errors import ProviderError
+from server.errors import InvalidRequest, ProviderError
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,8 +47,12 @@ class OpenAITranslator:
             **platform.headers,
             **endpoint.provider.headers,
         }
+        try:
+            body = _encode(out)
+        except RecursionError:  # as deep as the decoder allows, which had more of the stack
+            raise InvalidRequest("Nested too deeply.") from None
         url = platform.url(endpoint, stream=stream or streamed)
-        return HttpRequest(url, headers, _encode(out), tool_names=names, streamed=streamed, dropped=dropped)
+        return HttpRequest(url, headers, body, tool_names=names, streamed=streamed, dropped=dropped)
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, as the provider wrote it where nothing in it needs translation."""
