@@ -61,7 +61,7 @@ async def check(pieces: list[bytes]) -> None:
     """A response, however its bytes are split, is the same: status, headers and body; or a transport error."""
     _, whole = await answer(b"".join(pieces), end=True)
     call, found = await answer(*pieces, end=True)
-    assert call.lent.fate, "the connection is pooled or closed"
+    assert call.pooled.state, "the connection is pooled or closed"
     if isinstance(whole, httpx.TransportError):
         assert isinstance(found, httpx.TransportError)
     else:

@@ -149,7 +149,7 @@ def test_streams_are_interleaved() -> None:
     got = fold_messages(chain.from_iterable(batches))
     assert [choice.message.content[0].text for choice in got.choices] == ["abc", "xy"]
     assert (got.usage.prompt_tokens, got.usage.completion_tokens, got.usage.total_tokens) == (20, 10, 30)
-    assert batches[-1] == [pb.ChatCompletionChunk(id="chatcmpl-up", created=5, usage=got.usage)]
+    assert batches[-1] == [pb.ChatCompletionChunk(id="chatcmpl-up", created=5, model="up", usage=got.usage)]
     assert not any("n" in call for call in provider.calls)
     provider.check_closed()
 

@@ -197,7 +197,7 @@ async def test_framing_without_end(piece: bytes) -> None:
     call, error = await answer(head, piece, *[more] * (MAX_HEADER_BYTES // len(more) + 2))
     assert isinstance(error, httpx.RemoteProtocolError)
     assert "too large" in str(error)
-    assert call.lent.fate == "closed"
+    assert call.pooled.state == "closed"
 
 
 async def test_framing_in_reads_of_its_own() -> None:
@@ -218,7 +218,7 @@ async def test_headers_have_a_number(where: str) -> None:
         call, found = await answer(interim + data)
         assert isinstance(found, httpx.RemoteProtocolError) is fails
         assert fails is ("too large" in str(found))
-        assert call.lent.fate == ("closed" if fails else "pooled")
+        assert call.pooled.state == ("closed" if fails else "pooled")
 
 
 async def test_surplus_bytes_later() -> None:

@@ -194,12 +194,13 @@ class Conversation:
             raise unsupported("Anthropic has no custom tools.", f"{path}.custom")
         self._dropped.pick(f"{path}.function", call.function.extra_json)
         extra = self._dropped.pick(path, call.extra_json, _CALL_FIELDS)
-        thinking.add(f"{path}.extra_content", extra.pop("extra_content", None))
+        own = thinking.add(f"{path}.extra_content", extra.pop("extra_content", None))
         block: Block = {
             "type": "tool_use",
             "id": id_,
             "name": tool_name(call.function.name),
             "input": tool_input(call.function.arguments, _UNREADABLE_INPUT, as_text=True),
+            **own,
             **_present(extra),
         }
         self.note_marker(block, (path, call.extra_json), lasting=False)

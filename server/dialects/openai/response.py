@@ -12,6 +12,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
 from server.chat.completion import JsonCompletion
+from server.chat.openai_json.completion_fields import stop_sequence
 from server.dialects import errors as failures
 from server.dialects import usage
 from server.dialects.base import completion_id
@@ -158,6 +159,8 @@ def normalise(choice: Any, key: str, position: int) -> str:
         choice["finish_reason"] = None
         return ""
     choice["finish_reason"] = _FINISH.get(word, "stop")
+    if "matched_stop" in choice:
+        choice.setdefault("stop_sequence", stop_sequence(choice))
     return str(choice.get("native_finish_reason") or native)
 
 
