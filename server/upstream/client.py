@@ -15,7 +15,6 @@ from server.chat.large import LARGE_BYTES, by_size, in_thread
 from server.chat.request import ChatRequest
 from server.config.redaction import Redactor
 from server.dialects.base import Authenticator, Endpoint, HttpRequest, StreamDecoder, Translator
-from server.dialects.errors import invalid_response
 from server.errors import InvalidRequest, ProviderError, Reason
 from server.upstream.body import read_body, timeout_error, transport_error
 from server.upstream.boundary import BoundedTranslator
@@ -30,6 +29,8 @@ from server.wire.exchange import Response
 MAX_ERROR_BODY = 64 * 1024
 #: Content types of a 200 that is an error or a proxy's page where the request was for a stream.
 _NO_STREAM = ("application/json", "text/html")
+#: How a stream of server-sent events begins.
+_EVENTS = (b"data:", b"event:", b":", b"id:", b"retry:")
 
 
 class Sender(Protocol):
@@ -79,7 +80,8 @@ class Upstream:
                 body = await read_body(response.body)
         except TimeoutError:
             raise timeout_error("did not answer in time") from None
-        if call.streamed and not _is_json(response):
+        # Some stream although they were not asked to. https://github.com/BYK/loreai/pull/605
+        if body.startswith(_EVENTS) or (call.streamed and not _is_json(response)):
             completion = await by_size(len(body), _of_stream, translator.decoder(request), body)
         elif len(body) <= LARGE_BYTES:
             completion = translator.completion(body, request)
@@ -101,13 +103,12 @@ class Upstream:
         translator = self._translators[endpoint.dialect]
         call = _translate(translator, request, endpoint, stream=True)
 
-        async def send() -> Response:
+        async def send() -> Response | Completion:
             response = await self._send(endpoint, call, translator)
-            if _is_json(response):
-                # An error in a 200, which `completion` raises. A whole completion is no stream either.
+            if _is_json(response):  # an error in a 200, which `completion` raises, or all of the answer at once
                 body = await read_body(response.body)
-                await by_size(len(body), translator.completion, body, request)
-                raise invalid_response("JSON in answer to a request for a stream")
+                whole = await by_size(len(body), translator.completion, body, request)
+                return restored(whole, call.tool_names) if call.tool_names else whole
             return response
 
         decoder = translator.decoder(request)
