@@ -20,14 +20,16 @@ _LLAMA_PREFILL: Mapping[str, Any] = {
     "prefill_body": {"chat_template_kwargs": {"enable_thinking": False}},
 }
 
-#: The variable in which `up` passes the embedded model's address to the workers.
+#: The variables in which `up` passes the embedded model's address and key to the workers.
 _LOCAL_URL: Mapping[str, tuple[str, ...]] = {"base_url": ("LMCHAT_LOCAL_MODEL_URL",)}
+_LOCAL_KEY = ("LMCHAT_LOCAL_MODEL_API_KEY",)
 
 ROWS: tuple[Vendor, ...] = (
     # The embedded model, a small one: steadier at a low temperature, and not trained to call tools. The model of a
     # file has its own template and sampling.
     compatible(
         "local",
+        env=_LOCAL_KEY,
         source=_LLAMA_SERVER,
         required=_LOCAL_URL,
         # As many tokens as launcher/local_model.py gives each request.
@@ -36,7 +38,7 @@ ROWS: tuple[Vendor, ...] = (
         drops=frozenset({"tools"}),
         defaults={"temperature": 0.2},
         with_file=compatible(
-            "local", source=_LLAMA_SERVER, required=_LOCAL_URL, modalities=TEXT, **_LLAMA_PREFILL
+            "local", env=_LOCAL_KEY, source=_LLAMA_SERVER, required=_LOCAL_URL, modalities=TEXT, **_LLAMA_PREFILL
         ),
         **_LLAMA_PREFILL,
     ),
