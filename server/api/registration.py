@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -21,6 +21,15 @@ from server.errors import InvalidRequest, detached
 
 #: Bytes of the current call's request where it is large, else 0. (Protobuf would have to write a message to tell.)
 request_size: ContextVar[int] = ContextVar("request_size", default=0)
+
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def returns_bytes(method: _Method) -> _Method:
+    """Mark a servicer's method that encodes its response itself: gRPC would do it in one step, however long."""
+    method.returns_bytes = True  # type: ignore[attr-defined]
+    return method
 
 
 class _Unparsed:
@@ -76,6 +85,8 @@ class Registrar:
             method = {"unary_stream": self._unary(handler.unary_stream)}
         else:
             method = {"unary_unary": self._unary(handler.unary_unary)}
+            if getattr(handler.unary_unary, "returns_bytes", False):
+                method["response_serializer"] = bytes
         return handler._replace(request_deserializer=_reading(handler.request_deserializer), **method)
 
     def _unary(self, method: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:

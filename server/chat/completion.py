@@ -17,7 +17,7 @@ from msgspec import UNSET
 from server.chat import openai_json
 from server.chat.openai_json import completion_fields
 from server.chat.openai_json.completion_fields import CompletionFields
-from server.chat.openai_json.unknown import Path, Unknown, fields_at, put_back
+from server.chat.openai_json.unknown import Path, Unknown, fields_at, restore_unknown
 
 _encode = msgspec.json.Encoder().encode
 
@@ -136,7 +136,7 @@ class JsonCompletion(Completion):
     def to_openai(self) -> dict[str, Any]:
         out: dict[str, Any] = msgspec.to_builtins(self.fields)
         if self.unknown:
-            put_back(out, self.unknown)
+            restore_unknown(out, self.unknown)
         return out
 
     def to_json(self) -> bytes:

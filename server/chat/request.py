@@ -21,7 +21,7 @@ from server.chat import limits, openai_json
 from server.chat.openai_json import request_fields
 from server.chat.openai_json.options import fill_options
 from server.chat.openai_json.request_fields import PART_NEEDS, RequestFields
-from server.chat.openai_json.unknown import Unknown, fields_at, put_back
+from server.chat.openai_json.unknown import Unknown, fields_at, restore_unknown
 from server.errors import InvalidRequest
 
 _PART_NEEDS = {"image_url": "image", "input_audio": "audio", "file": "file", "other_json": "other_parts"}
@@ -207,7 +207,7 @@ class JsonRequest(ChatRequest):
         except RecursionError:  # only schemas can be so deep
             raise InvalidRequest("Nested too deeply.", "tools") from None
         if self._unknown:
-            put_back(out, self._unknown)
+            restore_unknown(out, self._unknown)
         return out
 
     def _find_needs(self) -> frozenset[str]:
@@ -240,7 +240,7 @@ class JsonRequest(ChatRequest):
 class ProtoRequest(ChatRequest):
     """A request in its typed form: of a gRPC caller, or what a caller's JSON had to be converted to."""
 
-    __slots__ = ("_message",)
+    __slots__ = ("_message", "_unknown")
 
     def __init__(
         self,
@@ -255,6 +255,7 @@ class ProtoRequest(ChatRequest):
         super().__init__(options, stream=stream, legacy_functions=legacy_functions, typed=typed)
         self.size = size
         self._message = message
+        self._unknown: Collection[str] | None = None
 
     @property
     def model(self) -> str:
@@ -276,8 +277,10 @@ class ProtoRequest(ChatRequest):
         return [field.name for field, _ in self._message.ListFields() if field.name not in _NO_PARAMETERS]
 
     def unknown_parameters(self) -> Collection[str]:
-        text = self._message.extra_body_json
-        return openai_json.load(text) if text else ()
+        if self._unknown is None:
+            text = self._message.extra_body_json
+            self._unknown = tuple(openai_json.load(text)) if text else ()
+        return self._unknown
 
     def _without(self, names: frozenset[str]) -> ChatRequest:
         message = copy(self._message)

@@ -96,6 +96,8 @@ class HttpRequest(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
     method: str = "POST"
+    #: The provider's name -> the caller's, for the tools whose names the provider would refuse.
+    tool_names: Mapping[str, str] = {}
     #: Whether the answer is a stream although the caller's is not: some models answer in streams only.
     streamed: bool = False
     #: Paths of parameters that the translation dropped, beyond `Endpoint.drops`, e.g. `messages[0].name`.

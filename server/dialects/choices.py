@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
+from server.chat.openai_json.fields import joined_extra
 from server.dialects import errors as failures
 from server.dialects.base import completion_id
 from server.errors import StreamTruncated
@@ -104,20 +105,23 @@ class ChunkBuilder:
         self._held = 0
         self._id = ""
         self._created = 0
+        self._model = ""
         #: OpenAI's name of the service tier, for all following chunks.
         self.service_tier = ""
         #: The last chunk, with the usage; not sent if it has none.
         self.usage = pb.ChatCompletionChunk()
 
-    def identify(self, provider_id: str, created: int = 0) -> None:
-        """Set the id and creation time of all chunks; the first non-empty values win."""
+    def identify(self, provider_id: str, created: int = 0, model: str = "") -> None:
+        """Set the id, creation time and model of all chunks; the first non-empty values win."""
         self._id = self._id or completion_id(provider_id)
         self._created = self._created or created
+        self._model = self._model or model
 
     def stamp(self, chunk: pb.ChatCompletionChunk) -> pb.ChatCompletionChunk:
-        """Set the id and creation time of `chunk` to the stream's."""
+        """Set the id, creation time and model of `chunk` to the stream's."""
         chunk.id = self._id
         chunk.created = self._created
+        chunk.model = self._model
         if self.service_tier:
             chunk.service_tier = self.service_tier
         return chunk
@@ -146,14 +150,13 @@ class ChunkBuilder:
         chunk.choices.add(delta=delta)
         self.add(chunk, chunks)
 
-    def finish(
-        self, finish_reason: pb.FinishReason.ValueType, native: str, *, index: int = 0, extra_json: str = ""
-    ) -> None:
-        """Hold a finish reason and its native name; the last one wins. `extra_json` is the chunk's."""
-        chunk = pb.ChatCompletionChunk(extra_json=extra_json)
-        chunk.choices.add(index=index, finish_reason=finish_reason)
-        self.add(chunk, [])
-        self.set_native(index, native)
+    def finish(self, choice: pb.ChunkChoice, native: str, *, extra_json: str = "") -> None:
+        """Hold a choice's finish reason, its native name and the fields beside it; the last ones win.
+
+        `extra_json` is the chunk's.
+        """
+        self.add(pb.ChatCompletionChunk(choices=[choice], extra_json=extra_json), [])
+        self.set_native(choice.index, native)
 
     def set_native(self, index: int, native: str) -> None:
         """Set the native name of a choice's finish reason."""
@@ -185,7 +188,7 @@ class ChunkBuilder:
     def refuse(self, native: str) -> None:
         """End all choices with `content_filter`."""
         for index in self._choices:
-            self.finish(pb.FINISH_REASON_CONTENT_FILTER, native, index=index)
+            self.finish(pb.ChunkChoice(index=index, finish_reason=pb.FINISH_REASON_CONTENT_FILTER), native)
 
     def end(self, chunks: list[pb.ChatCompletionChunk], *, marked: bool) -> None:
         """Append the last chunks. `marked`: the provider sent an end mark.
@@ -212,6 +215,8 @@ class ChunkBuilder:
             chunks.append(self.stamp(last))
         if self.usage.HasField("usage"):
             chunks.append(self.stamp(self.usage))
+        elif self.usage.extra_json:
+            chunks[-1].extra_json = joined_extra(chunks[-1].extra_json, self.usage.extra_json)
 
     def _all(self, states: tuple[ChoiceState, ...]) -> bool:
         if len(self._choices) < self._expected:
@@ -319,8 +324,6 @@ def _merge(last: pb.ChunkChoice, piece: pb.ChunkChoice) -> None:
 
 def _joined(one: str, other: str) -> str:
     """Two objects' JSON as one's; the second's fields count. Raises ProviderError where they are too many."""
-    if not one or not other or one == other:
-        return one or other
-    if len(one) + len(other) > MAX_HELD_FIELDS:
+    if one and other and one != other and len(one) + len(other) > MAX_HELD_FIELDS:
         raise failures.invalid_response(f"more than {MAX_HELD_FIELDS} characters of fields after a finish_reason")
-    return openai_json.encode_text({**openai_json.decode_json(one), **openai_json.decode_json(other)})
+    return joined_extra(one, other)

@@ -67,7 +67,7 @@ def parse(url: str, param: str) -> DataUrl:
 
 
 def _true_type(media_type: str, data: str) -> str:
-    """The media type of base64 `data` that is said to be of `media_type`.
+    """The media type of base64 `data` that is labelled `media_type`, recognized by its bytes.
 
     Screenshots and downloads are often labelled by a file name, and Anthropic and Bedrock refuse wrong labels.
     https://github.com/BerriAI/litellm/issues/24900

@@ -13,6 +13,7 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.openai_json.fields import decode
+from server.chat.openai_json.surrogates import with_whole_pairs
 
 #: The limit of Bedrock and of most others; Anthropic documents none for ids.
 MAX_LENGTH = 64
@@ -33,6 +34,30 @@ def fit(text: str, forbidden: re.Pattern[str], length: int = MAX_LENGTH) -> str:
     return f"{fitted[: length - _DIGEST_LENGTH - 1]}_{digest}"
 
 
+#: What OpenAI and other vendors of its dialect refuse in the names of tools.
+#: https://platform.openai.com/docs/api-reference/chat/create
+_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+class FittedNames:
+    """Names of tools, rewritten where the provider would refuse them; the same in every request.
+
+    `originals`: rewritten name -> the caller's.
+    """
+
+    def __init__(self) -> None:
+        self.originals: dict[str, str] = {}
+
+    def fit(self, holder: Any) -> None:
+        """Rewrite the `name` of an object of the request, in place; anything else is left as it is."""
+        name = holder.get("name") if isinstance(holder, dict) else None
+        if isinstance(name, str):
+            fitted = fit(name, _NOT_IN_NAMES)
+            if fitted != name:
+                holder["name"] = fitted
+                self.originals[fitted] = name
+
+
 _ALPHANUMERIC = string.digits + string.ascii_letters
 
 
@@ -48,14 +73,21 @@ def exact(text: str, length: int) -> str:
     return "".join(digits)
 
 
+def _decoded(text: str) -> Any:
+    try:
+        return decode(text)
+    except msgspec.DecodeError:
+        return decode(with_whole_pairs(text))
+
+
 def tool_input(arguments: str, otherwise: str, *, as_text: bool = False) -> dict[str, Any]:
     """A call's arguments as the object that they must be; blank ones and `null` are an empty object.
 
     Anything else, such as text that a token limit cut off, is the value of `otherwise`; with `as_text` JSON too
-    is kept as text.
+    is kept as text. Half a character is U+FFFD.
     """
     try:
-        value = decode(arguments) if arguments.strip() else None
+        value = _decoded(arguments) if arguments.strip() else None
     except msgspec.DecodeError:
         value = arguments
     if value is None:

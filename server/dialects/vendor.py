@@ -166,9 +166,13 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     #: Words of `reasoning_effort` -> the body fields that say the same to this vendor; without any fields, the
     #: effort is left out. Other words are sent as they are.
     efforts: Mapping[str, Mapping[str, Any]] = {}
+    #: Whether an effort other than `none` may stand beside tools; if not, it is left out.
+    effort_with_tools: bool = True
     #: OpenAI's words for `service_tier` -> the vendor's, an empty one where that tier is what it serves without
     #: being asked. Others of OpenAI's words are left out, words that are not OpenAI's are sent; None sends all.
     service_tiers: Mapping[str, str] | None = None
+    #: Whether it takes tools of any name, not only of 1 to 64 letters, digits, `_` and `-`.
+    any_tool_name: bool = False
     #: Tool call ids must have exactly so many letters and digits; 0 for any.
     call_id_length: int = 0
     #: The kinds of `tool_choice` that it takes; `function` is a function by its name.

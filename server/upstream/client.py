@@ -11,7 +11,7 @@ from typing import Protocol
 import httpx
 
 from server.chat.completion import Completion, ProtoCompletion
-from server.chat.large import LARGE_BYTES, by_size
+from server.chat.large import LARGE_BYTES, by_size, in_thread
 from server.chat.request import ChatRequest
 from server.config.redaction import Redactor
 from server.dialects.base import Authenticator, Endpoint, HttpRequest, StreamDecoder, Translator
@@ -22,6 +22,7 @@ from server.upstream.boundary import BoundedTranslator
 from server.upstream.joined import joined
 from server.upstream.ports import Stream
 from server.upstream.stream import PreparedStream, UpstreamStream
+from server.upstream.tool_names import RestoringDecoder, restored
 from server.wire.deadlines import Deadlines
 from server.wire.exchange import Response
 
@@ -68,7 +69,10 @@ class Upstream:
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
         """One unary call, within `limit` seconds. Raises ProviderError, or InvalidRequest before any call."""
         translator = self._translators[endpoint.dialect]
-        call = await by_size(request.size, _translate, translator, request, endpoint, stream=False)
+        if request.size <= LARGE_BYTES:
+            call = _translate(translator, request, endpoint, stream=False)
+        else:
+            call = await in_thread(_translate, translator, request, endpoint, stream=False)
         try:
             with self._deadlines.after(min(limit, endpoint.timeouts.total)):
                 response = await self._send(endpoint, call, translator)
@@ -77,8 +81,12 @@ class Upstream:
             raise timeout_error("did not answer in time") from None
         if call.streamed and not _is_json(response):
             completion = await by_size(len(body), _of_stream, translator.decoder(request), body)
+        elif len(body) <= LARGE_BYTES:
+            completion = translator.completion(body, request)
         else:
-            completion = await by_size(len(body), translator.completion, body, request)
+            completion = await in_thread(translator.completion, body, request)
+        if call.tool_names:
+            completion = restored(completion, call.tool_names)
         completion.dropped = call.dropped
         completion.size = len(body)
         return completion
@@ -86,7 +94,7 @@ class Upstream:
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> Stream:
         """One streamed call, not yet opened. This or `open` raises InvalidRequest."""
         if request.size > LARGE_BYTES:
-            return PreparedStream(lambda limit: by_size(request.size, self._stream, endpoint, request))
+            return PreparedStream(lambda limit: in_thread(self._stream, endpoint, request))
         return self._stream(endpoint, request)
 
     def _stream(self, endpoint: Endpoint, request: ChatRequest) -> UpstreamStream:
@@ -103,6 +111,8 @@ class Upstream:
             return response
 
         decoder = translator.decoder(request)
+        if call.tool_names:
+            decoder = RestoringDecoder(decoder, call.tool_names)
         return UpstreamStream(send, decoder, endpoint.timeouts, self._deadlines, dropped=call.dropped)
 
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> Response:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json.fields import decode, encode_text
+from server.chat.openai_json.fields import decode, encode_text, joined_extra
 
 
 class Turn:
@@ -82,6 +82,8 @@ class _Choice:
             rest.logprobs.MergeFrom(piece.logprobs)
         rest.finish_reason = piece.finish_reason or rest.finish_reason
         rest.extra_json = merged_json(rest.extra_json, piece.extra_json)
+        if piece.HasField("stop_sequence"):
+            rest.stop_sequence = piece.stop_sequence
 
     def _add_audio(self, piece: pb.Audio) -> None:
         audio = self._rest.message.audio
@@ -114,7 +116,7 @@ def joined(chunks: Iterable[pb.ChatCompletionChunk]) -> pb.ChatCompletion:
                 setattr(out, name, getattr(chunk, name))
         if chunk.HasField("usage"):
             out.usage.CopyFrom(chunk.usage)
-        out.extra_json = merged_json(out.extra_json, chunk.extra_json)
+        out.extra_json = joined_extra(out.extra_json, chunk.extra_json)  # repeated by many vendors
         for piece in chunk.choices:
             choices.setdefault(piece.index, _Choice()).add(piece)
     out.choices.extend(choices[index].whole() for index in sorted(choices))

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import httpx
 
-from server.chat.large import LARGE_BYTES, by_size
+from server.chat.large import LARGE_BYTES, in_thread
 from server.config.model import Timeouts
 from server.dialects.base import StreamDecoder
 from server.dialects.errors import invalid_response
@@ -25,6 +25,8 @@ from server.wire.exchange import Body, Response
 TAIL_TIMEOUT = 5.0
 #: The most chunks without content that are held until the first with content.
 MAX_HELD_CHUNKS = 1024
+#: Bytes of one read that are decoded in one step, with other calls between: they may hold hundreds of chunks.
+MAX_STEP_BYTES = 32 * 1024
 
 
 class UpstreamStream:
@@ -47,6 +49,8 @@ class UpstreamStream:
         self._body: Body | None = None
         #: Bytes since the last chunk: what may be decoded with the next ones.
         self._undecoded = 0
+        #: The rest of a read.
+        self._unread = b""
         self._ended = False
 
     @property
@@ -116,20 +120,27 @@ class UpstreamStream:
             await body.aclose()
 
     async def _read(self) -> Chunks:
-        """The chunks that one read completes."""
+        """The chunks that one read completes, or a part of it."""
         if self._body is None:
             raise RuntimeError("not open")
-        try:
-            data = await anext(self._body, None)
-        except httpx.TransportError as error:
-            raise transport_error(error) from None
-        if data is None:
-            return self._close()
+        data: bytes | None
+        if self._unread:
+            data, self._unread = self._unread, b""
+            await asyncio.sleep(0)
+        else:
+            try:
+                data = await anext(self._body, None)
+            except httpx.TransportError as error:
+                raise transport_error(error) from None
+            if data is None:
+                return self._close()
+        if len(data) > MAX_STEP_BYTES and self._undecoded <= LARGE_BYTES:
+            data, self._unread = data[:MAX_STEP_BYTES], data[MAX_STEP_BYTES:]
         self._undecoded += len(data)
         if self._undecoded <= LARGE_BYTES:
             chunks = self._decoder.feed(data)
         else:
-            chunks = await by_size(self._undecoded, self._decoder.feed, data)
+            chunks = await in_thread(self._decoder.feed, data)
         if chunks:
             self._undecoded = 0
         return chunks

@@ -46,12 +46,14 @@ CHECKED = "2026-11-28"
 
 
 def efforts(*words: str, **others: Mapping[str, Any] | str) -> Mapping[str, Mapping[str, Any]]:
-    """`Vendor.efforts` of a vendor that takes `words` only.
+    """`Vendor.efforts` of a vendor that takes the efforts `words` only.
 
-    `others` are words that it says differently: as another word, or with body fields. The rest is left out.
+    `others`: effort -> the vendor's equivalent, another effort or body fields. All further efforts are left out.
     """
-    said = {word: {"reasoning_effort": said} if isinstance(said, str) else said for word, said in others.items()}
-    return {word: said.get(word, {}) for word in EFFORTS if word not in words}
+    equivalents = {
+        effort: {"reasoning_effort": sent} if isinstance(sent, str) else sent for effort, sent in others.items()
+    }
+    return {effort: equivalents.get(effort, {}) for effort in EFFORTS if effort not in words}
 
 
 def compatible(type_: str, base_url: str = "", env: Iterable[str] = (), *, source: str, **quirks: Any) -> Vendor:

@@ -57,7 +57,7 @@ ROWS: tuple[Vendor, ...] = (
         modalities=IMAGES,
         image_details=DETAILS,
     ),
-    # Images have no `detail`; a model that can do without thinking is told so under `reasoning`.
+    # Images have no `detail`; thinking is turned off under `reasoning`, where the model allows it.
     compatible(
         "together",
         "https://api.together.ai/v1",
@@ -74,13 +74,15 @@ ROWS: tuple[Vendor, ...] = (
         "fireworks",
         "https://api.fireworks.ai/inference/v1",
         ["FIREWORKS_API_KEY"],
-        source="https://docs.fireworks.ai/tools-sdks/openai-compatibility",
+        source="https://docs.fireworks.ai/serverless/serverless-modes",
+        checked=CHECKED,
         drops=PLATFORM - {"prediction"},
+        refused_in_requests=NEWER - {"prompt_cache_key"},
         service_tiers={"auto": "", "default": "", "priority": "priority"},
         extensions=frozenset({"reasoning_content"}),
     ),
     # A 400 for these and for unknown fields in messages: reasoning goes back as `reasoning`; `strict` must be the
-    # same for all tools. GPT-OSS always thinks, GLM can be told not to.
+    # same for all tools. GPT-OSS always thinks; GLM's thinking can be turned off.
     # https://inference-docs.cerebras.ai/resources/openai
     # https://inference-docs.cerebras.ai/capabilities/reasoning https://github.com/QwenLM/qwen-code/issues/11045
     # (reasoning) https://github.com/mpfaffenberger/code_puppy/pull/368 (strict)
@@ -140,12 +142,13 @@ ROWS: tuple[Vendor, ...] = (
         source="https://docs.hyperbolic.xyz/docs/rest-api",
     ),
     # Keys are per site; the other is api.siliconflow.cn. Thinking is `enable_thinking`.
-    # https://docs.siliconflow.cn/en/faqs/error-code
+    # https://docs.siliconflow.com/en/api-reference
     compatible(
         "siliconflow",
         "https://api.siliconflow.com/v1",
         ["SILICONFLOW_API_KEY"],
-        source="https://docs.siliconflow.com/en/api-reference",
+        source="https://docs.siliconflow.cn/en/faqs/error-code",
+        checked=CHECKED,
         efforts={"none": {"enable_thinking": False}},
     ),
     compatible(
@@ -158,7 +161,9 @@ ROWS: tuple[Vendor, ...] = (
         "novita",
         "https://api.novita.ai/openai/v1",
         ["NOVITA_API_KEY"],
-        source="https://novita.ai/docs/guides/llm-api",
+        source="https://novita.ai/docs/api-reference/model-apis-llm-create-chat-completion",
+        checked=CHECKED,
+        efforts={"none": {"enable_thinking": False}},
     ),
     compatible(
         "nebius",

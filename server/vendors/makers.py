@@ -110,7 +110,7 @@ ROWS: tuple[Vendor, ...] = (
         max_stop=16,
     ),
     # Reasoning models answer 400 to penalties and stop sequences ("Argument not supported on this model"), older
-    # ones and those with `reasoning` in their name to an effort, too; Grok 4.3 can be told not to think.
+    # ones and those with `reasoning` in their name to an effort, too; Grok 4.3's thinking can be turned off.
     # https://docs.x.ai/developers/model-capabilities/text/reasoning
     # https://github.com/NousResearch/hermes-agent/pull/23435 (efforts, by model)
     compatible(
@@ -137,9 +137,9 @@ ROWS: tuple[Vendor, ...] = (
         modalities=IMAGES,
     ),
     # Kimi K2.5 and later take one value of each sampling parameter, a 400 for others, and while they think, which
-    # is the default, no forced tool; K3 can be forced to call some tool. They are told not to think under
-    # `thinking`, and turns must come back with their reasoning ("reasoning_content is missing"). Older models
-    # sample as they are told. Images as data only. A last turn of the assistant is continued with `partial`.
+    # is the default, no forced tool; K3 can be forced to call some tool. `thinking` turns thinking
+    # off, and turns must come back with their reasoning ("reasoning_content is missing"). Older models take any
+    # sampling parameters. Images as data only. A last turn of the assistant is continued with `partial`.
     # https://platform.kimi.ai/docs/api/chat  https://github.com/Lapis0x0/obsidian-yolo/pull/243 (reasoning)
     # https://github.com/UKGovernmentBEIS/inspect_ai/pull/5152 (tools)  .../pull/5156 (sampling)
     # https://github.com/vercel/ai/tree/main/packages/moonshotai (images, efforts)

@@ -14,6 +14,7 @@ wherever the vendor does not name that role: every vendor knows `system`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from server.dialects.base import Vendor
 from server.vendors import azure, gateways, hosted, makers, self_hosted, vertex
@@ -26,6 +27,7 @@ from server.vendors.compatible import (
     NO_EXTENSIONS,
     PENALTIES,
     compatible,
+    efforts,
 )
 from server.vendors.credentials.kinds import AWS, ENTRA, GOOGLE
 
@@ -87,15 +89,39 @@ PLAIN: Mapping[str, Vendor] = {
         source="https://platform.openai.com/docs/api-reference/chat/create",
         token_limit="",
         foreign_signatures=True,
+        any_tool_name=True,
     ),
     "anthropic": _ANTHROPIC,
     "gemini": _GEMINI,
     "bedrock": _BEDROCK,
 }
 
-#: OpenAI's models that refuse sampling parameters, and those parameters.
+#: OpenAI's models that always think and refuse sampling parameters, and those parameters.
 _ALWAYS_THINKING = r"^(o\d|gpt-5(-mini|-nano)?(-20\d\d-.*)?$)"
 _SAMPLING = PENALTIES | LOGPROBS | {"temperature", "top_p", "logit_bias"}
+#: What differs for OpenAI's models, by their ids. A 400 for efforts that a model has not ("Supported values are"),
+#: for any effort at models that do not reason, and from 5.4 on for an effort beside tools. Sampling parameters of
+#: later models go with `reasoning_effort: none`. https://platform.openai.com/docs/guides/reasoning
+#: https://platform.openai.com/docs/guides/latest-model
+#: https://learn.microsoft.com/en-us/javascript/api/@azure/ai-projects/reasoningeffort
+#: https://github.com/openai/openai-agents-python/issues/2089 (5.1)
+#: https://github.com/egoist/chatwise-releases/issues/1257 (chat)
+#: https://github.com/pipecat-ai/pipecat/issues/4043 (5.4)
+_BY_MODEL: Mapping[str, Mapping[str, Any]] = {
+    r"^(gpt-(3|4)|chatgpt-4)": {"drops": frozenset({"reasoning_effort"})},
+    _ALWAYS_THINKING: {"drops": _SAMPLING},
+    r"^o\d": {"efforts": efforts("low", "medium", "high", minimal="low", xhigh="high", max="high")},
+    r"^gpt-5(-mini|-nano|-20|$)": {
+        "efforts": efforts("minimal", "low", "medium", "high", none="minimal", xhigh="high", max="high")
+    },
+    r"^gpt-5\.1(-20|$)": {
+        "efforts": efforts("none", "low", "medium", "high", minimal="low", xhigh="high", max="high")
+    },
+    r"^gpt-5\.([2-9]|\d\d)": {"efforts": {"minimal": {"reasoning_effort": "low"}}},
+    r"^gpt-5\.([4-9]|\d\d)": {"effort_with_tools": False},
+    r"^gpt-5.*-chat": {"efforts": efforts("medium")},
+    r"^gpt-5-pro": {"efforts": efforts("high")},
+}
 
 _ROWS = (
     Vendor(
@@ -111,9 +137,7 @@ _ROWS = (
         token_limit=NEWER_LIMIT,
         extensions=NO_EXTENSIONS,
         max_user_length=64,
-        # These always think; later models take sampling parameters with `reasoning_effort: none`.
-        # https://platform.openai.com/docs/guides/reasoning  https://platform.openai.com/docs/guides/latest-model
-        by_model={_ALWAYS_THINKING: {"drops": _SAMPLING}},
+        by_model=_BY_MODEL,
     ),
     Vendor(
         type="azure",

@@ -102,17 +102,17 @@ async def test_a_caller_who_does_not_read_is_cut(tmp_path: Path, caplog: pytest.
             stuck.set()
         await call.wait()
 
-    async with fault_server() as up:
-        up.script("m", endless)
+    async with fault_server() as provider:
+        provider.script("m", endless)
         configuration = f"""
-providers: {{up: {{type: openai, base_url: "{up.base_url}"}}}}
+providers: {{up: {{type: openai, base_url: "{provider.base_url}"}}}}
 models: {{m: {{endpoints: [{{provider: up, model: m}}]}}}}
 """
-        async with run_gateway(tmp_path, configuration) as gate:
-            call = gate.open(ask(stream=True))
+        async with run_gateway(tmp_path, configuration) as gateway:
+            call = gateway.open(ask(stream=True))
             await call.read()
             await asyncio.wait_for(stuck.wait(), 30)
             with caplog.at_level(logging.WARNING):
-                await asyncio.wait_for(gate.worker.drain(notice=0, grace=0), ERROR_GRACE + 5)
+                await asyncio.wait_for(gateway.worker.drain(notice=0, grace=0), ERROR_GRACE + 5)
             assert caplog.text == ""
             call.cancel()

@@ -739,6 +739,22 @@ def test_the_service_tier_is_in_openais_words(word: str, tier: str) -> None:
     assert first.service_tier == tier
 
 
+def test_null_after_the_finish_reason_replaces_no_value() -> None:
+    beside = {"native_finish_reason": "end_turn", "matched_stop": "END"}
+    end = {"index": 0, "delta": {}, "finish_reason": "stop", **beside}
+    after = {"index": 0, "delta": {"content": ""}, "finish_reason": None, **dict.fromkeys(beside), "odd": 1}
+    chunks = decode([sse(chunk(delta(content="Hi")), chunk(end), chunk(after), DONE)])
+    last = openai_json.dump_chunk(chunks[-1], include_usage=False)["choices"][0]
+    assert last | beside | {"odd": 1, "stop_sequence": "END", "finish_reason": "stop"} == last
+
+
+def test_fields_beside_the_last_choice_without_usage() -> None:
+    last = {"id": "chatcmpl-1", "choices": [], "citations": ["https://a.example/"]}
+    chunks = decode([sse(chunk(delta("stop", content="Hi")), last, DONE)])
+    assert json.loads(chunks[-1].extra_json) == {"citations": ["https://a.example/"]}
+    assert chunks[-1].choices[0].finish_reason == pb.FINISH_REASON_STOP
+
+
 def test_azures_filtered_choice_has_no_message() -> None:
     choice = {
         "index": 0,

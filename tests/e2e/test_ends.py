@@ -36,8 +36,8 @@ models: {{"*": {{endpoints: [{{provider: up, model: "*"}}]}}}}
 """
 
 
-@pytest.fixture(name="up")
-async def up_fixture() -> AsyncIterator[FaultServer]:
+@pytest.fixture(name="provider")
+async def provider_fixture() -> AsyncIterator[FaultServer]:
     async with fault_server() as server:
         server.script("stalled", faults.stall("one"))
         server.script("silent", faults.silence)
@@ -50,20 +50,20 @@ async def client_fixture(envoy_process: Envoy) -> AsyncIterator[httpx.AsyncClien
         yield client
 
 
-@pytest.fixture(name="gate")
-async def gate_fixture(
-    envoy_process: Envoy, client: httpx.AsyncClient, up: FaultServer, tmp_path: Path
+@pytest.fixture(name="gateway")
+async def gateway_fixture(
+    envoy_process: Envoy, client: httpx.AsyncClient, provider: FaultServer, tmp_path: Path
 ) -> AsyncIterator[Gateway]:
     """A real worker behind Envoy."""
 
     async def serves() -> bool:
         return (await client.get("/api/v1/models")).status_code == 200
 
-    async with run_gateway(tmp_path, CONFIGURATION.format(base_url=up.base_url)) as gate:
-        envoy_process.workers(gate.address)
+    async with run_gateway(tmp_path, CONFIGURATION.format(base_url=provider.base_url)) as gateway:
+        envoy_process.workers(gateway.address)
         await until(serves, "Envoy knows the worker")
         try:
-            yield gate
+            yield gateway
         finally:
             envoy_process.workers()
 
@@ -89,12 +89,12 @@ def check_status(status: status_pb2.Status) -> None:
     assert retry.retry_delay.seconds == 1
 
 
-async def test_sse_streams_end_with_an_error_event(gate: Gateway, client: httpx.AsyncClient) -> None:
+async def test_sse_streams_end_with_an_error_event(gateway: Gateway, client: httpx.AsyncClient) -> None:
     async with client.stream("POST", CHAT, json=ask("stalled", stream=True)) as response:
         lines = response.aiter_lines()
         while '"one"' not in (line := await anext(lines)):
             pass
-        await gate.worker.drain(notice=0, grace=0)
+        await gateway.worker.drain(notice=0, grace=0)
         rest = [line async for line in lines if line]
     assert len(rest) == 1  # without [DONE]
     event = json.loads(rest[0].removeprefix("data: "))
@@ -105,25 +105,25 @@ async def test_sse_streams_end_with_an_error_event(gate: Gateway, client: httpx.
     assert event["error"]["lmchat"]["request_id"] == response.headers["x-request-id"]
 
 
-async def test_grpc_streams_end_with_a_status(gate: Gateway, envoy_process: Envoy) -> None:
+async def test_grpc_streams_end_with_a_status(gateway: Gateway, envoy_process: Envoy) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{envoy_process.port}") as channel:
         stub: Any = chat_service_pb2_grpc.ChatCompletionsStub(channel)
         call = stub.StreamChatCompletion(typed("stalled"), metadata=AUTH)
         while (await call.read()).choices[0].delta.content != "one":
             pass
-        await gate.worker.drain(notice=0, grace=0)
+        await gateway.worker.drain(notice=0, grace=0)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call.read()
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     check_status(rpc_status.from_call(raised.value))  # type: ignore[arg-type]
 
 
-async def test_grpc_web_streams_end_with_a_status(gate: Gateway, client: httpx.AsyncClient) -> None:
+async def test_grpc_web_streams_end_with_a_status(gateway: Gateway, client: httpx.AsyncClient) -> None:
     url = "/lmchat.v1.ChatCompletions/StreamChatCompletion"
     async with client.stream("POST", url, headers=GRPC_WEB, content=framed(typed("stalled"))) as response:
         pieces = response.aiter_bytes()
         body = await anext(pieces)
-        await gate.worker.drain(notice=0, grace=0)
+        await gateway.worker.drain(notice=0, grace=0)
         body += b"".join([piece async for piece in pieces])
     messages, trailers = frames(body)
     assert messages
@@ -135,7 +135,7 @@ async def test_grpc_web_streams_end_with_a_status(gate: Gateway, client: httpx.A
 @pytest.mark.parametrize("method", ["CreateChatCompletion", "StreamChatCompletion"])
 @pytest.mark.parametrize("kind", ["application/grpc-web+proto", "application/grpc-web-text"])
 async def test_grpc_web_deadlines(
-    gate: Gateway, client: httpx.AsyncClient, kind: str, method: str, model: str
+    gateway: Gateway, client: httpx.AsyncClient, kind: str, method: str, model: str
 ) -> None:
     """Before the answer and inside it: gRPC's own status of a deadline, said by the worker, with its reason."""
     body = framed(typed(model))
@@ -157,12 +157,12 @@ async def test_grpc_web_deadlines(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_calls_without_an_answer_yet_are_a_503(
-    gate: Gateway, client: httpx.AsyncClient, up: FaultServer, stream: bool
+    gateway: Gateway, client: httpx.AsyncClient, provider: FaultServer, stream: bool
 ) -> None:
     rest = asyncio.create_task(client.post(CHAT, json=ask("silent", stream=stream)))
-    unary = gate.chat.CreateChatCompletion(typed("silent"), metadata=AUTH)
-    await up.arrived(2)
-    await gate.worker.drain(notice=0, grace=0)
+    unary = gateway.chat.CreateChatCompletion(typed("silent"), metadata=AUTH)
+    await provider.arrived(2)
+    await gateway.worker.drain(notice=0, grace=0)
     response = await rest
     assert (response.status_code, response.json()["error"]["lmchat"]["reason"]) == (503, "overloaded")
     assert response.headers["retry-after"] == "1"
@@ -171,13 +171,15 @@ async def test_calls_without_an_answer_yet_are_a_503(
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     check_status(rpc_status.from_call(raised.value))  # type: ignore[arg-type]
     # The providers' connections are released.
-    for call in up.calls:
+    for call in provider.calls:
         await asyncio.wait_for(call.wait(), DEADLINE)
 
 
-async def test_a_second_signal_ends_streams_with_an_error_event(up: FaultServer, tmp_path: Path) -> None:
+async def test_a_second_signal_ends_streams_with_an_error_event(provider: FaultServer, tmp_path: Path) -> None:
     file = tmp_path / "lmchat.yaml"
-    file.write_text(f"auth: {{keys: [{{name: test, key: {KEY}}}]}}\n{CONFIGURATION.format(base_url=up.base_url)}")
+    file.write_text(
+        f"auth: {{keys: [{{name: test, key: {KEY}}}]}}\n{CONFIGURATION.format(base_url=provider.base_url)}"
+    )
     with runtime_directory() as directory:
         address = f"unix:{directory}/worker.sock"
         arguments = ("-m", "server", "serve", "--listen", address, "--config", str(file))

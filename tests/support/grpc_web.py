@@ -29,5 +29,5 @@ def frames(body: bytes) -> tuple[list[bytes], dict[str, str]]:
 
 
 def unpadded(text: bytes) -> bytes:
-    """base64 that may have been padded in several places, as each frame is encoded for itself."""
+    """Decodes base64 with padding in several places, as each frame is encoded separately."""
     return b"".join(base64.b64decode(text[i : i + 4]) for i in range(0, len(text), 4))

@@ -70,6 +70,17 @@ def test_a_stream_of_all_kinds() -> None:
     assert whole.choices[0].finish_reason == pb.FINISH_REASON_TOOL_CALLS
 
 
+def test_fields_that_every_chunk_repeats_come_once() -> None:
+    fields = '{"citations":["https://a.example/"]}'
+    end = pb.ChunkChoice(finish_reason=pb.FINISH_REASON_STOP, stop_sequence="END")
+    whole = joined(
+        pb.ChatCompletionChunk(choices=[choice], extra_json=fields)
+        for choice in (pb.ChunkChoice(delta=pb.Delta(content="a")), end)
+    )
+    assert whole.extra_json == fields
+    assert whole.choices[0].stop_sequence == "END"
+
+
 @pytest.mark.parametrize(
     ("first", "second", "merged"),
     [

@@ -41,7 +41,9 @@ SECOND: list[Block] = [
 
 
 def whole(blocks: list[Block], stop: str, *, id_: str) -> Behaviour:
-    answer = {"id": id_, "type": "message", "role": "assistant", "model": "claude", "content": blocks}
+    answer: dict[str, Any] = {"id": id_, "type": "message", "role": "assistant", "model": "claude"}
+    answer["content"] = blocks
+    answer["context_management"] = {"applied_edits": [{"id": id_}]}
     usage = {"input_tokens": 10, "output_tokens": 5}
     return reply(200, json.dumps({**answer, "stop_reason": stop, "usage": usage}).encode())
 
@@ -50,7 +52,9 @@ def streamed(blocks: list[Block], stop: str, *, id_: str) -> Behaviour:
     events: list[Any] = [{"type": "message_start", "message": {"id": id_, "usage": {"input_tokens": 10}}}]
     for index, block in enumerate(blocks):
         events += pieces(index, block)
-    events.append({"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {"output_tokens": 5}})
+    edits = {"applied_edits": [{"id": id_}]}
+    end = {"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {"output_tokens": 5}}
+    events.append({**end, "context_management": edits})
     events.append({"type": "message_stop"})
     return reply(200, b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in events), "text/event-stream")
 
@@ -113,6 +117,8 @@ async def test_a_paused_turn_is_continued(rig: Rig, stream: bool) -> None:
     [call] = message["tool_calls"]
     assert (call["id"], json.loads(call["function"]["arguments"])) == ("toolu_1", {"x": 1})
     assert message["extra_content"] == {"anthropic": {"content": FIRST + SECOND}}
+    edits = {"applied_edits": [{"id": "msg_1"}, {"id": "msg_2"}]}
+    assert choice["extra_content"] == {"anthropic": {"context_management": edits}}
     assert (got["usage"]["prompt_tokens"], got["usage"]["completion_tokens"]) == (20, 10)
     first, second = rig.upstream.calls
     assert second.body == {

@@ -16,6 +16,7 @@ from server.dialects.base import Endpoint, HttpRequest
 from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from server.upstream.client import Upstream
 from server.upstream.ports import has_content
+from server.upstream.stream import MAX_STEP_BYTES
 from tests.dialects.openai_help import DONE, TRANSLATOR, ask, chunk, delta, endpoint, sse
 from tests.routing.routing_help import VirtualLoop
 from tests.support.sending import MockSender
@@ -563,3 +564,13 @@ def test_has_content(piece: pb.Delta, content: bool) -> None:
 
 def test_usage_does_not_count_as_content() -> None:
     assert not has_content(pb.ChatCompletionChunk(usage=pb.Usage(total_tokens=1)))
+
+
+def test_a_read_of_thousands_of_chunks_is_decoded_in_steps() -> None:
+    """Other calls have a turn between them, and nothing is lost."""
+    many = HI * (4 * MAX_STEP_BYTES // len(HI))
+    batches, _, error = run(Provider(HI, many + STOP + DONE).stream(endpoint(timeouts=SHORT)))
+    assert error is None
+    assert len(batches) >= 5
+    assert max(map(len, batches)) <= MAX_STEP_BYTES // len(HI) + 1
+    assert sum(map(len, batches)) >= many.count(HI) + 1

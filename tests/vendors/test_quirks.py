@@ -45,6 +45,20 @@ def sent(
 
 #: Vendor, model, `reasoning_effort`, the fields that say it, whether it is named as dropped.
 EFFORTS: list[tuple[str, str, str, dict[str, Any], bool]] = [
+    # https://learn.microsoft.com/en-us/javascript/api/@azure/ai-projects/reasoningeffort
+    ("openai", "o3", "minimal", {"reasoning_effort": "low"}, False),
+    ("openai", "o3", "none", {}, True),
+    ("openai", "gpt-5-mini", "minimal", {"reasoning_effort": "minimal"}, False),
+    ("openai", "gpt-5", "none", {"reasoning_effort": "minimal"}, False),
+    ("openai", "gpt-5-2025-08-07", "xhigh", {"reasoning_effort": "high"}, False),
+    # https://github.com/openai/openai-agents-python/issues/2089
+    ("openai", "gpt-5.1", "none", {"reasoning_effort": "none"}, False),
+    ("openai", "gpt-5.1", "minimal", {"reasoning_effort": "low"}, False),
+    ("openai", "gpt-5.2", "xhigh", {"reasoning_effort": "xhigh"}, False),
+    ("openai", "gpt-5.4", "high", {"reasoning_effort": "high"}, False),
+    # https://github.com/egoist/chatwise-releases/issues/1257
+    ("openai", "gpt-5.2-chat-latest", "high", {}, True),
+    ("openai", "gpt-5.2-chat-latest", "medium", {"reasoning_effort": "medium"}, False),
     # https://github.com/groq/groq-python/blob/main/src/groq/types/chat/completion_create_params.py
     ("groq", "openai/gpt-oss-120b", "low", {"reasoning_effort": "low"}, False),
     ("groq", "openai/gpt-oss-120b", "xhigh", {"reasoning_effort": "high"}, False),
@@ -78,6 +92,10 @@ EFFORTS: list[tuple[str, str, str, dict[str, Any], bool]] = [
     # https://platform.kimi.ai/docs/api/chat
     ("moonshot", "kimi-k2.6", "none", {"thinking": {"type": "disabled"}}, False),
     ("moonshot", "kimi-k3", "none", {}, True),
+    # https://novita.ai/docs/api-reference/model-apis-llm-create-chat-completion
+    ("novita", "zai-org/glm-4.6", "none", {"enable_thinking": False}, False),
+    # https://docs.siliconflow.com/en/api-reference
+    ("siliconflow", "Qwen/Qwen3-32B", "none", {"enable_thinking": False}, False),
     # https://github.com/togethercomputer/openapi/blob/main/openapi.yaml
     ("together", "zai-org/GLM-5", "none", {"reasoning": {"enabled": False}}, False),
     ("together", "zai-org/GLM-5", "minimal", {"reasoning_effort": "low"}, False),
@@ -95,6 +113,9 @@ def test_effort(vendor: str, model: str, effort: str, fields: dict[str, Any], dr
 @pytest.mark.parametrize(
     ("vendor", "model"),
     [
+        # https://platform.openai.com/docs/guides/reasoning
+        ("openai", "gpt-4o"),
+        ("openai", "gpt-4.1-mini"),
         # https://github.com/iamsrikanthnani/pluely/issues/242
         ("groq", "llama-3.1-8b-instant"),
         ("groq", "meta-llama/llama-4-scout-17b-16e-instruct"),
@@ -370,3 +391,20 @@ def test_fields_of_requests(vendor: str, field: str, goes: bool) -> None:
 )
 def test_sampling_at_databricks(model: str, dropped: bool) -> None:
     assert ("temperature" in VENDORS["databricks"].for_model(model).drops) is dropped
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "goes"),
+    [
+        # https://github.com/pipecat-ai/pipecat/issues/4043
+        ("gpt-5.4", "low", None),
+        ("gpt-5.4", "none", "none"),
+        ("gpt-5.2", "low", "low"),
+        ("gpt-5", "low", "low"),
+    ],
+)
+def test_an_effort_beside_tools(model: str, effort: str, goes: str | None) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    body, paths = sent("openai", model, tools=tools, reasoning_effort=effort)
+    assert body.get("reasoning_effort") == goes
+    assert ("reasoning_effort" in paths) is (goes is None)

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.wire.connection import MAX_HEADER_BYTES, Connection
+from server.wire.connection import MAX_HEADER_BYTES, MAX_HEADERS, Connection
+from server.wire.decompress import MAX_MEMBERS, PIECE_SIZE
 from server.wire.exchange import MAX_UNREAD_BYTES, Exchange
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-a: 1\r\n\r\nhello"
@@ -184,6 +185,42 @@ async def test_surplus_bytes(more: bytes) -> None:
     assert (body, call.pooled.state) == (b"hello", "closed")
 
 
+@pytest.mark.parametrize(
+    "piece",
+    [b"1\r\na\r\n2;" + b"x=y;" * 4000, b"0" * 16_000, b"1\r\na\r\n0\r\nx: " + b"a" * 16_000],
+    ids=["extensions of a chunk", "digits of a chunk's size", "one trailer"],
+)
+async def test_framing_without_end(piece: bytes) -> None:
+    """What brings no part of the body has the limit of headers, wherever it stands."""
+    more = piece[-16_000:]
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    call, error = await answer(head, piece, *[more] * (MAX_HEADER_BYTES // len(more) + 2))
+    assert isinstance(error, httpx.RemoteProtocolError)
+    assert "too large" in str(error)
+    assert call.pooled.state == "closed"
+
+
+async def test_framing_in_reads_of_its_own() -> None:
+    """A long stream may come in thousands of reads that bring the size of a chunk and nothing more."""
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    count = MAX_HEADER_BYTES // 3 + 1
+    _, found = await answer(head, *[b"1\r\n", b"a\r\n"] * count, b"0\r\n\r\n")
+    assert found[2] == b"a" * count
+
+
+@pytest.mark.parametrize("where", ["headers", "interim", "trailers"])
+async def test_headers_have_a_number(where: str) -> None:
+    for count, fails in ((MAX_HEADERS - 3, False), (MAX_HEADERS + 1, True)):
+        many = b"a: b\r\n" * count
+        interim = b"HTTP/1.1 103 Early Hints\r\n" + many + b"\r\n" if where == "interim" else b""
+        data = CHUNKED.replace(b"x-a: 1\r\n", many) if where == "headers" else CHUNKED
+        data = data.replace(b"x-trailer: 1\r\n", many) if where == "trailers" else data
+        call, found = await answer(interim + data)
+        assert isinstance(found, httpx.RemoteProtocolError) is fails
+        assert fails is ("too large" in str(found))
+        assert call.pooled.state == ("closed" if fails else "pooled")
+
+
 async def test_surplus_bytes_later() -> None:
     call, _ = await answer(LENGTH)
     assert call.pooled.state == "pooled"
@@ -339,3 +376,38 @@ async def test_a_dropped_exchange_is_freed_without_garbage_collection() -> None:
         assert kept() is None
     finally:
         gc.enable()
+
+
+async def test_other_calls_have_a_turn_while_a_body_inflates() -> None:
+    """A read of 64 KB may expand to 64 MB, in pieces of 256 KB."""
+    data = gzip.compress(bytes(16 * PIECE_SIZE))
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
+    call = Call()
+    await asyncio.sleep(0)
+    call.connection.data_received(head + data)
+    await call.task
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    pieces = [(turns, len(piece)) async for piece in call.exchange]
+    task.cancel()
+    assert sum(length for _, length in pieces) == 16 * PIECE_SIZE
+    assert len({turn for turn, _ in pieces}) >= 16
+
+
+async def test_empty_parts_of_a_compressed_body_have_a_limit() -> None:
+    for count, fails in ((MAX_MEMBERS, False), (MAX_MEMBERS + 1, True)):
+        data = gzip.compress(b"") * (count - 1) + gzip.compress(b"hello")
+        head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
+        _, found = await answer(head + data)
+        if fails:
+            assert isinstance(found, httpx.ReadError)
+            assert f"more than {MAX_MEMBERS} parts" in str(found)
+        else:
+            assert found[2] == b"hello"

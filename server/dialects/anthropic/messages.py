@@ -14,7 +14,10 @@ from collections.abc import Mapping, Sequence
 
 from lmchat.v1 import chat_pb2 as pb
 
+from server.chat.openai_json.fields import decode
 from server.dialects import data_url
+from server.dialects.anthropic.limits import CacheMarkers
+from server.dialects.anthropic.models import CONTINUE
 from server.dialects.anthropic.replay import THINKING, Block, Thinking, server_side
 from server.dialects.data_url import DataUrl
 from server.dialects.dropped import Dropped
@@ -65,12 +68,19 @@ class Conversation:
     """`system` blocks, and `turns`, which alternate between user and assistant.
 
     `container`: the id of the container in which code ran before, empty where there is none. `remote`: the
-    platform fetches https URLs and keeps files. Raises InvalidRequest for content that Anthropic cannot read.
+    platform fetches https URLs and keeps files. `ends_with_user`: the model refuses to continue an assistant's
+    text that comes last. Raises InvalidRequest for content that Anthropic cannot read.
     """
 
-    def __init__(self, messages: Sequence[pb.Message], dropped: Dropped, *, remote: bool) -> None:
+    def __init__(
+        self, messages: Sequence[pb.Message], dropped: Dropped, *, remote: bool, ends_with_user: bool
+    ) -> None:
         self._remote = remote
         self._dropped = dropped
+        #: Blocks with `cache_control`.
+        self.markers = CacheMarkers[Block]()
+        self._lasting = False  # in the system prompt
+        self._replayed = False  # the last turn is whole, as Anthropic sent it
         self._tool_names = ToolNames()
         self._call_ids = CallIds(_call_id)
         self.container = ""
@@ -81,13 +91,17 @@ class Conversation:
         if not self.turns:  # Anthropic requires a turn
             self._add("user", self.system)
             self.system = []
+        if not self.turns:
+            raise InvalidRequest("No message has any content.", "messages")
         for turn in self.turns:
             if turn["role"] == "user":  # results must directly follow the calls, so they come first
                 turn["content"].sort(key=lambda block: block["type"] != "tool_result")
-        last = self.turns[-1]["content"][-1] if self.turns else {}
-        if last.get("type") == "text" and self.turns[-1]["role"] == "assistant":
+        last = self.turns[-1]["content"][-1]
+        if last["type"] == "text" and self.turns[-1]["role"] == "assistant":
             # A 400 from Anthropic: "final assistant content cannot end with trailing whitespace".
             last["text"] = last["text"].rstrip()
+            if ends_with_user and not self._replayed:
+                self._add("user", [{"type": "text", "text": CONTINUE}])
 
     def called_tools(self) -> list[str]:
         """The names of the tools in the assistant's calls, in order, each once."""
@@ -113,6 +127,8 @@ class Conversation:
 
     def _add_message(self, message: pb.Message, path: str) -> None:
         self._dropped.message(message, path)
+        self._replayed = False
+        self._lasting = message.role in (pb.ROLE_SYSTEM, pb.ROLE_DEVELOPER)
         match message.role:
             case pb.ROLE_TOOL:
                 self._add("user", [self._tool_result(message, path)])
@@ -141,6 +157,7 @@ class Conversation:
         replayed = server_side(message, path, self._dropped)
         self.container = replayed.container or self.container
         if replayed.blocks:
+            self._replayed = True
             self._drop_markers(message, path)
             return self._marked(replayed.blocks, message, path)
         blocks = self._blocks(message, path)
@@ -169,6 +186,7 @@ class Conversation:
                 self._dropped.add(f"{path}.cache_control")
             elif marker is not None:
                 blocks[-1]["cache_control"] = marker
+                self.markers.add(f"{path}.cache_control", blocks[-1], lasting=self._lasting)
         return blocks
 
     def _tool_use(self, call: pb.ToolCall, id_: str, path: str, thinking: Thinking) -> Block:
@@ -176,25 +194,30 @@ class Conversation:
             raise unsupported("Anthropic has no custom tools.", f"{path}.custom")
         self._dropped.pick(f"{path}.function", call.function.extra_json)
         extra = self._dropped.pick(path, call.extra_json, _CALL_FIELDS)
-        thinking.add(f"{path}.extra_content", extra.pop("extra_content", None))
-        return {
+        own = thinking.add(f"{path}.extra_content", extra.pop("extra_content", None))
+        block: Block = {
             "type": "tool_use",
             "id": id_,
             "name": tool_name(call.function.name),
             "input": tool_input(call.function.arguments, _UNREADABLE_INPUT, as_text=True),
+            **own,
             **_present(extra),
         }
+        self.note_marker(block, (path, call.extra_json), lasting=False)
+        return block
 
     def _tool_result(self, message: pb.Message, path: str) -> Block:
         self._tool_names.drop_other(message, path, self._dropped)
         parts, blocks = message.content, self._blocks(message, path)
         plain = len(parts) == 1 and parts[0].HasField("text") and (not blocks or len(blocks[0]) == _PLAIN)
-        return {
+        block = {
             "type": "tool_result",
             "tool_use_id": self._call_ids.result(message.tool_call_id),
             "content": parts[0].text if plain else blocks,
             **_present(self._dropped.pick(path, message.extra_json, _NATIVE_FIELDS["tool_result"])),
         }
+        self.note_marker(block, (path, message.extra_json), lasting=False)
+        return block
 
     def _block(self, part: pb.ContentPart, path: str, *, media: bool) -> Block | None:
         """One block; None for blank text, which Anthropic refuses. `media`: more than text is allowed."""
@@ -206,21 +229,30 @@ class Conversation:
                 self._dropped.pick(path, part.extra_json)
                 return None
             block = {"type": "text", "text": text}
-            return block | self._native(block, (path, part.extra_json))
+            return self._native(block, (path, part.extra_json))
         if kind == "image_url" and media:
             block = self._image(part.image_url.url, f"{path}.image_url.url")
             self._dropped.detail(part.image_url, f"{path}.image_url")
             extras = (f"{path}.image_url", part.image_url.extra_json), (path, part.extra_json)
-            return block | self._native(block, *extras)
+            return self._native(block, *extras)
         if kind == "file" and media:
             block = self._file(part.file, f"{path}.file")
-            return block | self._native(block, (f"{path}.file", part.file.extra_json), (path, part.extra_json))
+            return self._native(block, (f"{path}.file", part.file.extra_json), (path, part.extra_json))
         field = "type" if kind in (None, "other_json") else kind
         raise unsupported("Anthropic takes no content of this kind in this message.", f"{path}.{field}")
 
     def _native(self, block: Block, *extras: tuple[str, str]) -> Block:
-        """Anthropic's own fields for `block` among these objects, given by path and `extra_json`."""
-        return self._dropped.merge(_NATIVE_FIELDS[block["type"]], *extras)
+        """`block` with Anthropic's own fields among these objects, given by path and `extra_json`."""
+        whole = block | self._dropped.merge(_NATIVE_FIELDS[block["type"]], *extras)
+        self.note_marker(whole, *extras, lasting=self._lasting)
+        return whole
+
+    def note_marker(self, block: Block, *extras: tuple[str, str], lasting: bool) -> None:
+        """Note `block` if it has `cache_control`, that of the last of these objects with one; see CacheMarkers."""
+        if "cache_control" not in block:
+            return
+        marked = [path for path, text in extras if text and decode(text).get("cache_control") is not None]
+        self.markers.add(f"{marked[-1]}.cache_control", block, lasting=lasting)
 
     def _image(self, url: str, path: str) -> Block:
         if data_url.is_data_url(url):

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from lmchat.v1 import chat_pb2 as pb
 
+from server.dialects.anthropic.limits import CacheMarkers
+from server.dialects.anthropic.models import CONTINUE
 from server.dialects.bedrock.media import DOCUMENT_FIELDS, MediaBlocks
 from server.dialects.bedrock.models import Family
 from server.dialects.bedrock.replay import Block, Reasoning
@@ -65,6 +67,7 @@ class CachePoints:
     def __init__(self, row: Family, dropped: Dropped) -> None:
         self._row = row
         self._dropped = dropped
+        self._markers = CacheMarkers[Block]()
 
     def after(self, path: str, control: Any, section: Section) -> list[Block]:
         """The block that stands after the block with this `cache_control`, at `path`; none without it."""
@@ -79,7 +82,18 @@ class CachePoints:
             point["ttl"] = control["ttl"]
         elif control.get("ttl") not in (None, _DEFAULT_TTL):
             self._dropped.add(f"{path}.ttl")
-        return [{"cachePoint": point}]
+        block: Block = {"cachePoint": point}
+        self._markers.add(path, block, lasting=section != "messages")
+        return [block]
+
+    def limit(self, *lists: list[Block]) -> None:
+        """Remove cache points beyond what a request may have from these lists of blocks."""
+        excess = self._markers.excess()
+        for path, _ in excess:
+            self._dropped.add(path)
+        refused = {id(block) for _, block in excess}
+        for blocks in lists:
+            blocks[:] = [block for block in blocks if id(block) not in refused]
 
 
 class _Turn:
@@ -107,7 +121,7 @@ class Conversation:
         self._turns: list[_Turn] = []
         self._row = row
         self._dropped = dropped
-        self._cache = CachePoints(row, dropped)
+        self.cache = CachePoints(row, dropped)
         self._tool_names = ToolNames()
         self._call_ids = CallIds(_call_id)
         self._media = MediaBlocks(dropped)
@@ -130,6 +144,8 @@ class Conversation:
         if last and last["role"] == "assistant" and "text" in last["content"][-1]:
             # Claude: "final assistant content cannot end with trailing whitespace".
             last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
+            if self._row.ends_with_user:
+                turns.append({"role": "user", "content": [{"text": CONTINUE}]})
         if not turns or turns[0]["role"] != "user":
             turns.insert(0, {"role": "user", "content": [{"text": _FIRST_TURN}]})
         return turns
@@ -175,7 +191,7 @@ class Conversation:
         extra = self._dropped.pick(path, call.extra_json, {"cache_control", "extra_content"})
         reasoning.add(f"{path}.extra_content", extra.get("extra_content"))
         use = {"toolUseId": id_, "name": name, "input": _input(call)}
-        points = self._cache.after(f"{path}.cache_control", extra.get("cache_control"), "messages")
+        points = self.cache.after(f"{path}.cache_control", extra.get("cache_control"), "messages")
         return [{"toolUse": use}, *points]
 
     def _add_tool(self, message: pb.Message, path: str) -> None:
@@ -193,7 +209,7 @@ class Conversation:
             controls.insert(0, (f"{path}.cache_control", extra["cache_control"]))
         for place, _ in controls[:-1]:
             self._dropped.add(place)
-        points = self._cache.after(*controls[-1], "messages") if controls else []
+        points = self.cache.after(*controls[-1], "messages") if controls else []
         self._turn("user").results += [{"toolResult": result}, *points]
 
     def _blocks(
@@ -224,7 +240,7 @@ class Conversation:
                 continue
             blocks.append(block)
             if controls is None:
-                blocks += self._cache.after(f"{place}.cache_control", control, section)
+                blocks += self.cache.after(f"{place}.cache_control", control, section)
             elif control is not None:
                 controls.append((f"{place}.cache_control", control))
         return blocks
@@ -237,7 +253,7 @@ class Conversation:
         if control is not None and (not blocks or "cachePoint" in blocks[-1]):
             self._dropped.add(f"{path}.cache_control")
             return blocks
-        return blocks + self._cache.after(f"{path}.cache_control", control, section)
+        return blocks + self.cache.after(f"{path}.cache_control", control, section)
 
     def _block(self, part: pb.ContentPart, path: str, extra: dict[str, Any]) -> Block | None:
         which = part.WhichOneof("part")

@@ -53,6 +53,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     #: `outputConfig.textFormat` and strict tools are accepted.
     #: https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html
     structured: bool = False
+    #: The last turn must be the user's.
+    ends_with_user: bool = False
     #: Sections of a request that take cache points; elsewhere they are a 400.
     cache: frozenset[str] = frozenset()
     #: Cache points may have a `ttl`.
@@ -84,6 +86,7 @@ def _claude(model: Claude, *, cached: bool) -> Family:
         one_call=model.structured,
         combined_tools=False,
         structured=model.structured,
+        ends_with_user=anthropic_models.ends_with_user(model),
         cache=_ALL_SECTIONS if cached else frozenset(),
         cache_ttl=model.structured,
     )

@@ -48,9 +48,10 @@ class GeminiDecoder(ChunkDecoder[Event]):
         if not event.data:
             return
         chunk = self._answer.read(event.data)
-        self._builder.identify(self._answer.id, self._answer.created)
+        self._builder.identify(self._answer.id, self._answer.created, self._answer.model)
         self._builder.service_tier = self._answer.service_tier
         self._answer.fill_usage(self._builder.usage)
+        self._builder.usage.extra_json = self._answer.extra_json
         self._builder.add(chunk, chunks)
         for choice in chunk.choices:
             self._builder.set_native(choice.index, self._answer.candidates[choice.index].native)

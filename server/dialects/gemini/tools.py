@@ -14,7 +14,7 @@ from server.dialects.dropped import Dropped
 from server.dialects.gemini import schema as gemini_schema
 from server.dialects.gemini.json_object import json_object
 from server.dialects.gemini.names import camel, tool_name
-from server.dialects.tool_choice import allowed_tools, drop_extras, drop_idle
+from server.dialects.tool_choice import allowed_tools, drop_choice_without_tools, drop_extras
 from server.errors import unsupported
 
 _NATIVE_TOOLS = frozenset(
@@ -64,7 +64,7 @@ def tools(
         dropped.pick("web_search_options", request.web_search_options.extra_json)
         native.append({"googleSearch": {}})
     if not declared:  # a config without functions is refused
-        drop_idle(request, dropped)
+        drop_choice_without_tools(request, dropped)
         return {"tools": native} if native else {}
     if validated and choice in ({}, {"mode": "AUTO"}) and all(function.strict for function in declared.values()):
         choice = {"mode": "VALIDATED"}

@@ -18,7 +18,8 @@ from server.dialects.openai.parameters import must_stream
 from server.dialects.openai.platform import DEFAULT_PLATFORM
 from server.dialects.openai.request import adapt
 from server.dialects.openai.stream import OpenAIDecoder
-from server.errors import ProviderError
+from server.dialects.openai.tools import fit_names
+from server.errors import InvalidRequest, ProviderError
 
 _encode = msgspec.json.Encoder().encode
 
@@ -30,6 +31,7 @@ class OpenAITranslator:
         """`POST .../chat/completions`."""
         out = request.to_openai()
         dropped = adapt(out, endpoint, extended=request.extended, stream=stream)
+        names = {} if endpoint.vendor.any_tool_name else fit_names(out)
         out["model"] = endpoint.model
         streamed = not stream and must_stream(out, endpoint.vendor)
         if streamed and endpoint.vendor.stream_usage:
@@ -45,8 +47,12 @@ class OpenAITranslator:
             **platform.headers,
             **endpoint.provider.headers,
         }
+        try:
+            body = _encode(out)
+        except RecursionError:  # as deep as the decoder allows, which had more of the stack
+            raise InvalidRequest("Nested too deeply.") from None
         url = platform.url(endpoint, stream=stream or streamed)
-        return HttpRequest(url, headers, _encode(out), streamed=streamed, dropped=dropped)
+        return HttpRequest(url, headers, body, tool_names=names, streamed=streamed, dropped=dropped)
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, as the provider wrote it where nothing in it needs translation."""

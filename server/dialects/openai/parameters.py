@@ -25,6 +25,9 @@ def adapt_parameters(out: dict[str, Any], vendor: Vendor, dropped: Dropped, *, s
         out["temperature"] = min(max(out["temperature"], low), high)
     if "user" in out:
         out["user"] = opaque_user(out["user"], vendor.max_user_length, vendor.min_user_length)
+    if not vendor.effort_with_tools and out.get("tools") and out.get("reasoning_effort", "none") != "none":
+        del out["reasoning_effort"]
+        dropped.add("reasoning_effort")
     if out.get("reasoning_effort") in vendor.efforts:
         _set_effort(out, vendor, dropped)
     if vendor.service_tiers is not None and out.get("service_tier") in TIERS:

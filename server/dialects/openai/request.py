@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from server.chat.openai_json.request_fields import REQUEST_LEVEL
-from server.chat.openai_json.unknown import Unknown, put_back, set_aside
+from server.chat.openai_json.unknown import Unknown, restore_unknown, separate_unknown
 from server.dialects.base import Endpoint
 from server.dialects.dropped import Dropped
 from server.dialects.openai.messages import adapt_messages
@@ -98,10 +98,10 @@ def _drop_unknown(out: dict[str, Any], extensions: frozenset[str], dropped: Drop
     Those of the request itself stay: a caller who sends one means this vendor.
     """
     unknown: Unknown = []
-    set_aside(out, REQUEST_LEVEL, unknown)
+    separate_unknown(out, REQUEST_LEVEL, unknown)
     for path, fields in unknown:
         kept = fields if not path else {name: value for name, value in fields.items() if name in extensions}
-        put_back(out, [(path, kept)])
+        restore_unknown(out, [(path, kept)])
         for name in fields:
             if name not in kept:
                 dropped.add(_path(path, name))

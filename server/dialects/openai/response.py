@@ -12,6 +12,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
 from server.chat.completion import JsonCompletion
+from server.chat.openai_json.completion_fields import stop_sequence
 from server.dialects import errors as failures
 from server.dialects import usage
 from server.dialects.base import completion_id
@@ -100,8 +101,13 @@ def is_plain(completion: JsonCompletion) -> bool:
         counts.total_tokens == counts.prompt_tokens + counts.completion_tokens
         and (reasoning or 0) <= counts.completion_tokens
         and (cached or 0) <= counts.prompt_tokens
-        and not (completion.unknown and usage.has_other_names(completion.unknown_at(("usage",))))
+        and not (completion.unknown and _has_other_counts(completion))
     )
+
+
+def _has_other_counts(completion: JsonCompletion) -> bool:
+    places = (("usage",), ("usage", "prompt_tokens_details"))
+    return any(usage.has_other_names(completion.unknown_at(place)) for place in places)
 
 
 # Usage and service tier
@@ -153,6 +159,8 @@ def normalise(choice: Any, key: str, position: int) -> str:
         choice["finish_reason"] = None
         return ""
     choice["finish_reason"] = _FINISH.get(word, "stop")
+    if "matched_stop" in choice:
+        choice.setdefault("stop_sequence", stop_sequence(choice))
     return str(choice.get("native_finish_reason") or native)
 
 
@@ -179,9 +187,9 @@ def _normalise_message(message: dict[str, Any]) -> None:
 
 
 def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
-    """Split content that is a list, as from Mistral's reasoning models, into text and reasoning.
+    """Split content that is a list, as from reasoning models at Mistral and Databricks, into text and reasoning.
 
-    https://docs.mistral.ai/capabilities/reasoning
+    https://docs.mistral.ai/capabilities/reasoning  https://github.com/tidyverse/ellmer/issues/822
     """
     text, thinking, other = [], [], []
     for part in parts:
@@ -190,7 +198,9 @@ def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
                 text.append(piece)
             case {"type": "thinking", "thinking": str(piece)}:
                 thinking.append(piece)
-            case {"type": "thinking", "thinking": list(pieces)}:
+            case {"type": "reasoning", "text": str(piece)}:
+                thinking.append(piece)
+            case {"type": "thinking", "thinking": list(pieces)} | {"type": "reasoning", "summary": list(pieces)}:
                 thinking += [p["text"] for p in pieces if isinstance(p, dict) and isinstance(p.get("text"), str)]
             case _:
                 other.append(part)

@@ -129,7 +129,7 @@ class OpenAIDecoder(ChunkDecoder[Event]):
             self._kept = {k: v for k, v in obj.items() if v and k not in ("object", "model", "choices")}
             return
         chunk = openai_json.parse_chunk(obj)
-        self._builder.identify(chunk.id, chunk.created)
+        self._builder.identify(chunk.id, chunk.created, chunk.model)
         before = len(chunks)
         self._builder.add(chunk, chunks)
         for index, native in natives.items():

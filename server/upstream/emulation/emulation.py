@@ -15,6 +15,8 @@ from server.chat.completion import Completion
 from server.chat.request import ChatRequest
 from server.dialects.base import Dialect, Endpoint
 from server.dialects.registry import DIALECTS
+from server.errors import LmchatError
+from server.upstream.boundary import unreadable
 from server.upstream.emulation.choices import Choices
 from server.upstream.emulation.fallback import FormatFallback
 from server.upstream.emulation.media_urls import Fetch, inlined, remote_parts
@@ -45,7 +47,12 @@ class Emulation:
             deadline = now() + limit
             request = await inlined(request, remote, self._fetch, limit)
             limit = deadline - now()
-        return await self._caller(endpoint, request).complete(endpoint, request, limit)
+        try:
+            return await self._caller(endpoint, request).complete(endpoint, request, limit)
+        except LmchatError:
+            raise
+        except Exception as error:  # what is joined and checked here is the provider's
+            raise unreadable(endpoint.dialect, "answer", error) from None
 
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> Stream:
         """A stream, not yet opened. This or `open` raises InvalidRequest."""

@@ -71,6 +71,8 @@ class _ContinuedStream:
         self._turn = Turn()
         self._held: Chunks = []
         self._usage = pb.Usage()
+        #: The `extra_json` of the choice in the calls that were paused.
+        self._extra_json = ""
         self._id = ""
         #: Of the current call: where its text and its tool calls begin in the turn's.
         self._offset = self._calls = 0
@@ -115,6 +117,8 @@ class _ContinuedStream:
         for chunk in self._held:
             if chunk.HasField("usage"):
                 add_usage(self._usage, chunk.usage)
+            for choice in chunk.choices:
+                self._extra_json = merged_json(self._extra_json, choice.extra_json)
         self._held = []
         self._offset, self._calls = self._turn.length, len(self._turn.calls)
         self._stream = self._upstream.stream(self._endpoint, _with_turn(self._request, self._turn.message()))
@@ -155,6 +159,9 @@ class _ContinuedStream:
         for chunk in held:
             if chunk.HasField("usage"):
                 add_usage(chunk.usage, self._usage)
+            for choice in chunk.choices:
+                if choice.finish_reason:
+                    choice.extra_json = merged_json(self._extra_json, choice.extra_json)
         return held
 
 
@@ -185,6 +192,9 @@ def _joined(first: Completion, second: Completion) -> Completion:
     message.refusal = added.refusal or message.refusal
     message.extra_json = merged_json(message.extra_json, added.extra_json)
     choice.finish_reason = other.finish_reason
+    choice.extra_json = merged_json(choice.extra_json, other.extra_json)
+    if other.HasField("stop_sequence"):
+        choice.stop_sequence = other.stop_sequence
     add_usage(out.usage, more.usage)
     merged = ProtoCompletion(out, second.native_finish_reason)
     merged.dropped = first.dropped

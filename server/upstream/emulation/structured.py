@@ -253,9 +253,10 @@ def chunks(completion: pb.ChatCompletion) -> Chunks:
                 extra_json=choice.extra_json,
             )
         )
-        ends.append(
-            pb.ChunkChoice(index=choice.index, finish_reason=choice.finish_reason or pb.FINISH_REASON_STOP)
-        )
+        end = pb.ChunkChoice(index=choice.index, finish_reason=choice.finish_reason or pb.FINISH_REASON_STOP)
+        if choice.HasField("stop_sequence"):
+            end.stop_sequence = choice.stop_sequence
+        ends.append(end)
     out = [pb.ChatCompletionChunk(choices=[piece]) for piece in (*contents, *ends)]
     if out:
         out[0].extra_json = completion.extra_json
