@@ -55,15 +55,15 @@ class _Header:
     def templates(self) -> list[tuple[str, str]]:
         """The templates, each with its key."""
         _, keys = self._numbers("<QQ")
-        found = []
+        templates = []
         for _ in range(keys):
             key = self._string()
             (kind,) = self._numbers("<I")
             if key.startswith(_TEMPLATE) and kind == _STRING:
-                found.append((key, self._string()))
+                templates.append((key, self._string()))
             else:
                 self._skip(kind)
-        return found
+        return templates
 
     def _numbers(self, form: str) -> tuple[int, ...]:
         numbers = struct.unpack_from(form, self._data, self._at)

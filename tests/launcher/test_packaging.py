@@ -80,12 +80,12 @@ def test_development_has_all_that_a_gateway_has() -> None:
 def test_a_developer_command_runs_the_tool_of_its_name(name: str) -> None:
     assert Path(sys.executable).with_name(name).exists()
     environ = {"UV": "/bin/uv", "VIRTUAL_ENV": "/elsewhere", "HOME": "/h"}
-    line, made = command([f"/elsewhere/bin/{name}", "--flag", "a b"], environ)
+    line, environment = command([f"/elsewhere/bin/{name}", "--flag", "a b"], environ)
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     groups = ["--no-default-groups", "--group", "dev"]
     expected = ["/bin/uv", "run", "--project", str(needs.ROOT), "--python", python, *groups, "--", name]
     assert line == [*expected, "--flag", "a b"]
-    assert made == {"UV": "/bin/uv", "HOME": "/h", "UV_PROJECT_ENVIRONMENT": str(ENVIRONMENT)}
+    assert environment == {"UV": "/bin/uv", "HOME": "/h", "UV_PROJECT_ENVIRONMENT": str(ENVIRONMENT)}
 
 
 def test_every_developer_command_has_its_name_in_the_default_environment() -> None:

@@ -49,11 +49,11 @@ def test_the_files_share_no_package() -> None:
 def test_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
     exported = {"model": EXPORT, "dev": EXPORT.replace("alpha", "gamma")}
     monkeypatch.setattr(pins, "uv", lambda *arguments: exported["dev" if "dev" in arguments else "model"])
-    made = pins.requirements(hashes=True)
-    assert made[pins.GATEWAY].endswith(f"pip install --no-deps .\n{EXPORT}")
-    assert made[pins.TOOLS].count("==1.0") == 1
-    assert "gamma==1.0 ; sys_platform == 'linux' \\\n" in made[pins.TOOLS]
-    assert "beta" not in made[pins.TOOLS]
+    generated = pins.requirements(hashes=True)
+    assert generated[pins.GATEWAY].endswith(f"pip install --no-deps .\n{EXPORT}")
+    assert generated[pins.TOOLS].count("==1.0") == 1
+    assert "gamma==1.0 ; sys_platform == 'linux' \\\n" in generated[pins.TOOLS]
+    assert "beta" not in generated[pins.TOOLS]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_the_page_names_every_package_and_all_are_accepted() -> None:
 def test_sbom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     document = {"bomFormat": "CycloneDX", "components": [{"name": "grpcio"}, {"name": "uvloop"}]}
     monkeypatch.setattr(pins, "uv", lambda *_: json.dumps(document))
-    file = tmp_path / "made" / "s.json"
+    file = tmp_path / "generated" / "s.json"
     supply_chain.sbom(file)
     found = [component["licenses"] for component in json.loads(file.read_text())["components"]]
     assert found == [[{"expression": "Apache-2.0"}], [{"expression": "Apache-2.0 OR MIT"}]]

@@ -73,8 +73,8 @@ def _differences(names: Sequence[str], new: Path, committed: Path) -> list[str]:
     return sorted(mismatched + missing)
 
 
-def _none(problems: list[str]) -> bool:
-    """Print the problems; whether there are none."""
+def _report(problems: list[str]) -> bool:
+    """Print the problems; True where there are none."""
     sys.stdout.writelines(f"{problem}\n" for problem in problems)
     return not problems
 
@@ -90,8 +90,8 @@ CHECKS: dict[str, Callable[[], bool]] = {
     "imports": lambda: _command(str(Path(sys.executable).with_name("lint-imports"))),
     "proto": _proto,
     "generated": _generated,
-    "pins": lambda: _none(pins.problems()),
-    "licenses": lambda: _none(licenses.problems()),
+    "pins": lambda: _report(pins.problems()),
+    "licenses": lambda: _report(licenses.problems()),
     "audit": supply_chain.audit,
     "tests": lambda: _module("pytest", "-q"),
 }

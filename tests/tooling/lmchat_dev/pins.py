@@ -26,12 +26,14 @@ GROUPS = {GATEWAY: ("model", "scripts"), TOOLS: ("dev",)}
 
 _HEADS = {
     GATEWAY: """\
-# What `uv run lmchat up` installs, with the hashes of every file that was there for these versions. Made by
-# `uv run supply-chain pin` from pyproject.toml. Installs a gateway with its model, every file checked:
+# What `uv run lmchat up` installs, with the hashes of every file of these versions. Generated from pyproject.toml
+# by `uv run supply-chain pin`. Installs a gateway and its model, and checks every file but those that build lmchat
+# (server/SECURITY.md has the command with which uv checks these too):
 #   pip install --require-hashes --no-deps -r requirements.txt && pip install --no-deps .
 """,
     TOOLS: """\
-# What the development tools need beside ../../requirements.txt. Made by `uv run supply-chain pin`.
+# What development, and building lmchat, needs beside ../../requirements.txt. Generated from pyproject.toml by
+# `uv run supply-chain pin`.
 """,
 }
 
@@ -47,8 +49,10 @@ def problems() -> list[str]:
 
     Every file that would be installed here is checked against its hashes in a scratch environment.
     """
-    found = [*_different(), *_unpinned()]
-    return found or [*_mismatched()]
+    try:
+        return [*_outdated(), *_unpinned()] or [*_mismatched()]
+    except subprocess.CalledProcessError as error:
+        return str(error.stderr).splitlines()
 
 
 def requirements(*, hashes: bool) -> dict[Path, str]:
@@ -75,13 +79,14 @@ def _without_hashes(text: str) -> str:
     return re.sub(r" \\\n    --hash=\S+", "", text)
 
 
-def _different() -> Iterator[str]:
+def _outdated() -> Iterator[str]:
     for file, text in requirements(hashes=False).items():
         name = str(file.relative_to(ROOT))
         kept = _without_hashes(file.read_text(encoding="utf-8")) if file.exists() else ""
         if kept != text:
-            yield f"{name} is not what `uv run supply-chain pin` makes:"
-            yield from difflib.unified_diff(kept.splitlines(), text.splitlines(), name, "made", n=0, lineterm="")
+            yield f"{name} differs from pyproject.toml; run `uv run supply-chain pin`"
+            lines = kept.splitlines(), text.splitlines()
+            yield from difflib.unified_diff(*lines, name, "pyproject.toml", n=0, lineterm="")
 
 
 def _unpinned() -> Iterator[str]:
@@ -90,23 +95,30 @@ def _unpinned() -> Iterator[str]:
     dependencies = {*project["project"]["dependencies"]}
     groups = {pinned for group in project["dependency-groups"].values() for pinned in group if "==" in pinned}
     constraints = {*project["tool"]["uv"]["constraint-dependencies"]}
-    for groups_of, pinned, where in (
-        ((), dependencies, "dependencies"),
-        (("dev",), dependencies | groups | constraints, "[tool.uv] constraint-dependencies"),
-    ):
-        needed = {entry.partition(" ;")[0].strip() for entry in _export(groups_of, hashes=False).values()}
-        yield from (f"{one} is installed but not in {where} of pyproject.toml" for one in sorted(needed - pinned))
-        yield from (f"{one} is in pyproject.toml but not installed" for one in sorted(pinned - needed))
+    build = {*project["tool"]["uv"]["build-constraint-dependencies"]}
+    gateway, tools = _resolved(), _resolved("dev")
+    everything = dependencies | groups | constraints
+    yield from (f"{one} is installed but not among the dependencies" for one in sorted(gateway - dependencies))
+    yield from (f"{one} is installed but not in constraint-dependencies" for one in sorted(tools - everything))
+    yield from (f"{one} is pinned but not installed" for one in sorted(everything - tools))
+    yield from (f"{one} in build-constraint-dependencies differs" for one in sorted(build - tools))
+    yield from (f"{one} is a dependency that nothing needs" for one in sorted(dependencies - gateway))
+
+
+def _resolved(*groups: str) -> set[str]:
+    """What would be installed with these groups, as `name==version`."""
+    return {entry.partition(" ;")[0].strip() for entry in _export(groups, hashes=False).values()}
 
 
 def _mismatched() -> Iterator[str]:
+    """What uv says of files that differ from their hashes."""
     with tempfile.TemporaryDirectory() as scratch:
-        python = Path(scratch) / "env"
-        uv("venv", "--quiet", str(python))
+        environment = str(Path(scratch) / "environment")
+        uv("venv", "--quiet", environment)
         try:
-            uv("pip", "sync", "--quiet", "--python", str(python), "--require-hashes", *map(str, GROUPS))
+            uv("pip", "sync", "--quiet", "--python", environment, "--require-hashes", *map(str, GROUPS))
             build = ("--build-constraints", str(TOOLS), "--require-build-hashes")
-            uv("pip", "install", "--quiet", "--python", str(python), "--no-deps", *build, str(ROOT))
+            uv("pip", "install", "--quiet", "--python", environment, "--no-deps", *build, str(ROOT))
         except subprocess.CalledProcessError as error:
             yield from str(error.stderr).splitlines()
 

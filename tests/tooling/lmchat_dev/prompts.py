@@ -103,8 +103,8 @@ def model() -> Iterator[httpx.Client]:
 
 
 def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
-    begun = time.monotonic()
-    while process.poll() is None and time.monotonic() - begun < START_TIMEOUT:
+    started = time.monotonic()
+    while process.poll() is None and time.monotonic() - started < START_TIMEOUT:
         try:
             if client.get("/health").status_code == 200:
                 return
