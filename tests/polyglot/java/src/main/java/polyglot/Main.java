@@ -1,0 +1,1 @@
+package polyglot; public class Main { public static void main(String[] a){} }

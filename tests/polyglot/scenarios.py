@@ -1,0 +1,374 @@
+"""The scenarios that the clients of all languages run: what the provider answers, and what the client prints.
+
+A client is a program that gets the gateway's address as its argument and the API key in LMCHAT_API_KEY. It reads
+names of scenarios from standard input, one on each line, and sends the requests of each to the model of that name.
+It prints JSON, one object on each line: `token` for each token as it arrives, then `done`, the result, or `error`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support.faults import (
+    Behaviour,
+    Call,
+    answer,
+    chunk,
+    completion,
+    cut,
+    failure,
+    reply,
+    silence,
+    stall,
+)
+
+Json = dict[str, Any]
+
+#: Base64 of the 8 bytes that every PNG file begins with, which the clients send as an image.
+PNG = "iVBORw0KGgo="
+
+#: More than the 4 MiB that gRPC libraries accept unless told otherwise.
+LARGE = 6 << 20
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One row of the matrix."""
+
+    name: str
+    #: What the client sends.
+    request: str
+    #: The provider's answers in turn; the last one is repeated.
+    provider: Sequence[Behaviour]
+    #: What the client prints.
+    printed: Sequence[Json]
+    #: The number of calls that reach the provider.
+    calls: int = 1
+    #: Fields of the last call's body.
+    body: Mapping[str, Any] = field(default_factory=dict)
+    #: Whether the provider waits after its first token until the client has printed it.
+    held: bool = False
+    #: Whether the client ends the call before the provider has answered.
+    closed: bool = False
+
+
+def done(
+    content: str = "",
+    *,
+    finish_reason: str = "STOP",
+    reasoning: str = "",
+    tool_calls: Sequence[Json] = (),
+    tokens: int = 0,
+    provider: str = "first",
+) -> Json:
+    """The line of a completion with one choice."""
+    choice = {
+        "content": content,
+        "reasoning": reasoning,
+        "tool_calls": list(tool_calls),
+        "finish_reason": f"FINISH_REASON_{finish_reason}",
+    }
+    return {"done": {"choices": [choice], "total_tokens": tokens, "provider": provider}}
+
+
+def error(code: str, reason: str, param: str = "", retry_after: float | None = None) -> Json:
+    """The line of an error; `retry_after` is in seconds."""
+    return {"error": {"code": code, "reason": reason, "param": param, "retry_after": retry_after}}
+
+
+def tokens(*texts: str) -> list[Json]:
+    """The lines of tokens."""
+    return [{"token": text} for text in texts]
+
+
+def events(*choices: Json, usage: Json | None = None) -> Behaviour:
+    """A stream with one event for each of `choices`, then the usage."""
+
+    async def behave(call: Call) -> None:
+        await call.head()
+        for choice in choices:
+            await call.event(chunk([{"index": 0, "finish_reason": None, **choice}]))
+        if usage is not None:
+            await call.event(chunk([], usage=usage))
+        await call.event(b"[DONE]")
+        await call.end()
+
+    return behave
+
+
+def _deltas(*deltas: Json, finish_reason: str = "stop") -> Behaviour:
+    end = {"delta": {}, "finish_reason": finish_reason}
+    return events({"delta": {"role": "assistant", "content": None}}, *({"delta": delta} for delta in deltas), end)
+
+
+def _piece(index: int, arguments: str, **more: Any) -> Json:
+    name = {"name": more.pop("name")} if "name" in more else {}
+    return {"tool_calls": [{"index": index, **more, "function": {**name, "arguments": arguments}}]}
+
+
+def _call(index: int, id_: str, name: str) -> Json:
+    return _piece(index, "", id=id_, type="function", name=name)
+
+
+def _tool_call(id_: str, name: str, arguments: str) -> Json:
+    return {"id": id_, "name": name, "arguments": arguments}
+
+
+WEATHER_SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+CITY_SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "country": {"type": "string"}},
+    "required": ["city", "country"],
+    "additionalProperties": False,
+}
+_WEATHER = {"type": "function", "function": {"name": "weather", "parameters": WEATHER_SCHEMA}}
+_PARIS = '{"city":"Paris"}'
+_HELLO = [{"role": "user", "content": "Hello"}]
+
+SCENARIOS = (
+    Scenario(
+        "unary",
+        "`Hello` as a unary call.",
+        [answer("Hello ", "there")],
+        [done("Hello there", tokens=5)],
+        body={"messages": _HELLO},
+    ),
+    Scenario(
+        "stream",
+        "`Hello` as a stream with usage.",
+        [answer("Grüße", ", ", "世界 🙂")],
+        [*tokens("Grüße", ", ", "世界 🙂"), done("Grüße, 世界 🙂", tokens=6)],
+        body={"messages": _HELLO, "stream": True},
+    ),
+    Scenario(
+        "first_token",
+        "`Hello` as a stream. The provider sends the second token once the client has printed the first.",
+        [],  # see the test
+        [*tokens("one", " two"), done("one two")],
+        held=True,
+    ),
+    Scenario(
+        "reasoning",
+        "`Hello` as a stream.",
+        [_deltas({"reasoning_content": "Think"}, {"reasoning_content": "ing."}, {"content": "42"})],
+        [*tokens("42"), done("42", reasoning="Thinking.")],
+    ),
+    Scenario(
+        "two_choices",
+        "`Hello` with `n` 2 as a stream; tokens of both choices are printed.",
+        [
+            events(
+                {"index": 0, "delta": {"role": "assistant", "content": "a"}},
+                {"index": 1, "delta": {"role": "assistant", "content": "x"}},
+                {"index": 0, "delta": {"content": "b"}},
+                {"index": 1, "delta": {"content": "y"}, "finish_reason": "length"},
+                {"index": 0, "delta": {}, "finish_reason": "stop"},
+            )
+        ],
+        [
+            *tokens("a", "x", "b", "y"),
+            {
+                "done": {
+                    "choices": [
+                        done("ab")["done"]["choices"][0],
+                        done("xy", finish_reason="LENGTH")["done"]["choices"][0],
+                    ],
+                    "total_tokens": 0,
+                    "provider": "first",
+                }
+            },
+        ],
+        body={"n": 2},
+    ),
+    Scenario(
+        "tool_calls",
+        "`Hello` with the tool `weather` as a stream; the model calls it twice, and the pieces alternate.",
+        [
+            _deltas(
+                _call(0, "call_1", "weather"),
+                _piece(0, '{"city":'),
+                _call(1, "call_2", "weather"),
+                _piece(1, '{"city":"Ro'),
+                _piece(0, '"Paris"}'),
+                _piece(1, 'me"}'),
+                finish_reason="tool_calls",
+            )
+        ],
+        [
+            done(
+                finish_reason="TOOL_CALLS",
+                tool_calls=[
+                    _tool_call("call_1", "weather", _PARIS),
+                    _tool_call("call_2", "weather", '{"city":"Rome"}'),
+                ],
+            )
+        ],
+        body={"tools": [_WEATHER]},
+    ),
+    Scenario(
+        "tools_two_turns",
+        "`Hello` with the tool `weather` as a stream; the second turn has its result, `18 degrees in <city>`.",
+        [
+            _deltas(_call(0, "call_1", "weather"), _piece(0, _PARIS), finish_reason="tool_calls"),
+            answer("It is", " mild."),
+        ],
+        [*tokens("It is", " mild."), done("It is mild.", tokens=5)],
+        calls=2,
+        body={
+            "messages": [
+                *_HELLO,
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {
+                            "id": "call_1",
+                            "type": "function",
+                            "function": {"name": "weather", "arguments": _PARIS},
+                        }
+                    ],
+                },
+                {"role": "tool", "content": "18 degrees in Paris", "tool_call_id": "call_1"},
+            ]
+        },
+    ),
+    Scenario(
+        "structured_output",
+        "`Hello` with a strict JSON Schema named `city` as a unary call; the content is decoded to a type.",
+        [answer('{"city": "Paris", ', '"country": "France"}')],
+        [{"done": {"city": "Paris", "country": "France"}}],
+        body={
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "city", "schema": CITY_SCHEMA, "strict": True},
+            }
+        },
+    ),
+    Scenario(
+        "image",
+        "`What is this?` and an image as a unary call.",
+        [answer("A picture.")],
+        [done("A picture.", tokens=5)],
+        body={
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "What is this?"},
+                        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}},
+                    ],
+                }
+            ]
+        },
+    ),
+    Scenario(
+        "large_completion",
+        "`Hello` as a unary call; the answer has more than the 4 MiB that gRPC libraries accept by default.",
+        [reply(200, completion("x" * LARGE))],
+        [{"done": {"characters": LARGE}}],
+    ),
+    Scenario(
+        "fallback",
+        "`Hello` as a unary call with at most 2 provider tries; the first endpoint fails.",
+        [failure(500), answer("From the second")],
+        [done("From the second", tokens=5, provider="second")],
+        calls=2,
+    ),
+    Scenario(
+        "retry",
+        "`Hello` as a unary call; the first call fails as UNAVAILABLE, and the client's retry policy repeats it.",
+        [failure(500), answer("Again")],
+        [done("Again", tokens=5)],
+        calls=2,
+    ),
+    Scenario(
+        "retry_stream",
+        "`Hello` as a stream; the first call fails as UNAVAILABLE before its first token.",
+        [failure(500), answer("Again")],
+        [*tokens("Again"), done("Again", tokens=4)],
+        calls=2,
+    ),
+    Scenario(
+        "upstream_error",
+        "`Hello` as a unary call; each of the client's 3 attempts fails.",
+        [failure(500)],
+        [error("UNAVAILABLE", "UPSTREAM_ERROR")],
+        calls=3,
+    ),
+    Scenario(
+        "model",
+        "GetModel instead of a completion.",
+        [],
+        [{"done": {"id": "model", "context_length": 8192}}],
+        calls=0,
+    ),
+    Scenario(
+        "invalid_field",
+        "`Hello` with temperature 9 as a unary call.",
+        [],
+        [error("INVALID_ARGUMENT", "INVALID_REQUEST", "temperature")],
+        calls=0,
+    ),
+    Scenario(
+        "invalid_field_stream",
+        "`Hello` with temperature 9 as a stream.",
+        [],
+        [error("INVALID_ARGUMENT", "INVALID_REQUEST", "temperature")],
+        calls=0,
+    ),
+    Scenario(
+        "missing_key",
+        "`Hello` as a unary call by a client without a key.",
+        [],
+        [error("UNAUTHENTICATED", "MISSING_API_KEY")],
+        calls=0,
+    ),
+    Scenario(
+        "wrong_key",
+        "`Hello` as a unary call by a client with the key `wrong`.",
+        [],
+        [error("UNAUTHENTICATED", "INVALID_API_KEY")],
+        calls=0,
+    ),
+    Scenario(
+        "unknown_model",
+        "`Hello` as a unary call; the catalogue has no such model.",
+        [],
+        [error("NOT_FOUND", "MODEL_NOT_FOUND", "model")],
+        calls=0,
+    ),
+    Scenario(
+        "rate_limited",
+        "`Hello` as a unary call; it is not repeated, since the delay is for the caller to decide.",
+        [failure(429, retry_after="7")],
+        [error("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=7)],
+    ),
+    Scenario(
+        "context_length",
+        "`Hello` as a unary call.",
+        [failure(400, "This model's maximum context length is 8192 tokens.", "context_length_exceeded")],
+        [error("INVALID_ARGUMENT", "CONTEXT_LENGTH_EXCEEDED")],
+    ),
+    Scenario(
+        "broken_stream",
+        "`Hello` as a stream, which breaks after two tokens: an error, and no completion.",
+        [cut("one", " two")],
+        [*tokens("one", " two"), error("ABORTED", "STREAM_TRUNCATED")],
+    ),
+    Scenario(
+        "deadline",
+        "`Hello` as a unary call with a deadline of 0.5 s; the provider never answers.",
+        [silence],
+        [error("DEADLINE_EXCEEDED", "TIMEOUT")],
+        closed=True,
+    ),
+    Scenario(
+        "cancel",
+        "`Hello` as a stream, which the client cancels after the first token.",
+        [stall("one")],
+        [*tokens("one"), {"done": {"cancelled": True}}],
+        closed=True,
+    ),
+)
