@@ -43,8 +43,13 @@ _NPM = ("--silent", "--no-audit", "--no-fund", "--no-package-lock")
 BUILT: Mapping[str, Client] = {
     "typescript": Client(
         "npm",
-        # A copy of the stubs, as from a registry: modules behind a link do not find the client's libraries.
-        [("npm", "install", *_NPM, "--install-links"), ("npm", "run", "--silent", "build")],
+        [
+            # npm keeps what it has installed of the same version.
+            ("rm", "-rf", "node_modules/lmchat-client"),
+            # A copy of the stubs, as from a registry: modules behind a link do not find the client's libraries.
+            ("npm", "install", *_NPM, "--install-links"),
+            ("npm", "run", "--silent", "build"),
+        ],
         ("node", "target/main.js"),
     ),
     "go": Client("go", [("go", "build", "-o", "target/client", ".")], ("target/client",), {"CGO_ENABLED": "0"}),
