@@ -371,4 +371,11 @@ SCENARIOS = (
         [*tokens("one"), {"done": {"cancelled": True}}],
         closed=True,
     ),
+    Scenario(
+        "leave",
+        "`Hello` as a stream; the client leaves its loop over the chunks after the first token.",
+        [stall("one")],
+        [*tokens("one"), {"done": {"left": True}}],
+        closed=True,
+    ),
 )

@@ -25,11 +25,14 @@ type ChatError struct {
 }
 
 func (e *ChatError) Error() string {
-	field := ""
+	param, request := "", ""
 	if e.Param != "" {
-		field = " (" + e.Param + ")"
+		param = " (" + e.Param + ")"
 	}
-	return fmt.Sprintf("%s %s%s: %s", e.Code, e.Reason, field, e.Message)
+	if e.RequestID != "" {
+		request = " [" + e.RequestID + "]"
+	}
+	return fmt.Sprintf("%s %s%s: %s%s", e.Code, e.Reason, param, e.Message, request)
 }
 
 // Unwrap returns gRPC's error.

@@ -58,6 +58,7 @@ var scenarios = map[string]scenario{
 	"broken_stream":        stream,
 	"deadline":             deadline,
 	"cancel":               cancelled,
+	"leave":                leave,
 }
 
 func ask(model string, parts ...*pb.ContentPart) *pb.ChatCompletionRequest {
@@ -224,4 +225,19 @@ func cancelled(ctx context.Context, client *Client, model string) (any, error) {
 	})
 	var failed *ChatError
 	return object{"cancelled": errors.As(err, &failed) && failed.Code == codes.Canceled}, nil
+}
+
+func leave(ctx context.Context, client *Client, model string) (any, error) {
+	for chunk, err := range client.Stream(ctx, hello(model)) {
+		if err != nil {
+			return nil, err
+		}
+		for _, choice := range chunk.GetChoices() {
+			if text := choice.GetDelta().GetContent(); text != "" {
+				token(text)
+				return object{"left": true}, nil
+			}
+		}
+	}
+	return object{"left": false}, nil
 }

@@ -178,6 +178,15 @@ def cancel(client: Client, model: str) -> Any:
     return {"cancelled": False}
 
 
+def leave(client: Client, model: str) -> Any:
+    for chunk in client.stream(hello(model)):
+        for choice in chunk.choices:
+            if choice.delta.content:
+                show(token=choice.delta.content)
+                return {"left": True}
+    return {"left": False}
+
+
 SCENARIOS: Mapping[str, Callable[[Client, str], Any]] = {
     "unary": unary,
     "stream": stream,
@@ -204,6 +213,7 @@ SCENARIOS: Mapping[str, Callable[[Client, str], Any]] = {
     "broken_stream": stream,
     "deadline": deadline,
     "cancel": cancel,
+    "leave": leave,
 }
 #: The keys of the clients that do not use the real one.
 KEYS = {"missing_key": "", "wrong_key": "wrong"}

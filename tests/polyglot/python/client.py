@@ -53,8 +53,9 @@ class ChatError(Exception):
     request_id: str = ""
 
     def __str__(self) -> str:
-        field = f" ({self.param})" if self.param else ""
-        return f"{self.reason or self.code.name}{field}: {self.message}"
+        param = f" ({self.param})" if self.param else ""
+        request = f" [{self.request_id}]" if self.request_id else ""
+        return f"{self.code.name} {self.reason}{param}: {self.message}{request}"
 
     @classmethod
     def of(cls, call: Any) -> ChatError:
@@ -136,6 +137,8 @@ class Stream:
                 yield chunk
         except grpc.RpcError as error:
             raise ChatError.of(error) from None
+        finally:
+            self.cancel()  # no effect at the end, but a loop may be left early
 
     def cancel(self) -> None:
         """End the call: the gateway closes that of the provider."""

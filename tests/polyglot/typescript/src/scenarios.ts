@@ -131,6 +131,16 @@ const cancel: Scenario = async (client, model) => {
   return { cancelled: false };
 };
 
+const leave: Scenario = async (client, model) => {
+  for await (const { choices } of client.stream(hello(model)))
+    for (const { delta } of choices)
+      if (delta?.content) {
+        token(delta.content);
+        return { left: true };
+      }
+  return { left: false };
+};
+
 export const scenarios: Readonly<Record<string, Scenario>> = {
   unary,
   stream,
@@ -157,4 +167,5 @@ export const scenarios: Readonly<Record<string, Scenario>> = {
   broken_stream: stream,
   deadline,
   cancel,
+  leave,
 };
