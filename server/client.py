@@ -1,8 +1,12 @@
-"""`lmchat chat` and `lmchat models`: small clients of a running gateway, over gRPC."""
+"""`lmchat chat` and `lmchat models`: small clients of a running gateway, over gRPC.
+
+A terminal acts on control characters, so those that models and providers write are printed as escapes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from urllib.parse import urlsplit
 
@@ -12,9 +16,13 @@ from lmchat.v1 import chat_service_pb2_grpc as chat_grpc
 from lmchat.v1 import model_pb2, model_service_pb2
 from lmchat.v1 import model_service_pb2_grpc as model_grpc
 
+from server.telemetry.logs import one_line
+
 Metadata = tuple[tuple[str, str], ...]
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+#: Controls but tab and line feed: C0, DEL, C1.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]").sub
 
 
 def _channel(url: str) -> grpc.aio.Channel:
@@ -35,7 +43,7 @@ def _metadata(key: str) -> Metadata:
 
 def _fail(error: grpc.aio.AioRpcError, url: str) -> int:
     hint = f" Is a gateway running at {url}?" if error.code() is grpc.StatusCode.UNAVAILABLE else ""
-    sys.stderr.write(f"lmchat: {error.code().name}: {error.details()}{hint}\n")
+    sys.stderr.write(f"lmchat: {error.code().name}: {one_line(error.details() or '')}{hint}\n")
     return 1
 
 
@@ -53,7 +61,7 @@ async def models(url: str, key: str) -> int:
             return _fail(error, url)
     for model in found:
         endpoints = ", ".join(f"{e.name} ({e.dialect}: {e.model})" for e in model.lmchat.endpoints)
-        sys.stdout.write(f"{model.id}\t{endpoints}\n")
+        sys.stdout.write(f"{one_line(model.id)}\t{one_line(endpoints)}\n")
     return 0
 
 
@@ -79,7 +87,7 @@ async def chat(url: str, key: str, model: str, system: str, prompt: str | None) 
 
 
 async def _converse(channel: grpc.aio.Channel, metadata: Metadata, request: pb.ChatCompletionRequest) -> int:
-    sys.stderr.write(f"{request.model}; an empty line or Ctrl-D ends the conversation\n")
+    sys.stderr.write(f"{one_line(request.model)}; an empty line or Ctrl-D ends the conversation\n")
     while True:
         sys.stderr.write("> ")
         sys.stderr.flush()
@@ -98,7 +106,11 @@ async def _turn(
     async for chunk in chat_grpc.ChatCompletionsStub(channel).StreamChatCompletion(request, metadata=metadata):
         for choice in chunk.choices:
             completion += choice.delta.content
-            sys.stdout.write(choice.delta.content)
+            sys.stdout.write(_CONTROLS(_escape, choice.delta.content))
             sys.stdout.flush()
     sys.stdout.write("\n")
     request.messages.add(role=pb.ROLE_ASSISTANT).content.add(text=completion)
+
+
+def _escape(control: re.Match[str]) -> str:
+    return control[0].encode("unicode_escape").decode()

@@ -14,6 +14,7 @@ import grpc
 from grpc_status import rpc_status
 
 from server import errors
+from server.api.drain import Drain
 from server.api.public_error import PublicError, Redact, clean
 from server.chat.request import ChatRequest
 from server.config.model import Key
@@ -52,19 +53,33 @@ class KeyRing:
 class Call:
     """One RPC; `async with` checks the key and turns every exception into the caller's error.
 
-    `redact` takes secrets out of what callers are shown.
+    `redact` takes secrets out of what callers are shown. Inside `with call.drain` the call ends with an
+    error when the worker's time to drain is over.
 
     `request_id` is the caller's if it is well-formed, else new. `started` is a time of
     the gateway's monotonic clock. `debug` has the topics of the header `x-lmchat-debug`, which are separated by
     commas and have the meaning of `lmchat.debug` in a request.
     """
 
-    __slots__ = ("_clock", "_keys", "_redact", "authorization", "context", "debug", "request_id", "started")
+    __slots__ = (
+        "_clock",
+        "_keys",
+        "_redact",
+        "authorization",
+        "context",
+        "debug",
+        "drain",
+        "request_id",
+        "started",
+    )
 
-    def __init__(self, keys: KeyRing, redact: Redact, clock: Callable[[], float], context: Context) -> None:
+    def __init__(
+        self, keys: KeyRing, redact: Redact, drain: Drain, clock: Callable[[], float], context: Context
+    ) -> None:
         self._keys = keys
         self._redact = redact
         self._clock = clock
+        self.drain = drain
         self.context = context
         self.started = clock()
         metadata = context.invocation_metadata() or ()

@@ -7,9 +7,11 @@ from contextlib import aclosing
 from lmchat.v1 import chat_pb2 as pb
 from lmchat.v1 import chat_service_pb2_grpc as chat_grpc
 
-from server.api.call import Calls, Context
+from server.api.call import Call, Calls, Context
+from server.api.registration import request_size
 from server.api.validate import validate
-from server.chat.request import ProtoRequest
+from server.chat.large import by_size
+from server.chat.request import ChatRequest, ProtoRequest
 from server.routing.router import Router
 
 
@@ -23,8 +25,9 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
     async def CreateChatCompletion(self, request: pb.ChatCompletionRequest, context: Context) -> pb.ChatCompletion:
         """The completion as one message."""
         async with self._calls(context) as call:
-            validate(request)
-            routed = await self._router.complete(call.with_options(ProtoRequest(request)), call.timeout)
+            parsed = await _validated(request, call)
+            with call.drain:
+                routed = await self._router.complete(parsed, call.timeout)
             await call.begin()
             return routed.completion.to_proto()
 
@@ -33,10 +36,18 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
     ) -> None:
         """The completion in chunks, one message each."""
         async with self._calls(context) as call:
-            validate(request)
-            routed = await self._router.stream(call.with_options(ProtoRequest(request)), call.timeout)
+            parsed = await _validated(request, call)
+            with call.drain:
+                routed = await self._router.stream(parsed, call.timeout)
             async with aclosing(routed.batches()) as batches:
                 await call.begin()
-                async for batch in batches:
+                while batch := await call.drain.next(batches):
                     for chunk in batch:
                         await context.write(chunk)
+
+
+async def _validated(request: pb.ChatCompletionRequest, call: Call) -> ChatRequest:
+    """The request of a call, with the options of its headers. Raises InvalidRequest."""
+    size = request_size.get()
+    await by_size(size, validate, request, large=size > 0)
+    return call.with_options(ProtoRequest(request, size=size))

@@ -8,6 +8,7 @@ from lmchat.v1 import model_pb2, model_service_pb2
 from lmchat.v1 import model_service_pb2_grpc as model_grpc
 
 from server.api.call import Calls, Context
+from server.api.registration import returns_bytes
 from server.dialects.base import Endpoint
 from server.routing import capabilities
 from server.routing.catalog import Catalog, Model
@@ -31,20 +32,23 @@ class Models(model_grpc.ModelsServicer):
         self._models = catalog.models()
         self._list = [self._model(model) for model in self._models]
 
-    async def ListModels(
+    @returns_bytes
+    async def ListModels(  # type: ignore[override]
         self, request: model_service_pb2.ListModelsRequest, context: Context
-    ) -> model_service_pb2.ListModelsResponse:
-        """Every model, wildcards included."""
+    ) -> bytes:
+        """Every model, wildcards included, as the bytes of a ListModelsResponse."""
         async with self._calls(context) as call:
-            listed = model_service_pb2.ListModelsResponse(object="list")
+            pieces = [model_service_pb2.ListModelsResponse(object="list").SerializeToString()]
             for start in range(0, len(self._list), _SLICE):
                 if start:
                     await asyncio.sleep(0)
-                listed.data.extend(self._list[start : start + _SLICE])
-                for model, known in zip(listed.data[start:], self._models[start : start + _SLICE], strict=True):
+                # The bytes of messages one after the other are those of one with the lists of all.
+                piece = model_service_pb2.ListModelsResponse(data=self._list[start : start + _SLICE])
+                for model, known in zip(piece.data, self._models[start : start + _SLICE], strict=True):
                     self._add_stats(model, known)
+                pieces.append(piece.SerializeToString())
             await call.begin()
-            return listed
+            return b"".join(pieces)
 
     async def GetModel(self, request: model_service_pb2.GetModelRequest, context: Context) -> model_pb2.Model:
         """One model, by id, alias, or an id that matches a wildcard."""

@@ -19,6 +19,8 @@ from server.api.public_error import PublicError
 from server.api.sse import DONE, SseWriter, error_event
 from server.api.status_text import Headers, status_text
 from server.chat import openai_json
+from server.chat.completion import Completion
+from server.chat.large import by_size
 from server.chat.openai_json import EventWriter
 from server.chat.request import ChatRequest, read
 from server.errors import InvalidRequest, LmchatError, Reason
@@ -51,9 +53,10 @@ class Rest(rest_service_pb2_grpc.RestServicer):
         """One JSON object, or with `"stream": true` server-sent events."""
         call = self._calls(context)
         try:
-            parsed = _parse(call, request)
+            parsed = await _parse(call, request)
             if parsed.stream:
-                routed = await self._router.stream(parsed, call.timeout)
+                with call.drain:
+                    routed = await self._router.stream(parsed, call.timeout)
             else:
                 response = await self._complete(call, parsed)
         except Exception as error:
@@ -73,7 +76,7 @@ class Rest(rest_service_pb2_grpc.RestServicer):
         """One JSON object, also for errors; the headers are in the status text (see status_text.py)."""
         call = self._calls(context)
         try:
-            parsed = _parse(call, request)
+            parsed = await _parse(call, request)
             if parsed.stream:  # Envoy sends no such request here
                 raise InvalidRequest("This call answers at once; CreateChatCompletion streams.", "stream")
             response = await self._complete(call, parsed)
@@ -83,15 +86,11 @@ class Rest(rest_service_pb2_grpc.RestServicer):
         return response.body
 
     async def _complete(self, call: Call, request: ChatRequest) -> _Response:
-        routed = await self._router.complete(request, call.timeout)
-        if request.legacy_functions:
-            completion = routed.completion.to_openai()
-            openai_json.rewrite_legacy(completion)
-            body = _encode(completion)
-        else:
-            body = routed.completion.to_json()
-        headers = _headers(call, routed.report, routed.upstream_seconds)
-        return _Response(HttpBody(content_type=_JSON, data=body), headers)
+        with call.drain:
+            routed = await self._router.complete(request, call.timeout)
+        completion = routed.completion
+        body = await by_size(completion.size, _body, completion, legacy=request.legacy_functions)
+        return _Response(body, _headers(call, routed.report, routed.upstream_seconds))
 
     async def _stream(self, call: Call, events: EventWriter, routed: RoutedStream) -> None:
         writer = SseWriter(call.context, self._keep_alive)
@@ -100,7 +99,7 @@ class Rest(rest_service_pb2_grpc.RestServicer):
             async with aclosing(routed.batches()) as batches, writer:
                 metadata = (*_headers(call, routed.report, routed.upstream_seconds), ("cache-control", "no-cache"))
                 await call.context.send_initial_metadata(metadata)
-                async for batch in batches:
+                while batch := await call.drain.next(batches):
                     last = batch[-1]
                     await writer.write(events.events(batch))
                 await writer.write(DONE)
@@ -110,11 +109,23 @@ class Rest(rest_service_pb2_grpc.RestServicer):
             _set_code(call.context, failure)
 
 
-def _parse(call: Call, request: HttpBody) -> ChatRequest:
+def _body(completion: Completion, *, legacy: bool) -> HttpBody:
+    """The body of a completion; `legacy`: see legacy.py."""
+    if legacy:
+        out = completion.to_openai()
+        openai_json.rewrite_legacy(out)
+        data = _encode(out)
+    else:
+        data = completion.to_json()
+    return HttpBody(content_type=_JSON, data=data)
+
+
+async def _parse(call: Call, request: HttpBody) -> ChatRequest:
     """Authenticate the call and parse its body. Raises LmchatError."""
     call.authenticate()
     _check_content_type(request.content_type)
-    return call.with_options(read(request.data))
+    body = request.data
+    return call.with_options(await by_size(len(body), read, body))
 
 
 def _check_content_type(content_type: str) -> None:

@@ -18,8 +18,8 @@ _BOUNDS = NUMBERS | INTEGERS
 _UNKNOWN_FIELDS = frozenset({"extra_json", "extra_body_json"})
 
 
-def validate(request: pb.ChatCompletionRequest) -> None:
-    """Raise InvalidRequest with the path of the first invalid field."""
+def validate(request: pb.ChatCompletionRequest, *, large: bool = False) -> None:
+    """Raise InvalidRequest with the path of the first invalid field. `large`: its JSON texts may be, too."""
     limits.check_typed(request)
     if not request.model:
         raise InvalidRequest("Required: the id of a model; Models.ListModels lists them.", "model")
@@ -47,7 +47,7 @@ def validate(request: pb.ChatCompletionRequest) -> None:
             raise InvalidRequest("Required.", f"tools[{index}].function.name")
     json_fields: list[tuple[str, str]] = []
     _walk(request, "", json_fields)
-    if request.ByteSize() > limits.UNCHECKED_BYTES:
+    if large:
         limits.check_texts(text for _, text in json_fields)
     for path, text in json_fields:
         _json_object(text, path)

@@ -17,7 +17,7 @@ from msgspec import UNSET
 from server.chat import openai_json
 from server.chat.openai_json import completion_fields
 from server.chat.openai_json.completion_fields import CompletionFields
-from server.chat.openai_json.unknown import Path, Unknown, fields_at, put_back
+from server.chat.openai_json.unknown import Path, Unknown, fields_at, restore_unknown
 
 _encode = msgspec.json.Encoder().encode
 
@@ -41,10 +41,12 @@ class Report(Protocol):
 class Completion(ABC):
     """A completion, and the provider's untranslated finish reason of its first choice."""
 
-    __slots__ = ("dropped", "native_finish_reason")
+    __slots__ = ("dropped", "native_finish_reason", "size")
 
     def __init__(self, native_finish_reason: str) -> None:
         self.native_finish_reason = native_finish_reason
+        #: Bytes of what it was read from; may be 0 where that is not large.
+        self.size = 0
         #: Paths of parameters that the translation dropped.
         self.dropped: tuple[str, ...] = ()
 
@@ -59,6 +61,10 @@ class Completion(ABC):
 
         `created` (Unix seconds) and an id that `new_id` makes are the defaults where the provider sent none.
         """
+
+    @abstractmethod
+    def typed(self) -> ProtoCompletion:
+        """The completion in its typed form, before it is stamped. Raises what a provider's values may cause."""
 
     @abstractmethod
     def to_proto(self) -> pb.ChatCompletion:
@@ -114,6 +120,10 @@ class JsonCompletion(Completion):
         """The unknown fields of the object at `path`."""
         return fields_at(self.unknown, path) if self.unknown else {}
 
+    def typed(self) -> ProtoCompletion:
+        message = openai_json.parse_completion(self.to_openai())
+        return ProtoCompletion(message, self.native_finish_reason)
+
     def to_proto(self) -> pb.ChatCompletion:
         if self._proto is None:
             report, self.fields.lmchat = self.fields.lmchat, UNSET
@@ -126,7 +136,7 @@ class JsonCompletion(Completion):
     def to_openai(self) -> dict[str, Any]:
         out: dict[str, Any] = msgspec.to_builtins(self.fields)
         if self.unknown:
-            put_back(out, self.unknown)
+            restore_unknown(out, self.unknown)
         return out
 
     def to_json(self) -> bytes:
@@ -153,6 +163,9 @@ class ProtoCompletion(Completion):
         report.native_model = message.model
         message.model = model
         message.lmchat.CopyFrom(report.to_proto())
+
+    def typed(self) -> ProtoCompletion:
+        return self
 
     def to_proto(self) -> pb.ChatCompletion:
         return self._message

@@ -1,12 +1,15 @@
 """The limits of requests and of JSON: one table. Whatever exceeds one is refused before work is done for it.
 
 Every step from a body to a provider's request is linear in these sizes, and they are chosen so that no step holds
-the event loop for longer than 50 ms, apart from the copying of long strings (images and files).
+the event loop for longer than 50 ms; the steps of large bodies are done in a thread (large.py). The one exception
+is gRPC itself, which copies a message as long as MAX_REQUEST (worker/app.py) in some 100 ms.
 
     limit              what it bounds                                                    error
     MAX_VALUES         JSON values of a request: objects, arrays, strings, numbers, ...  request_too_large
     MAX_ESCAPES        backslashes in its strings                                        request_too_large
     MAX_DIGITS         digits of one number                                              request_too_large
+    MAX_TEXT_BYTES     bytes of strings that are not ASCII (files are: base64)           request_too_large
+    MAX_FIELDS         fields of a gRPC message, those of nested messages included       request_too_large
     MAX_MESSAGES       messages                                                          invalid_request
     MAX_TOOLS          tools, `functions` included                                       invalid_request
     MAX_PARTS          content parts, tool calls, reasoning details and annotations
@@ -42,6 +45,10 @@ MAX_ANSWER_VALUES = 1_000_000
 MAX_ESCAPES = 4_000_000
 #: Decoding an integer takes time in proportion to the square of its digits. No double has as many.
 MAX_DIGITS = 512
+#: One character can make its string take four times as much memory, and time. No model reads as much text.
+MAX_TEXT_BYTES = 16 << 20
+#: A request at all the limits below has about as many.
+MAX_FIELDS = 100_000
 MAX_MESSAGES = 4_096
 MAX_TOOLS = 1_024
 MAX_PARTS = 8_192
@@ -78,14 +85,18 @@ def check_json(data: bytes, most: int = MAX_ANSWER_VALUES) -> None:
     if len(data) > MAX_ESCAPES and data.count(b"\\") > MAX_ESCAPES:
         raise TooMuchJsonError(f"more than {MAX_ESCAPES} backslashes in its strings")
     digits = len(data) > _UNCHECKED_DIGITS and _has_digits(data)
-    if not digits and _values(data) <= most:
+    text = len(data) > MAX_TEXT_BYTES and _is_text(data)
+    if not digits and not text and _values(data) <= most:
         return
     for end in (_PREFIX, len(data)):  # of most JSON that has too many, the beginning has too many already
-        syntax = _syntax(data[:end], most)
+        pieces = _split(data[:end], most)
+        syntax = b'"'.join(pieces[::2])
         if _values(syntax) > most:
             raise TooMuchJsonError(f"more than {most} values")
     if digits and _has_digits(syntax):
         raise TooMuchJsonError(f"a number of more than {MAX_DIGITS} digits")
+    if text and sum(len(string) for string in pieces[1::2] if _is_text(string)) > MAX_TEXT_BYTES:
+        raise TooMuchJsonError(f"more than {MAX_TEXT_BYTES} bytes of text that is not ASCII")
 
 
 def check_body(body: bytes) -> None:
@@ -93,7 +104,12 @@ def check_body(body: bytes) -> None:
     try:
         check_json(body, MAX_VALUES)
     except TooMuchJsonError as error:
-        raise InvalidRequest(f"The body is too large: it has {error}.", reason=Reason.REQUEST_TOO_LARGE) from None
+        raise too_large(str(error)) from None
+
+
+def too_large(what: str) -> InvalidRequest:
+    """The error for a body that has `what`."""
+    return InvalidRequest(f"The body is too large: it has {what}.", reason=Reason.REQUEST_TOO_LARGE)
 
 
 def _values(data: bytes) -> int:
@@ -107,13 +123,18 @@ def _has_digits(data: bytes) -> bool:
     return any(data[start : start + half].isdigit() for start in range(0, len(data) - half, half))
 
 
-def _syntax(data: bytes, most: int) -> bytes:
-    """`data` without its strings. Raises TooMuchJsonError if they are more than `most` values can have."""
+def _is_text(data: bytes) -> bool:
+    """Whether strings in `data` may hold characters that are not ASCII, written as they are or as \\uXXXX."""
+    return not data.isascii() or rb"\u" in data
+
+
+def _split(data: bytes, most: int) -> list[bytes]:
+    """Syntax and strings of `data`, by turns. Raises TooMuchJsonError if `most` values have fewer strings."""
     if b"\\" in data:
         data = data.replace(rb"\\", b"").replace(rb"\"", b"")
     if data.count(b'"') > 4 * most:  # a value has at most a key and a string
         raise TooMuchJsonError(f"more than {most} values")
-    return b'"'.join(data.split(b'"')[::2])
+    return data.split(b'"')
 
 
 def check_length(length: int, most: int, param: str | None = None, what: str = "items") -> None:

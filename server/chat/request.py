@@ -21,7 +21,7 @@ from server.chat import limits, openai_json
 from server.chat.openai_json import request_fields
 from server.chat.openai_json.options import fill_options
 from server.chat.openai_json.request_fields import PART_NEEDS, RequestFields
-from server.chat.openai_json.unknown import Unknown, fields_at, put_back
+from server.chat.openai_json.unknown import Unknown, fields_at, restore_unknown
 from server.errors import InvalidRequest
 
 _PART_NEEDS = {"image_url": "image", "input_audio": "audio", "file": "file", "other_json": "other_parts"}
@@ -39,15 +39,24 @@ class ChatRequest(ABC):
     typed requests the RPC method determines whether to stream.
     """
 
-    __slots__ = ("_needs", "_proto", "fetched", "legacy_functions", "options", "stream")
+    __slots__ = ("_needs", "_proto", "fetched", "legacy_functions", "options", "size", "stream", "typed")
 
     def __init__(
-        self, options: pb.RequestOptions | None, *, stream: bool = False, legacy_functions: bool = False
+        self,
+        options: pb.RequestOptions | None,
+        *,
+        stream: bool = False,
+        legacy_functions: bool = False,
+        typed: bool = False,
     ) -> None:
         #: The request's `lmchat`: routing directive and debug topics; None where it has none.
         self.options = options
         self.stream = stream
         self.legacy_functions = legacy_functions
+        #: Whether its completion is needed as a message.
+        self.typed = typed
+        #: Bytes of what it was read from; may be 0 where that is not large.
+        self.size = 0
         #: What the gateway fetched, by URL: its media type and a data URL, or the error. Requests derived from
         #: this one share it, so that however many attempts there are, each URL is fetched once.
         self.fetched: dict[str, tuple[str, str] | InvalidRequest] = {}
@@ -99,8 +108,12 @@ class ChatRequest(ABC):
         """The request less these top-level fields; itself where there are none."""
         if not names:
             return self
-        request = self._without(frozenset(names))
-        request.fetched = self.fetched
+        return self._without(frozenset(names))._derived_from(self)
+
+    def with_message(self, message: pb.ChatCompletionRequest, *, typed: bool = True) -> ProtoRequest:
+        """Another request in place of this one; `typed`: its completion is needed as a message."""
+        request = ProtoRequest(message, typed=typed)
+        request.fetched, request.size = self.fetched, self.size
         return request
 
     def with_debug(self, topics: Sequence[str]) -> Self:
@@ -109,9 +122,7 @@ class ChatRequest(ABC):
         if self.options is not None:
             options.CopyFrom(self.options)
         options.debug.extend(topics)
-        request = self._with_options(options)
-        request.fetched = self.fetched
-        return request
+        return self._with_options(options)._derived_from(self)
 
     def to_proto(self) -> pb.ChatCompletionRequest:
         """The typed message, shared by all callers of this method."""
@@ -125,6 +136,10 @@ class ChatRequest(ABC):
 
         Raises InvalidRequest for a `*_json` field that is not JSON or is nested too deeply.
         """
+
+    def _derived_from(self, other: ChatRequest) -> Self:
+        self.fetched, self.size, self.typed = other.fetched, other.size, other.typed
+        return self
 
     @abstractmethod
     def _without(self, names: frozenset[str]) -> ChatRequest: ...
@@ -192,7 +207,7 @@ class JsonRequest(ChatRequest):
         except RecursionError:  # only schemas can be so deep
             raise InvalidRequest("Nested too deeply.", "tools") from None
         if self._unknown:
-            put_back(out, self._unknown)
+            restore_unknown(out, self._unknown)
         return out
 
     def _find_needs(self) -> frozenset[str]:
@@ -228,10 +243,17 @@ class ProtoRequest(ChatRequest):
     __slots__ = ("_message",)
 
     def __init__(
-        self, message: pb.ChatCompletionRequest, *, stream: bool = False, legacy_functions: bool = False
+        self,
+        message: pb.ChatCompletionRequest,
+        *,
+        stream: bool = False,
+        legacy_functions: bool = False,
+        typed: bool = True,
+        size: int = 0,
     ) -> None:
         options = message.lmchat if message.HasField("lmchat") else None
-        super().__init__(options, stream=stream, legacy_functions=legacy_functions)
+        super().__init__(options, stream=stream, legacy_functions=legacy_functions, typed=typed)
+        self.size = size
         self._message = message
 
     @property
@@ -311,13 +333,21 @@ _NO_PARAMETERS = frozenset({"lmchat", "extra_body_json"})
 
 def read(body: bytes) -> ChatRequest:
     """The request in the body of a REST call. Raises InvalidRequest with the path of the field at fault."""
+    request = _read(body)
+    request.size = len(body)
+    return request
+
+
+def _read(body: bytes) -> ChatRequest:
     if len(body) > limits.UNCHECKED_BYTES:
         limits.check_body(body)
     body = body.removeprefix(b"\xef\xbb\xbf")
     known = request_fields.read(body)
     if known is None:
         parsed = openai_json.parse(body)
-        return ProtoRequest(parsed.request, stream=parsed.stream, legacy_functions=parsed.legacy_functions)
+        return ProtoRequest(
+            parsed.request, stream=parsed.stream, legacy_functions=parsed.legacy_functions, typed=False
+        )
     fields, unknown = known
     options = None
     if fields.lmchat is not None:

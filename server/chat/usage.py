@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
+from server.chat.openai_json.fields import INT64_MAX
 
 
 def add_usage(total: pb.Usage, more: pb.Usage) -> None:
@@ -25,7 +26,8 @@ def _add(total: Message, more: Message) -> None:
             getattr(total, field.name).SetInParent()
             _add(getattr(total, field.name), value)
         else:
-            setattr(total, field.name, getattr(total, field.name) + value)
+            count = getattr(total, field.name) + value
+            setattr(total, field.name, max(-INT64_MAX, min(count, INT64_MAX)))
 
 
 def _sum(one: Any, other: Any) -> Any:

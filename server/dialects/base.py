@@ -7,17 +7,16 @@ Ids and times that a provider does not send are left empty; the router sets them
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-import httpx
 import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.completion import Completion, completion_id
 from server.chat.request import ChatRequest
 from server.config.model import Price, ProviderSettings, Timeouts
+from server.dialects.vendor import CredentialKinds, EmbeddedModel, Platform, Vendor
 from server.errors import ProviderError
 
 __all__ = [
@@ -34,191 +33,6 @@ __all__ = [
     "completion_id",
     "platform_of",
 ]
-
-_NONE: frozenset[str] = frozenset()
-
-
-class Platform(msgspec.Struct, frozen=True, kw_only=True):
-    """How a vendor serves a dialect: URLs, headers, limitations.
-
-    Each dialect has a subclass with its own fields. The default is the dialect's `platform`.
-    """
-
-    #: Headers of every call, besides the content types; lower case.
-    headers: Mapping[str, str] = {}
-    #: Content parts it accepts as bytes only: `image_url`, `file_url`. The gateway downloads their URLs.
-    bytes_only: frozenset[str] = frozenset()
-
-    def url(self, endpoint: Endpoint, *, stream: bool) -> str:
-        """The URL of a call. By default the base URL."""
-        return endpoint.base_url
-
-    def is_resource_name(self, model: str) -> bool:
-        """Whether `model` is a resource name, which can address another account or path, instead of a plain id.
-
-        Operators may configure such names; callers must not pass them through a wildcard. Default: none is.
-        """
-        return False
-
-
-class EmbeddedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """The one model of a vendor that is part of the gateway.
-
-    `context_length`: tokens of prompt and completion together.
-    """
-
-    id: str
-    model: str
-    context_length: int
-
-
-class CredentialKinds(msgspec.Struct, frozen=True, kw_only=True):
-    """What a vendor accepts besides an API key.
-
-    `accepted`: the sets of keys that a provider's `credentials` may have. `authenticator`: creates one for
-    credentials other than an API key or a fixed token, from the settings, the transport for token requests and a
-    clock in Unix seconds; returns None where the settings need none. It imports the vendor's library when called.
-    """
-
-    accepted: tuple[tuple[str, ...], ...]
-    authenticator: Callable[
-        [ProviderSettings, httpx.AsyncBaseTransport, Callable[[], float]], Authenticator | None
-    ]
-
-
-class Vendor(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the registry: an account at a vendor, and how its API differs from its dialect's plain form."""
-
-    # The account
-
-    #: Its name in the configuration.
-    type: str
-    dialect: str
-    #: Prefixes of model ids whose dialect is another: prefix -> dialect.
-    model_dialects: Mapping[str, str] = {}
-    #: `{region}`, `{location}` and `{project}` stand for the provider's settings.
-    base_url: str = ""
-    #: Base URLs of locations that do not fit `base_url`.
-    location_urls: Mapping[str, str] = {}
-    #: Dialect -> the vendor's platform, if not the dialect's default.
-    platforms: Mapping[str, Platform] = {}
-    #: The header that carries an API key; `bearer` means `authorization: Bearer`.
-    auth: str = "bearer"
-    #: What it accepts besides an API key; None for nothing.
-    credentials: CredentialKinds | None = None
-    #: The usual environment variables of the API key; the first that is set wins. Vendors without any are not in
-    #: the default catalogue.
-    env: tuple[str, ...] = ()
-    #: Required settings -> the environment variables that usually hold them.
-    required: Mapping[str, tuple[str, ...]] = {}
-    #: The `credentials` in the default catalogue, where the variables in `env` are not API keys.
-    ambient_credentials: Mapping[str, bool] | None = None
-    #: The embedded model, for the vendor that is part of the gateway.
-    embedded: EmbeddedModel | None = None
-    #: The row of an embedded engine that serves the model in a provider's `file`; None where there is no engine.
-    with_file: Vendor | None = None
-    #: The row for base URLs that do not match `own_urls`: a server of the same dialect that is not this vendor's.
-    elsewhere: Vendor | None = None
-    #: Pattern of this vendor's own base URLs; only used with `elsewhere`.
-    own_urls: str = ""
-    #: Whether reasoning signed by other dialects is sent: the base URL may be that of another gateway.
-    foreign_signatures: bool = False
-    #: The vendor's page about what it takes, and the day (ISO 8601) on which it was last read for this row; empty
-    #: where that is not recorded.
-    source: str = ""
-    checked: str = ""
-    #: Pattern of model ids -> fields of this row that differ for those models; see `for_model`.
-    by_model: Mapping[str, Mapping[str, Any]] = {}
-
-    # Fields for all dialects
-
-    #: Request fields that the vendor rejects or ignores.
-    drops: frozenset[str] = frozenset()
-    #: Supported `response_format` types.
-    response_formats: frozenset[str] = frozenset({"text", "json_object", "json_schema"})
-    #: Supported kinds of content parts.
-    modalities: frozenset[str] = frozenset({"text", "image", "audio", "file"})
-    #: The most stop sequences it accepts.
-    max_stop: int = 4
-    #: The range of `temperature`; one outside is sent as the nearest inside.
-    temperatures: tuple[float, float] = (0.0, 2.0)
-    #: Default sampling parameters, sent where the caller gives none.
-    defaults: Mapping[str, float] = {}
-    #: Whether it continues a trailing assistant message and returns only the continuation, for the models for
-    #: which `Dialect.prefills` is true.
-    prefill: bool = False
-    #: Body fields that enable `prefill`.
-    prefill_body: Mapping[str, bool | Mapping[str, bool]] = {}
-
-    # Quirks of the OpenAI dialect
-
-    #: The name of the token limit: `max_tokens`, `max_completion_tokens`, or empty for the caller's.
-    token_limit: str = ""
-    #: If False, `developer` messages are sent as `system`.
-    developer_role: bool = True
-    #: Whether content of text parts only is sent as one string.
-    string_content: bool = False
-    #: Whether `stream_options.include_usage` is supported.
-    stream_usage: bool = True
-    #: Fields beyond OpenAI's that it accepts in messages, parts, calls and tools, such as `cache_control` and the
-    #: `reasoning_content` of earlier completions; None for any.
-    extensions: frozenset[str] | None = None
-    #: OpenAI's own fields of messages that it refuses, such as `name` (but of tool results) and `refusal`. A
-    #: user's name is then written into the text.
-    refused_in_messages: frozenset[str] = _NONE
-    #: The values of `image_url.detail` that it takes; None for any.
-    image_details: frozenset[str] | None = None
-    #: Characters that `user` may have; 0 for any number. A longer one is sent as a digest.
-    max_user_length: int = 0
-    #: Tool call ids must have exactly so many letters and digits; 0 for any.
-    call_id_length: int = 0
-    #: The kinds of `tool_choice` that it takes; `function` is a function by its name.
-    tool_choices: frozenset[str] = frozenset({"none", "auto", "required", "function"})
-    #: What `strict` of tools may be: `any` for each tool, the `same` for all, or `refused`.
-    strict_tools: Literal["any", "same", "refused"] = "any"
-
-    def for_model(self, model: str) -> Vendor:
-        """The row for one model, by its id at this vendor: later patterns of `by_model` win over earlier ones."""
-        fields: dict[str, Any] = {}
-        for pattern, differing in self.by_model.items():
-            if re.search(pattern, model):
-                fields |= differing
-        return msgspec.structs.replace(self, **fields) if fields else self
-
-    def dialect_for(self, model: str) -> str:
-        """The dialect of a model by its id at this vendor."""
-        found = (dialect for prefix, dialect in self.model_dialects.items() if model.startswith(prefix))
-        return next(found, self.dialect)
-
-    def url_for(self, *, region: str = "", location: str = "", project: str = "") -> str:
-        """The base URL of a provider that configures none."""
-        url = self.location_urls.get(location)
-        return url or self.base_url.format(region=region, location=location, project=project)
-
-    def at(self, base_url: str) -> Vendor:
-        """The row for a provider with this base URL: this one, or `elsewhere`."""
-        if self.elsewhere is None or re.fullmatch(self.own_urls, base_url):
-            return self
-        return self.elsewhere
-
-    def in_dialect(self, plain: Vendor) -> Vendor:
-        """This vendor's account with the quirks of `plain`, the plain row of another dialect."""
-        return msgspec.structs.replace(
-            plain,
-            type=self.type,
-            base_url=self.base_url,
-            location_urls=self.location_urls,
-            platforms=self.platforms,
-            auth=self.auth,
-            credentials=self.credentials,
-            env=self.env,
-            required=self.required,
-            ambient_credentials=self.ambient_credentials,
-            embedded=self.embedded,
-            foreign_signatures=self.foreign_signatures,
-            source=self.source,
-            checked=self.checked,
-        )
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -282,6 +96,10 @@ class HttpRequest(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
     method: str = "POST"
+    #: The provider's name -> the caller's, for the tools whose names the provider would refuse.
+    tool_names: Mapping[str, str] = {}
+    #: Whether the answer is a stream although the caller's is not: some models answer in streams only.
+    streamed: bool = False
     #: Paths of parameters that the translation dropped, beyond `Endpoint.drops`, e.g. `messages[0].name`.
     dropped: tuple[str, ...] = ()
 
@@ -342,7 +160,7 @@ class Translator(Protocol):
 
 
 def _no_fields(model: str) -> frozenset[str]:
-    return _NONE
+    return frozenset()
 
 
 def _no_format(request: pb.ChatCompletionRequest, model: str) -> bool:

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
+from server.chat.openai_json.fields import joined_extra
 from server.dialects import errors as failures
 from server.dialects.base import completion_id
 from server.errors import StreamTruncated
@@ -83,12 +84,14 @@ def has_content(choice: pb.ChunkChoice) -> bool:
 class _Choice:
     """One choice. `last` is its last chunk, without content; None until there is a finish reason."""
 
-    __slots__ = ("has_calls", "has_role", "last", "native", "state")
+    __slots__ = ("bare_calls", "has_calls", "has_role", "last", "native", "state")
 
     def __init__(self) -> None:
         self.state = ChoiceState.WAITING
         self.has_role = False
         self.has_calls = False
+        #: Index -> whether no arguments have come, for the calls of functions.
+        self.bare_calls: dict[int, bool] = {}
         self.native = ""
         self.last: pb.ChatCompletionChunk | None = None
 
@@ -102,20 +105,23 @@ class ChunkBuilder:
         self._held = 0
         self._id = ""
         self._created = 0
+        self._model = ""
         #: OpenAI's name of the service tier, for all following chunks.
         self.service_tier = ""
         #: The last chunk, with the usage; not sent if it has none.
         self.usage = pb.ChatCompletionChunk()
 
-    def identify(self, provider_id: str, created: int = 0) -> None:
-        """Set the id and creation time of all chunks; the first non-empty values win."""
+    def identify(self, provider_id: str, created: int = 0, model: str = "") -> None:
+        """Set the id, creation time and model of all chunks; the first non-empty values win."""
         self._id = self._id or completion_id(provider_id)
         self._created = self._created or created
+        self._model = self._model or model
 
     def stamp(self, chunk: pb.ChatCompletionChunk) -> pb.ChatCompletionChunk:
-        """Set the id and creation time of `chunk` to the stream's."""
+        """Set the id, creation time and model of `chunk` to the stream's."""
         chunk.id = self._id
         chunk.created = self._created
+        chunk.model = self._model
         if self.service_tier:
             chunk.service_tier = self.service_tier
         return chunk
@@ -144,14 +150,13 @@ class ChunkBuilder:
         chunk.choices.add(delta=delta)
         self.add(chunk, chunks)
 
-    def finish(
-        self, finish_reason: pb.FinishReason.ValueType, native: str, *, index: int = 0, extra_json: str = ""
-    ) -> None:
-        """Hold a finish reason and its native name; the last one wins. `extra_json` is the chunk's."""
-        chunk = pb.ChatCompletionChunk(extra_json=extra_json)
-        chunk.choices.add(index=index, finish_reason=finish_reason)
-        self.add(chunk, [])
-        self.set_native(index, native)
+    def finish(self, choice: pb.ChunkChoice, native: str, *, extra_json: str = "") -> None:
+        """Hold a choice's finish reason, its native name and the fields beside it; the last ones win.
+
+        `extra_json` is the chunk's.
+        """
+        self.add(pb.ChatCompletionChunk(choices=[choice], extra_json=extra_json), [])
+        self.set_native(choice.index, native)
 
     def set_native(self, index: int, native: str) -> None:
         """Set the native name of a choice's finish reason."""
@@ -183,13 +188,14 @@ class ChunkBuilder:
     def refuse(self, native: str) -> None:
         """End all choices with `content_filter`."""
         for index in self._choices:
-            self.finish(pb.FINISH_REASON_CONTENT_FILTER, native, index=index)
+            self.finish(pb.ChunkChoice(index=index, finish_reason=pb.FINISH_REASON_CONTENT_FILTER), native)
 
     def end(self, chunks: list[pb.ChatCompletionChunk], *, marked: bool) -> None:
         """Append the last chunks. `marked`: the provider sent an end mark.
 
-        A choice without a finish reason gets the default. Raises StreamTruncated where the stream ended without a
-        mark and a choice is unfinished, and ProviderError where a mark ends a stream without a choice.
+        A choice without a finish reason gets the default, a call without arguments an empty object. Raises
+        StreamTruncated where the stream ended without a mark and a choice is unfinished, and ProviderError where a
+        mark ends a stream without a choice.
         """
         if marked and not self._choices:
             raise failures.invalid_response("the end of a stream without a choice")
@@ -199,12 +205,18 @@ class ChunkBuilder:
             last = choice.last
             if last is None:
                 last = pb.ChatCompletionChunk()
-                last.choices.add(index=index, finish_reason=default_finish(choice.has_calls)).delta.SetInParent()
+                last.choices.add(index=index).delta.SetInParent()
+            end = last.choices[0]
+            end.finish_reason = settled_finish(end.finish_reason, choice.has_calls)
+            if any(choice.bare_calls.values()):
+                chunks.append(self.stamp(_empty_arguments(index, choice.bare_calls)))
             if not choice.has_role:
-                last.choices[0].delta.role = pb.ROLE_ASSISTANT
+                end.delta.role = pb.ROLE_ASSISTANT
             chunks.append(self.stamp(last))
         if self.usage.HasField("usage"):
             chunks.append(self.stamp(self.usage))
+        elif self.usage.extra_json:
+            chunks[-1].extra_json = joined_extra(chunks[-1].extra_json, self.usage.extra_json)
 
     def _all(self, states: tuple[ChoiceState, ...]) -> bool:
         if len(self._choices) < self._expected:
@@ -229,7 +241,11 @@ class ChunkBuilder:
         content = has_content(piece)
         if content:
             choice.state = _ON_CONTENT[choice.state]
-            choice.has_calls = choice.has_calls or bool(piece.delta.tool_calls)
+            for call in piece.delta.tool_calls:
+                choice.has_calls = True
+                if not call.HasField("custom"):
+                    bare = choice.bare_calls.get(call.index, True)
+                    choice.bare_calls[call.index] = bare and not call.function.arguments
         if piece.finish_reason:
             choice.state = _ON_REASON[choice.state]
             self._hold_reason(choice, piece, bare=content)
@@ -268,9 +284,30 @@ class ChunkBuilder:
             last.extra_json = extra_json
 
 
-def default_finish(has_calls: bool) -> pb.FinishReason.ValueType:
-    """The finish reason of a choice for which the provider sent none."""
+def settled_finish(reason: pb.FinishReason.ValueType, has_calls: bool) -> pb.FinishReason.ValueType:
+    """The finish reason of a choice: the provider's, or the default where it is 0.
+
+    `tool_calls` without calls is `stop`: agents would answer calls that are not there for ever
+    (https://github.com/mastra-ai/mastra/pull/14187). `stop` with calls stays, as OpenAI itself says it of a call
+    that was forced by name (https://github.com/ENTERPILOT/GoModel/pull/124).
+    """
+    if reason and (has_calls or reason != pb.FINISH_REASON_TOOL_CALLS):
+        return reason
     return pb.FINISH_REASON_TOOL_CALLS if has_calls else pb.FINISH_REASON_STOP
+
+
+#: Clients parse the arguments of every call. https://github.com/Kilo-Org/cloud/pull/4753
+NO_ARGUMENTS = "{}"
+
+
+def _empty_arguments(choice: int, calls: Mapping[int, bool]) -> pb.ChatCompletionChunk:
+    """The chunk that completes the calls for which `calls` is true."""
+    chunk = pb.ChatCompletionChunk()
+    delta = chunk.choices.add(index=choice).delta
+    for index, bare in calls.items():
+        if bare:
+            delta.tool_calls.add(index=index).function.arguments = NO_ARGUMENTS
+    return chunk
 
 
 def _merge(last: pb.ChunkChoice, piece: pb.ChunkChoice) -> None:
@@ -287,8 +324,6 @@ def _merge(last: pb.ChunkChoice, piece: pb.ChunkChoice) -> None:
 
 def _joined(one: str, other: str) -> str:
     """Two objects' JSON as one's; the second's fields count. Raises ProviderError where they are too many."""
-    if not one or not other or one == other:
-        return one or other
-    if len(one) + len(other) > MAX_HELD_FIELDS:
+    if one and other and one != other and len(one) + len(other) > MAX_HELD_FIELDS:
         raise failures.invalid_response(f"more than {MAX_HELD_FIELDS} characters of fields after a finish_reason")
-    return openai_json.encode_text({**openai_json.decode_json(one), **openai_json.decode_json(other)})
+    return joined_extra(one, other)

@@ -13,10 +13,11 @@ from typing import Any
 
 from server.errors import ProviderError, Reason
 
+_TOO_LONG_STRING = "string_above_max_length"
 #: A provider's codes and types in lower case -> Reason, whatever the HTTP status.
 CODES: Mapping[str, Reason] = {
     "context_length_exceeded": Reason.CONTEXT_LENGTH_EXCEEDED,
-    "string_above_max_length": Reason.CONTEXT_LENGTH_EXCEEDED,
+    _TOO_LONG_STRING: Reason.CONTEXT_LENGTH_EXCEEDED,
     "too_many_prompt_tokens": Reason.CONTEXT_LENGTH_EXCEEDED,  # Perplexity
     "exceed_context_size_error": Reason.CONTEXT_LENGTH_EXCEEDED,  # llama.cpp
     "contextwindowexceedederror": Reason.CONTEXT_LENGTH_EXCEEDED,  # LiteLLM
@@ -79,6 +80,9 @@ _CONTEXT_PHRASES = (
     "prompt contains too many tokens",  # Mistral
     "too large for model",  # Mistral
     "max_seq_len",  # SiliconFlow
+    "input token length too long",  # Moonshot: https://platform.kimi.ai/docs/api/errors
+    "total length of all messages is too long",  # Perplexity
+    "while limit is",  # Cerebras
     "too many tokens",  # Cohere
     "`inputs` tokens + `max_new_tokens` must be",  # Text Generation Inference
     "`inputs` must have less than",  # Text Generation Inference
@@ -86,6 +90,30 @@ _CONTEXT_PHRASES = (
 
 #: Phrases of messages about a refused API key in a 400: xAI, Google.
 _KEY_PHRASES = ("incorrect api key", "invalid api key", "api key not valid", "api key is not valid")
+
+#: Phrases about an account without credit, whatever the HTTP status: Anthropic, DeepSeek, MiniMax, DashScope.
+_CREDIT_PHRASES = (
+    "credit balance is too low",
+    "insufficient balance",
+    "insufficient_balance",
+    "make sure your account is in good standing",
+)
+
+#: Phrases of a 400 about the model: OpenRouter; DeepSeek, SiliconFlow; Mistral; Z.ai, GitHub; Cloudflare;
+#: Scaleway.
+_MODEL_PHRASES = (
+    "is not a valid model id",
+    "model not exist",
+    "model does not exist",
+    "invalid model:",
+    "unknown model",
+    "no such model",
+    "model not found",
+)
+
+#: Phrases of a 404 about a feature that no provider behind OpenRouter has for the model.
+#: https://openrouter.ai/docs/guides/routing/provider-selection
+_FEATURE_PHRASES = ("no endpoints found that support", "no endpoints found that can handle")
 
 #: Phrases of a 404 for something other than the model: Gemini's caches and files, Anthropic's and OpenAI's files.
 _RESOURCE_PHRASES = ("cachedcontent", "cached content", "file not found", "no such file", "files/", "file_id")
@@ -122,7 +150,7 @@ def classify(
     (`details`), and where the reason is only `invalid_request`, `own_code` as the code.
     `retry_after` is in seconds. Texts are bounded where they are shown.
     """
-    reason = reason or _reason(status, code, message)
+    reason = reason or _reason(status, code, message, param)
     callers = reason not in _MASKED
     own = callers and bool(message)
     return ProviderError(
@@ -164,6 +192,7 @@ _STATUSES: Mapping[int, Reason] = {
     402: Reason.UPSTREAM_AUTHENTICATION,  # the gateway's account has no credit
     403: Reason.UPSTREAM_AUTHENTICATION,
     404: Reason.MODEL_NOT_FOUND,
+    410: Reason.MODEL_NOT_FOUND,
     408: Reason.TIMEOUT,
     413: Reason.REQUEST_TOO_LARGE,
     422: Reason.INVALID_REQUEST,
@@ -174,21 +203,30 @@ _STATUSES: Mapping[int, Reason] = {
 }
 
 
-def _reason(status: int, code: str, message: str) -> Reason:
+def _reason(status: int, code: str, message: str, param: str | None) -> Reason:
     known = CODES.get(code.lower())
     if known is not None:
-        return known
+        # OpenAI has one code for every string that is too long: of a message, of `user`, of a tool's name.
+        elsewhere = code.lower() == _TOO_LONG_STRING and param and not param.startswith(("messages", "input"))
+        return Reason.INVALID_REQUEST if elsewhere else known
     text = message.lower()
     if any(phrase in text for phrase in _REFUSAL_PHRASES):
         return Reason.CONTENT_POLICY_VIOLATION
+    if any(phrase in text for phrase in _CREDIT_PHRASES):
+        return Reason.UPSTREAM_AUTHENTICATION
     reason = _STATUSES.get(status, Reason.UPSTREAM_ERROR)
     if status < 400 or reason in (Reason.INVALID_REQUEST, Reason.REQUEST_TOO_LARGE):
         if any(phrase in text for phrase in _CONTEXT_PHRASES):
             return Reason.CONTEXT_LENGTH_EXCEEDED
         if any(phrase in text for phrase in _KEY_PHRASES):
             return Reason.UPSTREAM_AUTHENTICATION
-    if reason is Reason.MODEL_NOT_FOUND and any(phrase in text for phrase in _RESOURCE_PHRASES):
-        return Reason.INVALID_REQUEST
+        if any(phrase in text for phrase in _MODEL_PHRASES):
+            return Reason.MODEL_NOT_FOUND
+    if reason is Reason.MODEL_NOT_FOUND:
+        if any(phrase in text for phrase in _FEATURE_PHRASES):
+            return Reason.UNSUPPORTED_FEATURE
+        if any(phrase in text for phrase in _RESOURCE_PHRASES):
+            return Reason.INVALID_REQUEST
     return reason
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lmchat.v1 import chat_pb2 as pb
 
 from server.dialects.dropped import Dropped
+from server.dialects.tool_ids import called_name
 
 
 def named_content(message: pb.Message, path: str, dropped: Dropped) -> Sequence[pb.ContentPart]:
@@ -39,7 +40,7 @@ class ToolNames:
 
     def add(self, call: pb.ToolCall) -> None:
         """Record a call."""
-        self._names[call.id] = call.custom.name if call.HasField("custom") else call.function.name
+        self._names[call.id] = called_name(call)
 
     def drop_other(self, message: pb.Message, path: str, dropped: Dropped) -> None:
         """Report a tool result's `name` as dropped where it is not the name in the call, which is sent."""

@@ -8,13 +8,13 @@ https://www.unicode.org/versions/latest/core-spec/chapter-3/
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from server.chat.openai_json import decode_json
+from server.chat.openai_json.surrogates import with_whole_pairs
 from server.dialects import errors as failures
 from server.errors import InvalidRequest, ProviderError
 
@@ -32,11 +32,6 @@ UNREADABLE = (
 
 #: Bytes of a body that go into the log.
 _EXCERPT = 500
-
-#: An escape in JSON text: group 1 is a lone half of a surrogate pair; a whole pair matches without group 1.
-_ESCAPE = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
-)
 
 
 def read_json(data: bytes) -> Any:
@@ -71,7 +66,7 @@ def read_error_body(data: bytes) -> Any:
 
 def with_whole_characters(data: bytes) -> str:
     """JSON text with U+FFFD for bytes that are not UTF-8 and for escaped halves of surrogate pairs."""
-    return _ESCAPE.sub(lambda found: "\\ufffd" if found[1] else found[0], data.decode("utf-8", "replace"))
+    return with_whole_pairs(data.decode("utf-8", "replace"))
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def drop_extras(choice: pb.ToolChoice, dropped: Dropped) -> None:
     dropped.pick_from(f"{_PATH}.function", extra.get("function"))
 
 
-def drop_idle(request: pb.ChatCompletionRequest, dropped: Dropped) -> None:
+def drop_choice_without_tools(request: pb.ChatCompletionRequest, dropped: Dropped) -> None:
     """Report as dropped `tool_choice` and `parallel_tool_calls` of a request without tools.
 
     `none` is what happens anyway, and a choice of none of the request's tools is why there are none.

@@ -26,8 +26,13 @@ TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
 #: Where vendors of the OpenAI dialect count tokens read from a cache, beside `prompt_tokens_details`: DeepSeek;
 #: Moonshot; vLLM and Together; gateways to Anthropic.
 _CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens", "cache_read_input_tokens")
+#: Where they count tokens written to a cache, beside `prompt_tokens_details` and in it: gateways to Anthropic;
+#: DashScope (https://www.alibabacloud.com/help/en/model-studio/context-cache), LiteLLM.
+_WRITTEN = ("cache_creation_input_tokens", "cache_creation_tokens")
 #: Keys of a usage object that only some vendors have, and that `place_counts` reads.
-_OTHER_NAMES = frozenset({*_CACHED, "input_tokens", "output_tokens", "input_tokens_details", "reasoning_tokens"})
+_OTHER_NAMES = frozenset(
+    {*_CACHED, *_WRITTEN, "input_tokens", "output_tokens", "input_tokens_details", "reasoning_tokens"}
+)
 #: Counts above this, or below zero, are not used.
 _MAX_COUNT = 10**15
 #: Count -> its other name, in the usage of some gateways.
@@ -57,6 +62,9 @@ def place_counts(usage: dict[str, Any]) -> None:
     if cached is None and isinstance(other_details, dict):
         cached = other_details.get("cached_tokens")
     _place(usage, "prompt_tokens_details", "cached_tokens", cached)
+    holders = (usage, usage.get("prompt_tokens_details") or {})
+    written = next((holder[name] for holder in holders for name in _WRITTEN if holder.get(name)), None)
+    _place(usage, "prompt_tokens_details", "cache_write_tokens", written)
     _place(usage, "completion_tokens_details", "reasoning_tokens", usage.get("reasoning_tokens"))  # Perplexity
 
 

@@ -11,13 +11,15 @@ _PHONE = re.compile(r"\+[\d ().-]+|\(\d[\d ().-]+|\d{2,5}([ .-]\d{2,5}){2,}", re
 _DIGIT = re.compile(r"\d", re.ASCII)
 
 
-def opaque_user(user: str, max_length: int) -> str:
-    """`user`, or its SHA-256 where it is an e-mail address, a telephone number or too long; 0 is no limit.
+def opaque_user(user: str, max_length: int, min_length: int = 0) -> str:
+    """`user`, or its SHA-256 where it is an e-mail address, a telephone number, too short or too long.
 
-    OpenAI and Anthropic ask for ids that identify nobody: hash a name or an e-mail address.
+    A `max_length` of 0 is no limit.
+
+    OpenAI and Anthropic require ids that identify no person: names and e-mail addresses are to be hashed.
     https://platform.openai.com/docs/guides/safety-best-practices  https://docs.claude.com/en/api/messages
     """
-    if (max_length and len(user) > max_length) or _EMAIL.search(user) or _is_phone(user):
+    if len(user) < min_length or (max_length and len(user) > max_length) or _EMAIL.search(user) or _is_phone(user):
         return hashlib.sha256(user.encode()).hexdigest()
     return user
 

@@ -36,7 +36,7 @@ from server.launcher.supervisor import Child, ChildFailed, Launch, Log, Plan, re
 from server.launcher.welcome import reachable, welcome
 
 WORKER_GRACE = 40.0
-"""Seconds a worker has to drain. It takes up to 33 by itself."""
+"""Seconds a worker has to drain. It takes up to 35 by itself: see server/worker/app.py."""
 
 GRACE = 5.0
 """Seconds Envoy and the embedded model have to end."""

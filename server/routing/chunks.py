@@ -1,13 +1,15 @@
 """Makes a provider's chunks conform to the contract's guarantees for streams. Sans-I/O.
 
-Every chunk gets the same id and creation time, and the public model id; usage is included only on request; the
-routing report is on the last chunk, so a chunk that may be the last is held until the provider's stream ends.
+Every chunk gets the same id and creation time, and the public model id; usage is included only on request, and
+the fields beside it move to the last chunk without; the routing report is on the last chunk, so a chunk that may
+be the last is held until the provider's stream ends.
 """
 
 from __future__ import annotations
 
 from lmchat.v1 import chat_pb2 as pb
 
+from server.chat.openai_json.fields import joined_extra
 from server.upstream.ports import Chunks
 
 
@@ -19,7 +21,7 @@ class StreamFinisher:
         self._created = created
         #: The public model id of the following chunks; a resumed stream changes it.
         self.model = model
-        #: The model that the provider's first chunk names; in a resumed stream that of the first call.
+        #: The model that the provider's chunks name; in a resumed stream that of the first call.
         self.native_model = ""
         self._include_usage = include_usage
         self._begun = False
@@ -38,6 +40,8 @@ class StreamFinisher:
             if chunk.HasField("usage"):
                 self.tokens = chunk.usage.completion_tokens
             if not chunk.choices and not (self._include_usage and chunk.HasField("usage")):
+                if chunk.extra_json and self._last is not None:
+                    self._last.extra_json = joined_extra(self._last.extra_json, chunk.extra_json)
                 continue
             if self._last is not None:
                 out.append(self._last)
@@ -67,7 +71,7 @@ class StreamFinisher:
             self._begun = True
             self._id = chunk.id or self._id
             self._created = chunk.created or self._created
-            self.native_model = chunk.model
+        self.native_model = self.native_model or chunk.model
         chunk.id = self._id
         chunk.created = self._created
         chunk.model = self.model

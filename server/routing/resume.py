@@ -14,7 +14,7 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
-from server.chat.request import ChatRequest, ProtoRequest, copy
+from server.chat.request import ChatRequest, copy
 from server.chat.usage import add_usage
 from server.dialects.base import Endpoint
 from server.errors import LmchatError, ProviderError
@@ -68,24 +68,29 @@ def continuation(request: ChatRequest, endpoint: Endpoint, text: str, tokens: in
         out.max_tokens = max(1, out.max_tokens - tokens)
     if out.HasField("max_completion_tokens"):
         out.max_completion_tokens = max(1, out.max_completion_tokens - tokens)
-    resumed = ProtoRequest(out)
-    resumed.fetched = request.fetched
-    return resumed
+    return request.with_message(out)
 
 
 class Splice:
     """Records the text sent to the caller and joins a fallback's chunks to its end. Sans-I/O; choice 0 only."""
 
     def __init__(self) -> None:
-        self.text = ""
+        self._texts: list[str] = []
         #: Text deltas so far: a lower bound of the tokens.
         self.pieces = 0
         #: The usage that broken streams reported, which is added to that of the last one.
         self.carried = pb.Usage()
         self._usage = pb.Usage()
         self._text_only = True
-        self._echo = self._held = self._space = ""
+        self._echo = self._space = ""
+        self._repeated = 0  # characters of the echo that the fallback has repeated so far
         self._resumed = False
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        self._texts = ["".join(self._texts)]
+        return self._texts[0]
 
     @property
     def resumable(self) -> bool:
@@ -94,11 +99,12 @@ class Splice:
 
     def resume(self) -> None:
         """From now on `feed` gets chunks of a fallback, which continue the text."""
-        stripped = self.text.rstrip()
+        text = self.text
+        stripped = text.rstrip()
         self._resumed = True
         self._echo = stripped if len(stripped) >= _MIN_ECHO else ""
-        self._space = self.text[len(stripped) :]
-        self._held = ""
+        self._space = text[len(stripped) :]
+        self._repeated = 0
         self.carried.CopyFrom(self._usage)
 
     def feed(self, chunks: Chunks) -> Chunks:
@@ -109,7 +115,7 @@ class Splice:
                 self._usage.CopyFrom(chunk.usage)
             for choice in chunk.choices:
                 delta = choice.delta
-                self.text += delta.content
+                self._texts.append(delta.content)
                 self.pieces += bool(delta.content)
                 if delta.tool_calls or delta.refusal or delta.HasField("audio") or choice.finish_reason:
                     self._text_only = False
@@ -134,16 +140,19 @@ class Splice:
     def _new(self, text: str, *, last: bool) -> str:
         """`text` without a repetition of the text from its beginning, and without white space already sent."""
         if self._echo:
-            text = self._held + text
-            self._held = ""
-            if text.startswith(self._echo):
-                text = text[len(self._echo) :]
-            elif self._echo.startswith(text) and not last:  # a possible repetition, incomplete
-                self._held = text
+            left = len(self._echo) - self._repeated
+            if not self._echo.startswith(text[:left], self._repeated) or (last and len(text) < left):
+                text = self._echo[: self._repeated] + text  # no repetition, or an incomplete one
+            elif len(text) < left:
+                self._repeated += len(text)
                 return ""
+            else:
+                text = text[left:]
             self._echo = ""
-        while text and self._space and text[0] == self._space[0]:
-            text, self._space = text[1:], self._space[1:]
+        common = min(len(text), len(self._space))
+        if text[:common] != self._space[:common]:
+            common = next(place for place in range(common) if text[place] != self._space[place])
+        text, self._space = text[common:], self._space[common:]
         if text:
             self._space = ""
         return text

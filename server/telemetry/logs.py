@@ -31,17 +31,17 @@ class LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line of a record."""
         text = super().formatMessage(record)[: MAX_CHARS + _REDACTION_MARGIN]
-        return _safe(self.redact(text)[:MAX_CHARS])
+        return one_line(self.redact(text)[:MAX_CHARS])
 
     def formatException(self, ei: object) -> str:
         """The lines of a traceback; the last ones where they are many."""
         text = super().formatException(ei)[-MAX_CHARS - _REDACTION_MARGIN :]  # type: ignore[arg-type]
         text = self.redact(text)[-MAX_CHARS:]
-        return "\n".join(f"    {_safe(line)}" for line in text.split("\n"))
+        return "\n".join(f"    {one_line(line)}" for line in text.split("\n"))
 
     def formatStack(self, stack_info: str) -> str:
         """The lines of a stack."""
-        return "\n".join(f"    {_safe(line)}" for line in self.redact(stack_info).split("\n"))
+        return "\n".join(f"    {one_line(line)}" for line in self.redact(stack_info).split("\n"))
 
 
 def install(level: int = logging.INFO) -> None:
@@ -67,5 +67,6 @@ def _without_values(record: logging.LogRecord) -> bool:
     return True
 
 
-def _safe(text: str) -> str:
+def one_line(text: str) -> str:
+    """`text` with escapes in place of line breaks, controls and marks that reorder text."""
     return _UNSAFE(lambda match: match[0].encode("unicode_escape").decode(), text)

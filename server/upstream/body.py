@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 
 from server.chat import limits
+from server.chat.large import by_size
 from server.errors import ProviderError, Reason, detached
 from server.wire.exchange import MAX_BODY_BYTES, Body
 
@@ -16,7 +17,7 @@ async def read_body(body: Body, limit: int | None = None) -> bytes:
     """
     whole = body.whole()
     if whole is not None:
-        return _checked(whole)
+        return await by_size(len(whole), _checked, whole)
     pieces: list[bytes] = []
     size = 0
     try:
@@ -32,7 +33,7 @@ async def read_body(body: Body, limit: int | None = None) -> bytes:
         raise transport_error(error) from None
     finally:
         await body.aclose()
-    return _checked(b"".join(pieces))
+    return await by_size(size, _checked, b"".join(pieces))
 
 
 def _checked(body: bytes) -> bytes:

@@ -39,20 +39,26 @@ class BoundedTranslator:
             raise TranslationError from None
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
-        """The answer. Raises ProviderError."""
+        """The answer, in its typed form where that is what `request` needs. Raises ProviderError."""
         try:
-            return self._translator.completion(body, request)
+            completion = self._translator.completion(body, request)
         except LmchatError:
             raise
         except Exception as error:
-            raise _unreadable(self._dialect, "answer", error) from None
+            raise unreadable(self._dialect, "answer", error) from None
+        if not request.typed:
+            return completion
+        try:
+            return completion.typed()
+        except Exception as error:  # InvalidRequest included: the invalid value is the provider's
+            raise unreadable(self._dialect, "answer", error) from None
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """The error of a non-2xx response."""
         try:
             return self._translator.error(status, headers, body)
         except Exception as error:
-            return _unreadable(self._dialect, "error", error, status)
+            return unreadable(self._dialect, "error", error, status)
 
     def decoder(self, request: ChatRequest) -> StreamDecoder:
         """A new decoder for one stream."""
@@ -75,7 +81,7 @@ class BoundedDecoder:
         except LmchatError:
             raise
         except Exception as error:
-            raise _unreadable(self._dialect, "stream", error) from None
+            raise unreadable(self._dialect, "stream", error) from None
 
     def close(self) -> list[pb.ChatCompletionChunk]:
         """Signal the end of the bytes. Raises ProviderError."""
@@ -84,7 +90,7 @@ class BoundedDecoder:
         except LmchatError:
             raise
         except Exception as error:
-            raise _unreadable(self._dialect, "end of the stream", error) from None
+            raise unreadable(self._dialect, "end of the stream", error) from None
 
     @property
     def native_finish_reason(self) -> str:
@@ -97,7 +103,7 @@ class BoundedDecoder:
         return self._decoder.finished
 
 
-def _unreadable(dialect: str, what: str, error: Exception, status: int = 200) -> ProviderError:
-    """The error for a provider's `what` with this HTTP status, on which the translator raised `error`."""
+def unreadable(dialect: str, what: str, error: Exception, status: int = 200) -> ProviderError:
+    """The error for a provider's `what` with this HTTP status, on which code of the gateway raised `error`."""
     log.error("%s: the provider's %s could not be read", dialect, what, exc_info=error)
     return invalid_response(f"{dialect}: {what}: {type(error).__name__}", http_status=status)

@@ -10,15 +10,19 @@ from typing import Protocol
 
 import httpx
 
-from server.chat.completion import Completion
+from server.chat.completion import Completion, ProtoCompletion
+from server.chat.large import LARGE_BYTES, by_size
 from server.chat.request import ChatRequest
 from server.config.redaction import Redactor
-from server.dialects.base import Authenticator, Endpoint, HttpRequest, Translator
+from server.dialects.base import Authenticator, Endpoint, HttpRequest, StreamDecoder, Translator
 from server.dialects.errors import invalid_response
 from server.errors import InvalidRequest, ProviderError, Reason
 from server.upstream.body import read_body, timeout_error, transport_error
 from server.upstream.boundary import BoundedTranslator
-from server.upstream.stream import UpstreamStream
+from server.upstream.joined import joined
+from server.upstream.ports import Stream
+from server.upstream.stream import PreparedStream, UpstreamStream
+from server.upstream.tool_names import RestoringDecoder, restored
 from server.wire.deadlines import Deadlines
 from server.wire.exchange import Response
 
@@ -65,31 +69,45 @@ class Upstream:
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
         """One unary call, within `limit` seconds. Raises ProviderError, or InvalidRequest before any call."""
         translator = self._translators[endpoint.dialect]
-        call = _translate(translator, request, endpoint, stream=False)
+        call = await by_size(request.size, _translate, translator, request, endpoint, stream=False)
         try:
             with self._deadlines.after(min(limit, endpoint.timeouts.total)):
                 response = await self._send(endpoint, call, translator)
                 body = await read_body(response.body)
         except TimeoutError:
             raise timeout_error("did not answer in time") from None
-        completion = translator.completion(body, request)
+        if call.streamed and not _is_json(response):
+            completion = await by_size(len(body), _of_stream, translator.decoder(request), body)
+        else:
+            completion = await by_size(len(body), translator.completion, body, request)
+        if call.tool_names:
+            completion = restored(completion, call.tool_names)
         completion.dropped = call.dropped
+        completion.size = len(body)
         return completion
 
-    def stream(self, endpoint: Endpoint, request: ChatRequest) -> UpstreamStream:
-        """One streamed call, not yet opened. Raises InvalidRequest for what the dialect cannot express."""
+    def stream(self, endpoint: Endpoint, request: ChatRequest) -> Stream:
+        """One streamed call, not yet opened. This or `open` raises InvalidRequest."""
+        if request.size > LARGE_BYTES:
+            return PreparedStream(lambda limit: by_size(request.size, self._stream, endpoint, request))
+        return self._stream(endpoint, request)
+
+    def _stream(self, endpoint: Endpoint, request: ChatRequest) -> UpstreamStream:
         translator = self._translators[endpoint.dialect]
         call = _translate(translator, request, endpoint, stream=True)
 
         async def send() -> Response:
             response = await self._send(endpoint, call, translator)
-            if response.header(b"content-type").lower().startswith(_NO_STREAM):
+            if _is_json(response):
                 # An error in a 200, which `completion` raises. A whole completion is no stream either.
-                translator.completion(await read_body(response.body), request)
+                body = await read_body(response.body)
+                await by_size(len(body), translator.completion, body, request)
                 raise invalid_response("JSON in answer to a request for a stream")
             return response
 
         decoder = translator.decoder(request)
+        if call.tool_names:
+            decoder = RestoringDecoder(decoder, call.tool_names)
         return UpstreamStream(send, decoder, endpoint.timeouts, self._deadlines, dropped=call.dropped)
 
     async def _send(self, endpoint: Endpoint, call: HttpRequest, translator: Translator) -> Response:
@@ -113,6 +131,17 @@ class Upstream:
         except ProviderError:  # the body was truncated; the status suffices
             body = b""
         raise translator.error(response.status, response.texts(), body)
+
+
+def _is_json(response: Response) -> bool:
+    """Whether a response to a request for a stream is none."""
+    return response.header(b"content-type").lower().startswith(_NO_STREAM)
+
+
+def _of_stream(decoder: StreamDecoder, body: bytes) -> Completion:
+    """The completion of a whole stream. Raises ProviderError, StreamTruncated for a part of one."""
+    chunks = [*decoder.feed(body), *decoder.close()]
+    return ProtoCompletion(joined(chunks), decoder.native_finish_reason)
 
 
 def _translate(translator: Translator, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:

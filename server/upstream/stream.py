@@ -11,12 +11,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import httpx
 
+from server.chat.large import LARGE_BYTES, by_size
 from server.config.model import Timeouts
 from server.dialects.base import StreamDecoder
 from server.dialects.errors import invalid_response
 from server.errors import ProviderError, StreamTruncated
 from server.upstream.body import timeout_error, transport_error
-from server.upstream.ports import Chunks, has_content
+from server.upstream.ports import Chunks, Stream, has_content
 from server.wire.deadlines import Deadlines
 from server.wire.exchange import Body, Response
 
@@ -24,6 +25,8 @@ from server.wire.exchange import Body, Response
 TAIL_TIMEOUT = 5.0
 #: The most chunks without content that are held until the first with content.
 MAX_HELD_CHUNKS = 1024
+#: Bytes of one read that are decoded in one step, with other calls between: they may hold hundreds of chunks.
+MAX_STEP_BYTES = 32 * 1024
 
 
 class UpstreamStream:
@@ -44,6 +47,10 @@ class UpstreamStream:
         self._timeouts = timeouts
         self._deadlines = deadlines
         self._body: Body | None = None
+        #: Bytes since the last chunk: what may be decoded with the next ones.
+        self._undecoded = 0
+        #: The rest of a read.
+        self._unread = b""
         self._ended = False
 
     @property
@@ -91,7 +98,9 @@ class UpstreamStream:
                 with self._deadlines.until(min(now() + (min(idle, TAIL_TIMEOUT) if complete else idle), deadline)):
                     chunks = await self._read()
             except (TimeoutError, ProviderError) as error:
-                if complete:  # every finish reason has arrived: how the connection ends is irrelevant
+                # Every finish reason has arrived: how the connection ends is irrelevant. The decoder of a large
+                # event may still be running.
+                if complete and self._undecoded <= LARGE_BYTES:
                     chunks = self._close()
                 elif isinstance(error, TimeoutError):
                     raise timeout_error("did not finish its answer in time") from None
@@ -111,15 +120,69 @@ class UpstreamStream:
             await body.aclose()
 
     async def _read(self) -> Chunks:
-        """The chunks that one read completes."""
+        """The chunks that one read completes, or a part of it."""
         if self._body is None:
             raise RuntimeError("not open")
-        try:
-            data = await anext(self._body, None)
-        except httpx.TransportError as error:
-            raise transport_error(error) from None
-        return self._close() if data is None else self._decoder.feed(data)
+        data: bytes | None
+        if self._unread:
+            data, self._unread = self._unread, b""
+            await asyncio.sleep(0)
+        else:
+            try:
+                data = await anext(self._body, None)
+            except httpx.TransportError as error:
+                raise transport_error(error) from None
+            if data is None:
+                return self._close()
+        if len(data) > MAX_STEP_BYTES and self._undecoded <= LARGE_BYTES:
+            data, self._unread = data[:MAX_STEP_BYTES], data[MAX_STEP_BYTES:]
+        self._undecoded += len(data)
+        if self._undecoded <= LARGE_BYTES:
+            chunks = self._decoder.feed(data)
+        else:
+            chunks = await by_size(self._undecoded, self._decoder.feed, data)
+        if chunks:
+            self._undecoded = 0
+        return chunks
 
     def _close(self) -> Chunks:
         self._ended = True
         return self._decoder.close()
+
+
+class PreparedStream:
+    """A stream that `prepare` makes within so many seconds when it opens: of a large request, or URLs to fetch."""
+
+    def __init__(self, prepare: Callable[[float], Awaitable[Stream]]) -> None:
+        self._prepare: Callable[[float], Awaitable[Stream]] | None = prepare
+        self._stream: Stream | None = None
+
+    @property
+    def native_finish_reason(self) -> str:
+        return self._stream.native_finish_reason if self._stream else ""
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return self._stream.dropped if self._stream else ()
+
+    async def open(self, limit: float) -> Chunks:
+        """Prepare the stream, then open it, both within `limit` seconds. Raises what either does."""
+        prepare, self._prepare = self._prepare, None  # frees the request for the duration of the stream
+        if prepare is None:
+            raise RuntimeError("opened twice")
+        now = asyncio.get_running_loop().time
+        deadline = now() + limit
+        self._stream = await prepare(limit)
+        del prepare
+        return await self._stream.open(deadline - now())
+
+    def batches(self, deadline: float) -> AsyncGenerator[Chunks, None]:
+        """The remaining chunks."""
+        if self._stream is None:
+            raise RuntimeError("not open")
+        return self._stream.batches(deadline)
+
+    async def aclose(self) -> None:
+        """Release every connection."""
+        if self._stream is not None:
+            await self._stream.aclose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from server.dialects.base import Vendor
@@ -23,6 +23,11 @@ PLATFORM = frozenset({"store", "prediction", "verbosity", "modalities", "audio",
 #: Fields that label a request, and the one that selects its queue.
 LABELS = frozenset({"user", "metadata", "service_tier"})
 
+#: OpenAI's request fields that the contract passes on as unknown ones; vendors with a fixed schema refuse them.
+NEWER = frozenset(
+    {"moderation", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "safety_identifier"}
+)
+
 #: Fields of OpenAI's assistant turns that vendors with a schema of their own do not have.
 OF_ANSWERS = frozenset({"refusal", "annotations", "audio"})
 
@@ -33,8 +38,22 @@ DETAILS = frozenset({"auto", "low", "high"})
 
 NEWER_LIMIT = "max_completion_tokens"
 
+#: OpenAI's words for `reasoning_effort`.
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
 #: `Vendor.checked` of the rows whose source was read on this day.
 CHECKED = "2026-11-28"
+
+
+def efforts(*words: str, **others: Mapping[str, Any] | str) -> Mapping[str, Mapping[str, Any]]:
+    """`Vendor.efforts` of a vendor that takes the efforts `words` only.
+
+    `others`: effort -> the vendor's equivalent, another effort or body fields. All further efforts are left out.
+    """
+    equivalents = {
+        effort: {"reasoning_effort": sent} if isinstance(sent, str) else sent for effort, sent in others.items()
+    }
+    return {effort: equivalents.get(effort, {}) for effort in EFFORTS if effort not in words}
 
 
 def compatible(type_: str, base_url: str = "", env: Iterable[str] = (), *, source: str, **quirks: Any) -> Vendor:

@@ -1,11 +1,10 @@
 """The vendors: one row each, with the account's settings and what differs from the dialect's plain form.
 
-A new vendor of the OpenAI dialect is a row in hosted.py or self_hosted.py and nothing else; see
-dialects/ADDING.md. VENDORS.md lists all rows with their sources; table.py writes it.
-Base URLs of that dialect hold the version (`/v1`), as the vendors' own pages give them,
-since `/chat/completions` is all that is added; those of the other dialects are bare
-origins. A quirk is listed only with the vendor's page, or the recording, that
-shows it; what is not known to be refused is sent.
+A new vendor of the OpenAI dialect is one row in makers.py, hosted.py, gateways.py or self_hosted.py; see
+dialects/ADDING.md. VENDORS.md, which table.py writes, lists all rows with their sources.
+Base URLs of that dialect hold the version (`/v1`), as the vendors' own pages give them, since `/chat/completions`
+is all that is added; those of the other dialects are bare origins. A quirk is listed only with the vendor's page,
+or the recording, that shows it; what is not known to be refused is sent.
 
 In `drops`, `n` means that a call gives one choice, `tools` that there are none,
 and `modalities` that the answer is text. `developer` turns go out as `system`
@@ -15,10 +14,12 @@ wherever the vendor does not name that role: every vendor knows `system`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from server.dialects.base import Vendor
-from server.vendors import azure, hosted, self_hosted, vertex
+from server.vendors import azure, gateways, hosted, makers, self_hosted, vertex
 from server.vendors.compatible import (
+    CHECKED,
     DOCUMENTS,
     JSON_SCHEMA,
     LOGPROBS,
@@ -26,6 +27,7 @@ from server.vendors.compatible import (
     NO_EXTENSIONS,
     PENALTIES,
     compatible,
+    efforts,
 )
 from server.vendors.credentials.kinds import AWS, ENTRA, GOOGLE
 
@@ -39,6 +41,7 @@ _ANTHROPIC = Vendor(
     auth="x-api-key",
     env=("ANTHROPIC_API_KEY",),
     source="https://platform.claude.com/docs/en/api/messages/create",
+    checked=CHECKED,
     drops=_FOREIGN | PENALTIES | LOGPROBS | {"n", "seed", "metadata", "store", "modalities", "audio"},
     response_formats=JSON_SCHEMA,
     modalities=DOCUMENTS,
@@ -53,6 +56,7 @@ _GEMINI = Vendor(
     auth="x-goog-api-key",
     env=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
     source="https://ai.google.dev/api/generate-content",
+    checked=CHECKED,
     drops=_FOREIGN | {"user", "metadata", "parallel_tool_calls", "n"},
     max_stop=5,
 )
@@ -66,6 +70,7 @@ _BEDROCK = Vendor(
     credentials=AWS,
     ambient_credentials={},
     source="https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",
+    checked=CHECKED,
     drops=_FOREIGN
     | PENALTIES
     | LOGPROBS
@@ -84,15 +89,39 @@ PLAIN: Mapping[str, Vendor] = {
         source="https://platform.openai.com/docs/api-reference/chat/create",
         token_limit="",
         foreign_signatures=True,
+        any_tool_name=True,
     ),
     "anthropic": _ANTHROPIC,
     "gemini": _GEMINI,
     "bedrock": _BEDROCK,
 }
 
-#: OpenAI's models that refuse sampling parameters, and those parameters.
+#: OpenAI's models that always think and refuse sampling parameters, and those parameters.
 _ALWAYS_THINKING = r"^(o\d|gpt-5(-mini|-nano)?(-20\d\d-.*)?$)"
 _SAMPLING = PENALTIES | LOGPROBS | {"temperature", "top_p", "logit_bias"}
+#: What differs for OpenAI's models, by their ids. A 400 for efforts that a model has not ("Supported values are"),
+#: for any effort at models that do not reason, and from 5.4 on for an effort beside tools. Sampling parameters of
+#: later models go with `reasoning_effort: none`. https://platform.openai.com/docs/guides/reasoning
+#: https://platform.openai.com/docs/guides/latest-model
+#: https://learn.microsoft.com/en-us/javascript/api/@azure/ai-projects/reasoningeffort
+#: https://github.com/openai/openai-agents-python/issues/2089 (5.1)
+#: https://github.com/egoist/chatwise-releases/issues/1257 (chat)
+#: https://github.com/pipecat-ai/pipecat/issues/4043 (5.4)
+_BY_MODEL: Mapping[str, Mapping[str, Any]] = {
+    r"^(gpt-(3|4)|chatgpt-4)": {"drops": frozenset({"reasoning_effort"})},
+    _ALWAYS_THINKING: {"drops": _SAMPLING},
+    r"^o\d": {"efforts": efforts("low", "medium", "high", minimal="low", xhigh="high", max="high")},
+    r"^gpt-5(-mini|-nano|-20|$)": {
+        "efforts": efforts("minimal", "low", "medium", "high", none="minimal", xhigh="high", max="high")
+    },
+    r"^gpt-5\.1(-20|$)": {
+        "efforts": efforts("none", "low", "medium", "high", minimal="low", xhigh="high", max="high")
+    },
+    r"^gpt-5\.([2-9]|\d\d)": {"efforts": {"minimal": {"reasoning_effort": "low"}}},
+    r"^gpt-5\.([4-9]|\d\d)": {"effort_with_tools": False},
+    r"^gpt-5.*-chat": {"efforts": efforts("medium")},
+    r"^gpt-5-pro": {"efforts": efforts("high")},
+}
 
 _ROWS = (
     Vendor(
@@ -103,13 +132,12 @@ _ROWS = (
         elsewhere=PLAIN["openai"],
         env=("OPENAI_API_KEY",),
         source="https://platform.openai.com/docs/api-reference/chat/create",
+        checked=CHECKED,
         # Reasoning models refuse `max_tokens`, and all others know the newer name too.
         token_limit=NEWER_LIMIT,
         extensions=NO_EXTENSIONS,
         max_user_length=64,
-        # These always think; later models take sampling parameters with `reasoning_effort: none`.
-        # https://platform.openai.com/docs/guides/reasoning  https://platform.openai.com/docs/guides/latest-model
-        by_model={_ALWAYS_THINKING: {"drops": _SAMPLING}},
+        by_model=_BY_MODEL,
     ),
     Vendor(
         type="azure",
@@ -147,7 +175,9 @@ _ROWS = (
         max_stop=_GEMINI.max_stop,
     ),
     _BEDROCK,
+    *makers.ROWS,
     *hosted.ROWS,
+    *gateways.ROWS,
     *self_hosted.ROWS,
 )
 

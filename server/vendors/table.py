@@ -16,7 +16,8 @@ _HEAD = """\
 The values of `type` in the configuration. Written from the rows of the registry by
 `python -m server.vendors.table`; what a row knows about its vendor stands in the code, with its reasons.
 "Left out" are the request fields that are dropped and named in `lmchat.dropped_params`; `by model` says that this
-depends on the model. `read` is the day on which the source was last read for the row, where that is recorded.
+depends on the model. `read` is the day on which the source, or a stored copy of it, was last read for the row;
+`unverified` where it could not be read.
 
 | type | dialect | base URL | variables | left out | formats | parts | read | source |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -66,7 +67,7 @@ def _row(vendor: Vendor) -> str:
         drops,
         _words(vendor.response_formats),
         _words(vendor.modalities),
-        vendor.checked or "-",
+        vendor.checked or "unverified",
         f"<{vendor.source}>",
     )
     return f"| {' | '.join(cells)} |\n"

@@ -25,8 +25,10 @@ from typing import Protocol, cast
 import httptools
 import httpx
 
-#: Bytes of headers, and of trailers. Providers send about 2,000.
+#: Bytes of headers, of trailers, and of what frames a body between two parts of it. Providers send about 2,000.
 MAX_HEADER_BYTES = 128 * 1024
+#: Headers and trailers of one response, those of interim ones included. Providers send about 40.
+MAX_HEADERS = 1024
 
 Headers = list[tuple[bytes, bytes]]
 """Names and values as the server sent them."""
@@ -85,7 +87,9 @@ class Connection(asyncio.Protocol):
         self._listener: Listener | None = None
         self._parser: httptools.HttpResponseParser | None = _parser(self)
         self._headers: Headers = []
+        self._headers_left = MAX_HEADERS
         self._header_bytes_left = MAX_HEADER_BYTES
+        self._has_body = False  # whether the current read brought a part of a body
         self._writable: asyncio.Future[None] | None = None  # None while the write buffer has room
 
     def lend(self, pool: Callable[[Connection], None]) -> None:
@@ -96,6 +100,7 @@ class Connection(asyncio.Protocol):
         """Deliver the next response to `listener`. `bodiless`: no body follows, whatever its headers say."""
         self._listener = listener
         self._headers = []
+        self._headers_left = MAX_HEADERS
         self._header_bytes_left = MAX_HEADER_BYTES
         self._state = State.HEADERS_ONLY if bodiless else State.HEADERS
 
@@ -143,16 +148,19 @@ class Connection(asyncio.Protocol):
                 self._state = State.MUST_CLOSE
             return
         failure = ""
+        self._has_body = False
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             failure = "The server switches to another protocol."
         except httptools.HttpParserError as error:
             failure = str(error) or type(error).__name__
-        if self._state in _HEADERS:
+        if self._has_body:
+            self._header_bytes_left = MAX_HEADER_BYTES
+        else:
             self._header_bytes_left -= len(data)
-        if self._header_bytes_left < 0:
-            failure = f"The headers are too large: more than {MAX_HEADER_BYTES} bytes."
+        if self._header_bytes_left < 0 or self._headers_left < 0:
+            failure = f"The headers are too large: more than {MAX_HEADER_BYTES} bytes, or {MAX_HEADERS} headers."
         complete = self._state in _COMPLETE
         if failure and self._state is not State.CLOSED:
             self._state = State.MUST_CLOSE
@@ -199,9 +207,10 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer, which is skipped."""
-        if self._state is State.BODY:
-            self._header_bytes_left -= len(name) + len(value)
-        else:
+        self._headers_left -= 1
+        if self._headers_left < 0:
+            raise ValueError("too many headers")  # the parser stops, and says that this callback failed
+        if self._state is not State.BODY:
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -219,6 +228,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         """A part of the body."""
         if self._listener is not None and self._state is State.BODY:
+            self._has_body = True
             self._listener.add(data)
 
     def on_message_complete(self) -> None:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import httpx
 
 #: Bytes of one decompressed piece.
-_PIECE_SIZE = 256 * 1024
+PIECE_SIZE = 256 * 1024
 #: Decompressed bytes of one body, however it is read: deflate can expand its input a thousandfold.
 MAX_DECOMPRESSED_BYTES = 256 * 1024 * 1024
+#: Compressed parts, one after the other, that may form one body. Each costs time, though it may hold nothing.
+MAX_MEMBERS = 1000
 
 
 class Decompressor:
@@ -20,6 +22,7 @@ class Decompressor:
         self._deflate = encoding == b"deflate"
         self._decoder: zlib._Decompress | None = None
         self._left = MAX_DECOMPRESSED_BYTES
+        self._members = 0
 
     @classmethod
     def of(cls, encoding: bytes) -> Decompressor | None:
@@ -38,7 +41,10 @@ class Decompressor:
             while data:
                 if self._decoder is None or self._decoder.eof:
                     self._decoder = zlib.decompressobj(self._format(data))
-                piece = self._decoder.decompress(data, _PIECE_SIZE)
+                    self._members += 1
+                    if self._members > MAX_MEMBERS:
+                        raise httpx.ReadError(f"The compressed response has more than {MAX_MEMBERS} parts.")
+                piece = self._decoder.decompress(data, PIECE_SIZE)
                 self._left -= len(piece)
                 if self._left < 0:
                     raise httpx.ReadError(f"The response is larger than {MAX_DECOMPRESSED_BYTES} bytes.")

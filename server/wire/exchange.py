@@ -23,7 +23,7 @@ import httpx
 import msgspec
 
 from server.wire.connection import Connection, Headers
-from server.wire.decompress import Decompressor
+from server.wire.decompress import PIECE_SIZE, Decompressor
 
 #: Bytes of a response body that is read as a whole; Envoy's limit for a response to a caller is the same.
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -133,6 +133,8 @@ class Exchange:
             if self._decompressor is not None:
                 piece = next(self._decompressed, None)
                 if piece is not None:
+                    if len(piece) == PIECE_SIZE:  # others may follow at once; between them other calls have a turn
+                        await asyncio.sleep(0)
                     return piece
             while not self._pieces:
                 if self._state is State.COMPLETE:

@@ -26,6 +26,7 @@ from lmchat.v1 import chat_service_pb2, chat_service_pb2_grpc, model_service_pb2
 
 from server.api.call import Call, KeyRing
 from server.api.chat import ChatCompletions
+from server.api.drain import Drain
 from server.api.metrics import Operations
 from server.api.models import Models
 from server.api.reflection import add_reflection
@@ -60,6 +61,8 @@ DRAIN_NOTICE = 3.0
 STATS_FLUSH_DELAY = 0.05
 #: Seconds that active calls may take when a worker drains.
 DRAIN_GRACE = 30.0
+#: Seconds that calls without that time have to send their error, before they are cut.
+ERROR_GRACE = 2.0
 
 #: The services of gRPC callers, which reflection lists.
 PUBLIC_SERVICES = (
@@ -87,11 +90,10 @@ class Worker:
         transport: Transport,
         *,
         shared_stats: SharedStats | None = None,
-        default_grace: float = DRAIN_GRACE,
         dialects: Mapping[str, Dialect] = DIALECTS,
     ) -> None:
         self._transport = transport
-        self._grace = default_grace
+        self._drain = Drain()
         vendors = {e.provider.key: (e.provider, e.vendor) for m in catalog.models() for e in m.endpoints}
         redactor = Redactor.of(config.keys, (provider for provider, _ in vendors.values()))
         logs.redact(redactor)
@@ -111,7 +113,7 @@ class Worker:
             configured=[endpoint.id for model in catalog.models() for endpoint in model.endpoints],
         )
         router = Router(catalog, caller, self._stats, ids, config.retry)
-        calls = partial(Call, KeyRing(config.keys), redactor, time.monotonic)
+        calls = partial(Call, KeyRing(config.keys), redactor, self._drain, time.monotonic)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             options=(
@@ -143,15 +145,22 @@ class Worker:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
-    async def drain(self, notice: float = DRAIN_NOTICE) -> None:
-        """Report NOT_SERVING, wait `notice` seconds for Envoy, then stop when active calls have ended."""
+    async def drain(self, notice: float = DRAIN_NOTICE, grace: float = DRAIN_GRACE) -> None:
+        """Report NOT_SERVING, wait `notice` seconds for Envoy, then `stop`."""
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(notice)
-        await self.stop(self._grace)
+        await self.stop(grace)
 
-    async def stop(self, grace: float | None = None) -> None:
-        """Stop now, or when all calls have ended, at most `grace` seconds later; closes provider connections."""
-        await self._server.stop(grace)
+    async def stop(self, grace: float = 0.0) -> None:
+        """Stop when all calls have ended; closes provider connections.
+
+        Those that have not after `grace` seconds end with an error, or are cut when their callers do not read it.
+        """
+        expiry = asyncio.get_running_loop().call_later(grace, self._drain.expire)
+        try:
+            await self._server.stop(grace + ERROR_GRACE)
+        finally:
+            expiry.cancel()
         self._stats.flush()
         await self._transport.aclose()
 

@@ -49,14 +49,14 @@ async def gateway_fixture(upstream: FaultServer, tmp_path: Path) -> AsyncIterato
         yield gateway
 
 
-async def left(call: Any, *, after: int) -> None:
+async def cancel_after(call: Any, *, after: int) -> None:
     """Cancel a stream after `after` messages; with 0 once the provider has received the call."""
     for _ in range(after):
         await call.read()
     call.cancel()
 
 
-async def mixed(gateway: Gateway, upstream: FaultServer) -> None:
+async def calls_of_each_kind(gateway: Gateway, upstream: FaultServer) -> None:
     """One call of each kind, at once."""
     typed = pb.ChatCompletionRequest(model="fine")
     typed.messages.add(role=pb.ROLE_USER).content.add(text="hello")
@@ -69,16 +69,16 @@ async def mixed(gateway: Gateway, upstream: FaultServer) -> None:
         ),
         gateway.post(ask("broken", stream=True)),
         gateway.post(b"{"),
-        left(gateway.open(ask("fine", stream=True)), after=1),
-        left(gateway.open(ask("stalled", stream=True)), after=1),
+        cancel_after(gateway.open(ask("fine", stream=True)), after=1),
+        cancel_after(gateway.open(ask("stalled", stream=True)), after=1),
         gateway.chat.CreateChatCompletion(typed, metadata=AUTH),
-        left(gateway.chat.StreamChatCompletion(typed, metadata=AUTH), after=1),
+        cancel_after(gateway.chat.StreamChatCompletion(typed, metadata=AUTH), after=1),
         return_exceptions=True,
     )
     silent.cancel()
 
 
-def held() -> Counter[str]:
+def resources() -> Counter[str]:
     """Current tasks by their coroutine, file descriptors, and streams."""
     gc.collect()
     found: Counter[str] = Counter(
@@ -94,13 +94,13 @@ def held() -> Counter[str]:
 _OF_A_CALL = (UpstreamStream, RoutedStream, Exchange, grpc.aio.ServicerContext)
 
 
-async def settled(expected: Counter[str]) -> Counter[str]:
+async def settled_resources(expected: Counter[str]) -> Counter[str]:
     """`held()` once it equals `expected`, or after two seconds."""
     for _ in range(40):
-        if held() == expected:
+        if resources() == expected:
             break
         await asyncio.sleep(0.05)
-    return held()
+    return resources()
 
 
 def descriptors() -> int:
@@ -108,19 +108,19 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
-async def many(gateway: Gateway, upstream: FaultServer) -> None:
+async def ten_of_each_kind(gateway: Gateway, upstream: FaultServer) -> None:
     """Ten calls of each kind at once."""
-    await asyncio.gather(*(mixed(gateway, upstream) for _ in range(10)))
+    await asyncio.gather(*(calls_of_each_kind(gateway, upstream) for _ in range(10)))
 
 
 async def test_calls_release_all_resources(gateway: Gateway, upstream: FaultServer) -> None:
-    before = held()
-    await many(gateway, upstream)
-    assert await settled(before) == before
+    before = resources()
+    await ten_of_each_kind(gateway, upstream)
+    assert await settled_resources(before) == before
     open_then = descriptors()
     for _ in range(3):
-        await many(gateway, upstream)
-    assert await settled(before) == before
+        await ten_of_each_kind(gateway, upstream)
+    assert await settled_resources(before) == before
     assert descriptors() <= open_then + 20  # the pool keeps as many connections as were needed at once
 
 
@@ -133,7 +133,7 @@ async def test_failed_calls_are_freed_at_once(gateway: Gateway, upstream: FaultS
     typed.messages.add(role=pb.ROLE_USER).content.add(text="hello")
     metadata = () if model == "unknown-key" else AUTH
     gc.collect()
-    before = of_calls()
+    before = call_objects()
     gc.disable()
     try:
         for stream in (False, True):
@@ -144,15 +144,15 @@ async def test_failed_calls_are_freed_at_once(gateway: Gateway, upstream: FaultS
             async for _ in gateway.chat.StreamChatCompletion(typed, metadata=metadata):
                 pass
         for _ in range(40):  # the server's task of the last call may still be ending
-            if not of_calls() - before:
+            if not call_objects() - before:
                 break
             await asyncio.sleep(0.05)
-        assert of_calls() - before == Counter()
+        assert call_objects() - before == Counter()
     finally:
         gc.enable()
 
 
-def of_calls() -> Counter[str]:
+def call_objects() -> Counter[str]:
     """Existing calls and their errors, whether they can be collected or not."""
     kinds = (Call, LmchatError, httpx.TransportError)
     return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds))

@@ -10,8 +10,10 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from lmchat.v1 import chat_pb2 as pb
 
-from tests.support.gateway import AUTH, Gateway, run_gateway
+from server.chat import large
+from tests.support.gateway import AUTH, Gateway, ask, run_gateway
 
 CONFIGURATION = """
 providers: {up: {type: openai, base_url: "http://127.0.0.1:1/v1"}}
@@ -95,3 +97,49 @@ async def test_errors_come_without_a_message(gateway: Gateway, path: str, data: 
     with pytest.raises(grpc.aio.AioRpcError):
         await call.read()
     assert not await call.initial_metadata()
+
+
+LARGE = b"\x12\x00" * 1_000_000
+"""Empty messages, as far as a method's request has any; else unknown fields."""
+
+
+@pytest.mark.parametrize("path", [*UNARY, *STREAMING, *REFLECTION])
+async def test_millions_of_fields(gateway: Gateway, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """They are refused before they are parsed: objects of 100 bytes each would be made of two bytes."""
+    for metadata, code in ((AUTH, grpc.StatusCode.RESOURCE_EXHAUSTED), (None, grpc.StatusCode.UNAUTHENTICATED)):
+        if path in REFLECTION:  # it needs no key
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED
+        error = await refusal(gateway, path, LARGE, metadata)
+        assert error.code() is code
+        assert code is grpc.StatusCode.UNAUTHENTICATED or "more than 100000 fields" in (error.details() or "")
+    assert not caplog.records
+
+
+async def test_large_requests_are_read_in_the_thread(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing, validating and translating them, and reading JSON; of ordinary requests, nothing is."""
+    done: list[str] = []
+    execute = large._THREAD.submit
+
+    def submit(work: Any, *args: Any) -> Any:
+        done.append(getattr(work.func, "__name__", ""))
+        return execute(work, *args)
+
+    monkeypatch.setattr(large._THREAD, "submit", submit)
+    for length, typed, rest in (
+        (1000, [], []),
+        (large.LARGE_BYTES, ["parse", "validate", "_translate"], ["parse", "read", "_translate"]),
+    ):
+        request = pb.ChatCompletionRequest(model="m")
+        request.messages.add(role=pb.ROLE_USER).content.add(text="a" * length)
+        with pytest.raises(grpc.aio.AioRpcError, match="could not be reached"):
+            await gateway.chat.CreateChatCompletion(request, metadata=AUTH)
+        assert sorted(set(done)) == sorted(typed)
+        done.clear()
+        with pytest.raises(grpc.aio.AioRpcError, match="could not be reached"):
+            await gateway.chat.StreamChatCompletion(request, metadata=AUTH).read()
+        assert sorted(set(done)) == sorted([name if name != "_translate" else "_stream" for name in typed])
+        done.clear()
+        reply = await gateway.post(ask(messages=[{"role": "user", "content": "a" * length}]))
+        assert reply.status == 502
+        assert sorted(set(done)) == sorted(rest)
+        done.clear()

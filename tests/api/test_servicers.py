@@ -583,6 +583,17 @@ async def test_internal_errors_are_masked(gateway: Gateway, monkeypatch: pytest.
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_json_near_the_limit_of_depth(gateway: Gateway, upstream: FaultServer, stream: bool) -> None:
+    """What the decoder can read, the encoder may not, where it runs deeper in the stack."""
+    upstream.script("m", answer("hi"))
+    statuses = set()
+    for depth in range(900, 1000, 2):
+        body = json.dumps(ask(stream=stream, x="@")).replace('"@"', '{"a":' * depth + "1" + "}" * depth)
+        statuses.add((await gateway.post(body.encode())).status)
+    assert statuses == {200, 400}
+
+
 async def test_models(gateway: Gateway) -> None:
     listed = await gateway.models.ListModels(model_service_pb2.ListModelsRequest(), metadata=AUTH)
     assert (listed.object, [model.id for model in listed.data]) == ("list", ["*", "only-text"])

@@ -114,7 +114,7 @@ MESSAGE = "choices.0.message"
         (f"{MESSAGE}.tool_calls", [CALL]),
         (f"{MESSAGE}.tool_calls", []),
         (f"{MESSAGE}.tool_calls", None),
-        (f"{MESSAGE}.tool_calls", [{**CALL, "index": 0}, CALL]),
+        (f"{MESSAGE}.tool_calls", [{**CALL, "index": 0}, {**CALL, "id": "call_b"}]),
         (f"{MESSAGE}.function_call", None),
         (f"{MESSAGE}.audio", None),
         (f"{MESSAGE}.reasoning_content", "Hm."),
@@ -226,3 +226,15 @@ def test_both_representations_agree(changes: list[tuple[str, Any]]) -> None:
     except ProviderError as error:
         raise AssertionError(f"the parser refuses it: {error.raw}") from None
     assert both_ways(completion) == expected
+
+
+@pytest.mark.parametrize(("matched", "expected"), [("END", "END"), (128009, None), (None, None)])
+def test_sglangs_matched_stop_is_the_stop_sequence(matched: Any, expected: str | None) -> None:
+    """https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/openai/protocol.py"""
+    body = json.dumps(replaced(WHOLE, "choices.0.matched_stop", matched)).encode()
+    completion = stays_json(body)
+    assert completion is not None
+    found, native = both_ways(completion)
+    assert (found, native) == by_message(body)
+    assert found["choices"][0].get("stop_sequence") == expected
+    assert found["choices"][0]["matched_stop"] == matched

@@ -159,6 +159,7 @@ def with_field(path: str, value: Any) -> dict[str, Any]:
         ("stream_options", {"include_usage": True, "include_obfuscation": False}),
         ("n", 1),
         ("stop", "a"),
+        ("stop", ""),
         ("stop", []),
         ("tools", []),
         ("tools", [{"type": "function", "function": {"name": "f"}, "cache_control": {}}]),

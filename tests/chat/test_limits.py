@@ -148,6 +148,22 @@ def test_strings_may_hold_any_syntax(text: str) -> None:
     assert request.to_openai()["messages"][0]["content"] == text
 
 
+@pytest.mark.parametrize("text", ["\u6f22", "a\U0001f600", "\\u6f22"], ids=["Chinese", "emoji", "escaped"])
+def test_text_has_a_limit_and_files_have_not(text: str) -> None:
+    """One character of four bytes makes a string of base64 four times as large in memory."""
+    half = text * (limits.MAX_TEXT_BYTES // 2 // len(text.encode()) - 10)
+    file = "abcd" * (limits.MAX_TEXT_BYTES // 4)
+
+    def of(*texts: str) -> bytes:
+        strings = '","'.join(texts)
+        return f'{{"model":"m","messages":[{{"role":"user","content":"{file}"}}],"x":["{strings}"]}}'.encode()
+
+    read(of(f"{half}{half}"))
+    read(of("\\\\u6f22", file))
+    for texts in ((f"{half}{half}{text * 40}",), (half, half + text * 40), (f'{half}\\"{half}{text * 40}',)):
+        assert f"more than {limits.MAX_TEXT_BYTES} bytes of text" in refused(of(*texts)).message
+
+
 @pytest.mark.parametrize("depth", [500, 50_000])
 def test_deep_json(depth: int) -> None:
     data = raw("x", "[" * depth + "]" * depth)
@@ -204,10 +220,10 @@ def test_json_texts_of_typed_requests_are_counted_together() -> None:
     for _ in range(200):
         request.messages.add(role=pb.ROLE_USER).content.add(other_json=text)
     with pytest.raises(InvalidRequest, match=f"more than {limits.MAX_VALUES} values") as caught:
-        validate(request)
+        validate(request, large=True)
     assert caught.value.reason is Reason.REQUEST_TOO_LARGE
     del request.messages[100:]
-    validate(request)
+    validate(request, large=True)
 
 
 def test_answers_have_limits() -> None:

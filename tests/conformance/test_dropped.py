@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from server.dialects.base import Endpoint
 from server.errors import InvalidRequest
 from tests.conformance.request_strategy import REQUESTS
-from tests.conformance.test_requests import CASES, TARGETS, case_of, endpoint_of, targets_of
+from tests.conformance.test_requests import TARGETS, case_of, endpoint_of, matrix
 from tests.support.changes import Path, at, dotted, leaves, parse_path, pattern, replaced, without
 from tests.support.dialects import endpoint_for, parse, request_for
 
@@ -192,15 +192,7 @@ def test_generated_requests(target: str, body: dict[str, Any]) -> None:
     assert _wrong(body, endpoint_for(*TARGETS[target])) == []
 
 
-def _golden_rows() -> list[Any]:
-    return [
-        pytest.param(folder, target, id=f"{folder.name}-{target}")
-        for folder in CASES
-        for target in targets_of(case_of(folder))
-    ]
-
-
-@pytest.mark.parametrize(("folder", "target"), _golden_rows())
+@pytest.mark.parametrize(("folder", "target"), matrix())
 def test_golden_requests(folder: Any, target: str) -> None:
     case = case_of(folder)
     assert _wrong(case["request"], endpoint_of(case, target)) == []

@@ -1,8 +1,8 @@
 """The golden matrix of requests: one request of OpenAI's form per case, and what every dialect sends for it.
 
 `tests/golden/requests/<case>/request.json` holds `about` (what the case shows), `request` (the body of the REST
-call) and, where a case has them, `models` (target -> model, other than the default), `also` (optional targets that
-the case has goldens for) and `wrong` (target -> why the present output is not what the golden demands).
+call) and, where a case has them, `models` (target -> model, other than the default) and `also` (optional targets
+that the case has goldens for).
 Beside it is one file per target: method, URL, headers and body, and the fields that the endpoint drops; or
 `unsupported` (another endpoint may do it) or `invalid` (no endpoint would take it), with field and message.
 """
@@ -24,7 +24,7 @@ from tests.support.dialects import endpoint_for, request_for
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "requests"
 CASES = sorted(path.parent for path in GOLDEN.glob("*/request.json"))
-_INPUT = frozenset({"about", "request", "models", "also", "wrong"})
+_INPUT = frozenset({"about", "request", "models", "also"})
 
 
 class Target(NamedTuple):
@@ -59,14 +59,11 @@ def targets_of(case: Mapping[str, Any]) -> list[str]:
 
 def matrix() -> list[Any]:
     """Every case with every one of its targets."""
-    rows = []
-    for folder in CASES:
-        case = case_of(folder)
-        for target in targets_of(case):
-            reason = case.get("wrong", {}).get(target)
-            marks = [pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)] if reason else []
-            rows.append(pytest.param(folder, target, id=f"{folder.name}-{target}", marks=marks))
-    return rows
+    return [
+        pytest.param(folder, target, id=f"{folder.name}-{target}")
+        for folder in CASES
+        for target in targets_of(case_of(folder))
+    ]
 
 
 def endpoint_of(case: Mapping[str, Any], target: str) -> Endpoint:
@@ -92,9 +89,7 @@ def sent_for(case: Mapping[str, Any], target: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("folder", "target"), matrix())
 def test_request(folder: Path, target: str, update_goldens: bool) -> None:
-    case = case_of(folder)
-    update = update_goldens and target not in case.get("wrong", {})
-    goldens.check(folder / f"{target}.json", sent_for(case, target), update=update)
+    goldens.check(folder / f"{target}.json", sent_for(case_of(folder), target), update=update_goldens)
 
 
 def test_every_dialect_has_a_target() -> None:
@@ -108,7 +103,7 @@ def test_a_case_has_its_files_and_no_other(folder: Path) -> None:
     assert case["about"]
     targets = targets_of(case)
     assert {path.name for path in folder.iterdir()} == {"request.json", *(f"{target}.json" for target in targets)}
-    assert {*case.get("models", ()), *case.get("wrong", ())} <= set(targets)
+    assert set(case.get("models", ())) <= set(targets)
 
 
 def test_there_is_nothing_beside_the_cases() -> None:

@@ -165,7 +165,7 @@ def telegram(*words: str, end: str = "full stop") -> Behaviour:
     return behave
 
 
-class Line:
+class Rig:
     """A gateway with the additions, and its provider."""
 
     def __init__(self, gateway: Gateway, upstream: FaultServer) -> None:
@@ -178,52 +178,52 @@ class Line:
         return request
 
 
-@pytest.fixture(name="line")
-async def line_fixture(tmp_path: Path) -> Any:
+@pytest.fixture(name="rig")
+async def rig_fixture(tmp_path: Path) -> Any:
     async with fault_server() as upstream:
         origin = upstream.base_url.removesuffix("/v1")
         async with run_gateway(tmp_path, CONFIGURATION.format(origin=origin), **ADDED) as gateway:
-            yield Line(gateway, upstream)
+            yield Rig(gateway, upstream)
 
 
-async def test_a_dialect_over_rest(line: Line) -> None:
-    line.upstream.script("sea", telegram("Hi", " there"))
-    got = await line.gateway.post(ask("cable", temperature=0.5, seed=1, stamp="red"))
+async def test_a_dialect_over_rest(rig: Rig) -> None:
+    rig.upstream.script("sea", telegram("Hi", " there"))
+    got = await rig.gateway.post(ask("cable", temperature=0.5, seed=1, stamp="red"))
     assert got.status == 200, got.body
     [choice] = got.json()["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("Hi there", "stop")
     assert got.json()["lmchat"]["native_finish_reason"] == "full stop"
-    events = (await line.gateway.post(ask("cable", stream=True))).events()
+    events = (await rig.gateway.post(ask("cable", stream=True))).events()
     assert events[-1] == "[DONE]"
     assert "".join(event["choices"][0]["delta"].get("content", "") for event in events[:-1]) == "Hi there"
-    first, second = line.upstream.calls
+    first, second = rig.upstream.calls
     assert first.path == second.path == "/wire"
     assert first.headers["x-western-key"] == "dots"
     assert first.headers["x-telegraph-version"] == "1"
     assert first.body == {"model": "sea", "lines": [["ROLE_USER", "hello"]], "stream": False, "heat": 0.5}
 
 
-async def test_a_dialect_over_grpc(line: Line) -> None:
-    line.upstream.script("sea", telegram("Hi", " there", end="cut"))
-    completion = await line.gateway.chat.CreateChatCompletion(line.typed("cable"), metadata=AUTH)
+async def test_a_dialect_over_grpc(rig: Rig) -> None:
+    rig.upstream.script("sea", telegram("Hi", " there", end="cut"))
+    completion = await rig.gateway.chat.CreateChatCompletion(rig.typed("cable"), metadata=AUTH)
     [choice] = completion.choices
     assert (choice.message.content[0].text, choice.finish_reason) == ("Hi there", pb.FINISH_REASON_LENGTH)
     assert completion.lmchat.provider == "western"
-    chunks = [c async for c in line.gateway.chat.StreamChatCompletion(line.typed("cable"), metadata=AUTH)]
+    chunks = [c async for c in rig.gateway.chat.StreamChatCompletion(rig.typed("cable"), metadata=AUTH)]
     assert "".join(choice.delta.content for chunk in chunks for choice in chunk.choices) == "Hi there"
     assert chunks[-1].lmchat.native_finish_reason == "cut"
 
 
-async def test_what_a_dialect_says_of_a_model(line: Line) -> None:
-    line.upstream.script("cold", telegram("brr"))
-    got = await line.gateway.post(ask("cold", temperature=0.5))
+async def test_what_a_dialect_says_of_a_model(rig: Rig) -> None:
+    rig.upstream.script("cold", telegram("brr"))
+    got = await rig.gateway.post(ask("cold", temperature=0.5))
     assert got.json()["lmchat"]["dropped_params"] == ["temperature"]
-    assert "heat" not in line.upstream.calls[0].body
+    assert "heat" not in rig.upstream.calls[0].body
 
 
-async def test_a_dialects_errors(line: Line) -> None:
-    line.upstream.script("sea", reply(429, b"busy", "text/plain"))
-    got = await line.gateway.post(ask("cable"))
+async def test_a_dialects_errors(rig: Rig) -> None:
+    rig.upstream.script("sea", reply(429, b"busy", "text/plain"))
+    got = await rig.gateway.post(ask("cable"))
     assert (got.status, got.json()["error"]["code"]) == (429, "rate_limited")
 
 
@@ -234,28 +234,28 @@ async def test_a_dialects_errors(line: Line) -> None:
         pytest.param("other", "/v1/wire", "1", id="another vendor's row: the default platform"),
     ],
 )
-async def test_platforms(line: Line, model: str, path: str, version: str | None) -> None:
-    line.upstream.script("air", telegram("Whoosh"))
-    got = await line.gateway.post(ask(model))
+async def test_platforms(rig: Rig, model: str, path: str, version: str | None) -> None:
+    rig.upstream.script("air", telegram("Whoosh"))
+    got = await rig.gateway.post(ask(model))
     assert got.json()["choices"][0]["message"]["content"] == "Whoosh"
-    [call] = line.upstream.calls
+    [call] = rig.upstream.calls
     assert (call.path, call.headers.get("x-telegraph-version")) == (path, version)
 
 
-async def test_a_vendor_of_the_openai_dialect(line: Line) -> None:
-    line.upstream.script("anvil-1", faults.answer("Clang", "!"))
+async def test_a_vendor_of_the_openai_dialect(rig: Rig) -> None:
+    rig.upstream.script("anvil-1", faults.answer("Clang", "!"))
     signed = {"type": "reasoning.text", "text": "-.-.", "signature": "s", "format": "morse"}
     turns = [
         {"role": "developer", "content": "Be loud."},
         {"role": "assistant", "content": "x", "reasoning_details": [signed]},
         {"role": "user", "content": "hello"},
     ]
-    got = await line.gateway.post(ask("anvil", messages=turns, seed=1, max_completion_tokens=9))
+    got = await rig.gateway.post(ask("anvil", messages=turns, seed=1, max_completion_tokens=9))
     assert got.json()["choices"][0]["message"]["content"] == "Clang!"
     assert got.json()["lmchat"]["dropped_params"] == ["seed", "messages[1].reasoning_details"]
-    chunks = [c async for c in line.gateway.chat.StreamChatCompletion(line.typed("anvil"), metadata=AUTH)]
+    chunks = [c async for c in rig.gateway.chat.StreamChatCompletion(rig.typed("anvil"), metadata=AUTH)]
     assert "".join(choice.delta.content for chunk in chunks for choice in chunk.choices) == "Clang!"
-    call = line.upstream.calls[0]
+    call = rig.upstream.calls[0]
     assert (call.path, call.headers["authorization"]) == ("/v1/chat/completions", "Bearer dashes")
     assert call.body["max_tokens"] == 9
     assert [message["role"] for message in call.body["messages"]] == ["system", "assistant", "user"]

@@ -530,6 +530,7 @@ def test_json_text_that_is_none() -> None:
 def test_stop_sequences_are_as_many_as_the_vendor_takes() -> None:
     assert sent({"stop": list("abcdef")})["stop_sequences"] == list("abcdef")
     request = pb.ChatCompletionRequest(model="m", stop=["x"] * 65)
+    request.messages.add(role=pb.ROLE_USER).content.add(text="Hi")
     with pytest.raises(InvalidRequest, match="At most 64"):
         TRANSLATOR.request(request, endpoint(), stream=False)
 
@@ -605,7 +606,8 @@ def test_thinking_survives_a_round_trip(keeps_unknown: bool) -> None:
     ],
 )
 def test_finish_reasons(native: str | None, expected: int) -> None:
-    body = {"id": "m", "content": [{"type": "text", "text": "x"}], "stop_reason": native}
+    block = {"type": "tool_use", "id": "c", "name": "f", "input": {}} if native == "tool_use" else None
+    body = {"id": "m", "content": [block or {"type": "text", "text": "x"}], "stop_reason": native}
     completion, word = TRANSLATOR.completion(json.dumps(body).encode(), NONE)
     assert completion.choices[0].finish_reason == expected
     assert word == (native or "")
@@ -651,6 +653,23 @@ def test_first_chunk_speaks_even_without_message_start() -> None:
     chunks = decode(sse(ANSWERS[0]["stream"][1:]))
     assert chunks[0].choices[0].delta.role == pb.ROLE_ASSISTANT
     assert chunks[0].choices[0].delta.content == "Grü"
+
+
+def test_deltas_of_blocks_that_are_passed_on_whole() -> None:
+    """https://platform.claude.com/docs/en/build-with-claude/compaction"""
+    start = {"type": "compaction", "content": None, "note": "n"}
+    deltas = [{"type": "compaction_delta", "content": text} for text in ("So far: ", "hello.")]
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"id": "msg_1", "usage": {"input_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": start},
+        *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
+        {"type": "message_stop"},
+    ]
+    message = openai_json.dump_completion(fold_messages(decode(sse(events))))["choices"][0]["message"]
+    whole = {**start, "content": "So far: hello."}
+    assert message["extra_content"] == {"anthropic": {"content": [whole]}}
 
 
 def test_crlf_comments_and_missing_event_lines() -> None:
@@ -961,7 +980,7 @@ INVALID = {"max_tokens": 1, "messages": 1}
         ("claude-opus-4-6", "anthropic", {}),
         ("claude-opus-5", "anthropic", {}),
         ("claude-3-haiku-20240307", "anthropic", {"response_format.type": 14}),  # it has no schemas either
-        ("claude-opus-5-5", "anthropic", {"tool_choice": 7}),  # it cannot be made to call tools
+        ("claude-opus-5-5", "anthropic", {"tool_choice": 7}),  # tool calls cannot be forced
         ("claude-sonnet-4-5", "vertex", {"messages[0].content[1].image_url.url": 3}),  # it fetches no URLs
     ],
 )

@@ -226,3 +226,27 @@ def test_extra_content_of_another_form(own: Any) -> None:
     blocks, dropped, container = ran(own)
     assert [block["type"] for block in blocks] == ["text", "tool_use"]
     assert (dropped, container) == (("messages[1].extra_content",), None)
+
+
+def calls_with(own: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The block of a call with this `extra_content.anthropic`, and what is dropped."""
+    call = {"id": "toolu_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turn = {"role": "assistant", "tool_calls": [{**call, "extra_content": {"anthropic": own}}]}
+    openai = {"model": "m", "messages": [{"role": "user", "content": "Hi"}, turn]}
+    dropped = Dropped()
+    request = openai_json.parse(json.dumps(openai).encode()).request
+    body = anthropic_request.body(request, endpoint("claude-sonnet-4-5"), dropped, remote=True)
+    [block] = (block for block in body["messages"][1]["content"] if block["type"] == "tool_use")
+    return block, dropped.paths
+
+
+def test_the_caller_of_a_call_goes_back() -> None:
+    """https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling"""
+    plain = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
+    own = {"caller": {"type": "code_execution_20250825", "tool_id": "srvtoolu_1"}, "toolset_name": "s"}
+    assert calls_with(own) == ({**plain, **own}, ())
+    thinking = [{"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}]
+    assert calls_with({**own, "thinking": thinking}) == ({**plain, **own}, ())
+    path = "messages[1].tool_calls[0].extra_content"
+    assert calls_with({**own, "odd": 1}) == ({**plain, **own}, (f"{path}.anthropic.odd",))
+    assert calls_with({"odd": 1}) == (plain, (path,))

@@ -577,6 +577,7 @@ def test_golden_turns(turn: dict[str, Any]) -> None:
     assert shown["usage"] == turn["usage"]
     assert shown.get("service_tier") == turn.get("service_tier")
     assert (decode(completion.extra_json) if completion.extra_json else None) == turn.get("extra")
+    assert choice.get("extra_content", {}).get("bedrock") == turn.get("own")
     assert native == turn["answer"]["stopReason"]
     assert (completion.id, completion.created, completion.model) == ("", 0, "")
 
@@ -585,7 +586,9 @@ def test_golden_turns(turn: dict[str, Any]) -> None:
 def test_a_stream_folds_to_the_completion(turn: dict[str, Any]) -> None:
     whole = json.dumps(turn["answer"], ensure_ascii=False, separators=(",", ":")).encode()
     chunks, native = stream([streamed(turn)], request_for(turn))
-    assert (fold_messages(chunks), native) == TRANSLATOR.completion(whole, request_for(turn))
+    unary = TRANSLATOR.completion(whole, request_for(turn))
+    assert dump_completion(fold_messages(chunks)) == dump_completion(unary.completion)
+    assert native == unary.native_finish_reason
     for chunk in chunks:
         dump_chunk(chunk, include_usage=True)
 

@@ -536,9 +536,13 @@ def test_a_failed_try_may_be_repeated() -> None:
     assert caught.value.fall_over
 
 
+BLOCKED = {"blockReason": "SAFETY", "safetyRatings": [{"probability": "HIGH"}]}
+
+
 def test_a_blocked_prompt_is_not_tried_elsewhere() -> None:
     with pytest.raises(ProviderError) as caught:
-        whole({"promptFeedback": {"blockReason": "SAFETY"}})
+        whole({"promptFeedback": BLOCKED})
+    assert caught.value.details == {"promptFeedback": BLOCKED}
     assert not caught.value.retry_here
     assert not caught.value.fall_over
 
@@ -653,6 +657,42 @@ def test_one_finish_reason(events: list[Any]) -> None:
     answer = fold_messages(stream([sse(events)]))
     assert answer.choices[0].message.content[0].text == "ab"
     assert answer.choices[0].finish_reason == pb.FINISH_REASON_STOP
+
+
+def with_fields(text: str, finish: str | None = "STOP", **fields: Any) -> dict[str, Any]:
+    """A piece whose candidate has `fields`."""
+    piece = candidate({"text": text}, finish=finish)
+    piece["candidates"][0] |= fields
+    return piece
+
+
+def google_fields(chunks: list[pb.ChatCompletionChunk]) -> list[Any]:
+    """What is passed on of candidates, by chunk; None for chunks without."""
+    found = [choice.extra_json for chunk in chunks for choice in chunk.choices]
+    return [json.loads(extra)["extra_content"]["google"] if extra else None for extra in found]
+
+
+def test_fields_of_every_piece_are_passed_on_at_the_end() -> None:
+    """Ratings come with every piece; of the grounding, a piece has the sources that are new."""
+    mild, odd = [{"category": "C", "probability": "LOW"}], [{"category": "C", "probability": "HIGH"}]
+    rome, oslo = {"web": {"uri": "https://rome.example/"}}, {"web": {"uri": "https://oslo.example/"}}
+    queries = {"webSearchQueries": ["warm"]}
+    pieces = [
+        with_fields("a", None, safetyRatings=mild, groundingMetadata={"groundingChunks": [rome]}),
+        with_fields("b", None, safetyRatings=mild),
+        with_fields("c", safetyRatings=odd, groundingMetadata={"groundingChunks": [oslo], **queries}),
+    ]
+    expected = {"safetyRatings": odd, "groundingMetadata": {"groundingChunks": [rome, oslo], **queries}}
+    assert google_fields(stream([sse(pieces)])) == [None, None, expected, None]
+
+
+def test_fields_beside_a_reason_in_every_piece_are_passed_on_when_they_change() -> None:
+    ratings = [{"category": "C", "probability": "LOW"}]
+    pieces = [with_fields(text, safetyRatings=ratings) for text in "abc"]
+    pieces.append(with_fields("d", safetyRatings=ratings, avgLogprobs=-0.5))
+    first = {"safetyRatings": ratings}
+    last = {**first, "avgLogprobs": -0.5}
+    assert google_fields(stream([sse(pieces)])) == [first, None, None, last, None]
 
 
 def test_the_last_finish_reason_counts() -> None:

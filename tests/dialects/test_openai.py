@@ -278,15 +278,15 @@ MESSAGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "no arguments",
         {"tool_calls": [CALL | {"function": {"name": "f", "arguments": None}}]},
-        {"tool_calls": [pb.ToolCall(id="1", function=pb.FunctionCall(name="f"))]},
+        {"tool_calls": [pb.ToolCall(id="1", function=pb.FunctionCall(name="f", arguments="{}"))]},
     ),
     (
         "calls without ids",
         {"tool_calls": [{"function": {"name": "f", "arguments": {}}}, {"id": None, "function": {"name": "g"}}]},
         {
             "tool_calls": [
-                pb.ToolCall(id="call_0", function=pb.FunctionCall(name="f", arguments="{}")),
-                pb.ToolCall(id="call_1", function=pb.FunctionCall(name="g")),
+                pb.ToolCall(id="call_1_0", function=pb.FunctionCall(name="f", arguments="{}")),
+                pb.ToolCall(id="call_1_1", function=pb.FunctionCall(name="g", arguments="{}")),
             ]
         },
     ),
@@ -295,7 +295,7 @@ MESSAGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "a function call of old",
         {"function_call": {"name": "f", "arguments": '{"x":1}'}},
-        {"tool_calls": [pb.ToolCall(id="call_0", function=TYPED_CALL.function)]},
+        {"tool_calls": [pb.ToolCall(id="call_1_0", function=TYPED_CALL.function)]},
     ),
     ("reasoning_content", {"reasoning_content": "Hm."}, {"reasoning_content": "Hm."}),
     ("reasoning", {"reasoning": "Hm."}, {"reasoning_content": "Hm.", "extra_json": '{"reasoning":"Hm."}'}),
@@ -373,10 +373,13 @@ WORDS: list[tuple[Any, pb.FinishReason.ValueType, str]] = [
 
 @pytest.mark.parametrize(("word", "finish", "native"), WORDS)
 def test_finish_reasons(word: Any, finish: pb.FinishReason.ValueType, native: str) -> None:
-    completion, native_reason = complete(answer(finish=word))
-    assert (completion.choices[0].finish_reason, native_reason) == (finish, native)
-    chunks = decode([sse(chunk(delta(content="Hi")), chunk(delta(finish=word)))])
-    assert chunks[-1].choices[0].finish_reason == finish
+    for message in ({"content": "Hi", "tool_calls": [CALL]}, {"content": "Hi"}):
+        # Without calls there are none to be made. https://github.com/mastra-ai/mastra/pull/14187
+        expected = STOP if finish == CALLS and "tool_calls" not in message else finish
+        completion, native_reason = complete(answer(message, finish=word))
+        assert (completion.choices[0].finish_reason, native_reason) == (expected, native)
+        chunks = decode([sse(chunk(delta(**message)), chunk(delta(finish=word)))])
+        assert chunks[-1].choices[0].finish_reason == expected
 
 
 @pytest.mark.parametrize("word", ["", None])
@@ -456,7 +459,7 @@ INSIDE: list[tuple[str, dict[str, Any], Reason, int]] = [
     ("a status as text", {"error": {"message": "x", "code": "429"}}, R.RATE_LIMITED, 429),
     ("a known code", {"error": {"code": "context_length_exceeded"}}, R.CONTEXT_LENGTH_EXCEEDED, 200),
     ("a known type", {"error": {"type": "insufficient_quota", "code": 7}}, R.RATE_LIMITED, 429),
-    ("a number that is no status", {"error": {"code": 1302}}, R.UPSTREAM_ERROR, 200),
+    ("a number that is no status", {"error": {"code": 4711}}, R.UPSTREAM_ERROR, 200),
     # https://docs.z.ai/api-reference/api-code
     ("Z.ai's refusal", {"error": {"code": "1301", "message": "unsafe"}}, R.CONTENT_POLICY_VIOLATION, 200),
     ("vLLM's", {"object": "error", "message": "x", "code": 400}, R.INVALID_REQUEST, 400),
@@ -530,15 +533,15 @@ ERRORS: list[tuple[str, int, Any, Reason, str | None, str | None]] = [
         422,
         {"detail": [{"loc": ["body", "n"], "msg": "bad"}]},
         R.INVALID_REQUEST,
-        '[{"loc":["body","n"],"msg":"bad"}]',
-        None,
+        "n: bad",
+        "n",
     ),
     (
         "Mistral's",
         400,
         {"object": "error", "message": {"detail": ["bad"]}},
         R.INVALID_REQUEST,
-        '{"detail":["bad"]}',
+        "bad",
         None,
     ),
     ("an array", 403, [{"error": {"code": 403, "message": "no"}}], R.UPSTREAM_AUTHENTICATION, None, None),
@@ -736,6 +739,22 @@ def test_the_service_tier_is_in_openais_words(word: str, tier: str) -> None:
     assert first.service_tier == tier
 
 
+def test_null_after_the_finish_reason_replaces_no_value() -> None:
+    beside = {"native_finish_reason": "end_turn", "matched_stop": "END"}
+    end = {"index": 0, "delta": {}, "finish_reason": "stop", **beside}
+    after = {"index": 0, "delta": {"content": ""}, "finish_reason": None, **dict.fromkeys(beside), "odd": 1}
+    chunks = decode([sse(chunk(delta(content="Hi")), chunk(end), chunk(after), DONE)])
+    last = openai_json.dump_chunk(chunks[-1], include_usage=False)["choices"][0]
+    assert last | beside | {"odd": 1, "stop_sequence": "END", "finish_reason": "stop"} == last
+
+
+def test_fields_beside_the_last_choice_without_usage() -> None:
+    last = {"id": "chatcmpl-1", "choices": [], "citations": ["https://a.example/"]}
+    chunks = decode([sse(chunk(delta("stop", content="Hi")), last, DONE)])
+    assert json.loads(chunks[-1].extra_json) == {"citations": ["https://a.example/"]}
+    assert chunks[-1].choices[0].finish_reason == pb.FINISH_REASON_STOP
+
+
 def test_azures_filtered_choice_has_no_message() -> None:
     choice = {
         "index": 0,
@@ -813,7 +832,11 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
     (
         "no finish reason after calls",
         [calls(call(0, "1", name="f")), DONE],
-        [ROLE | {"tool_calls": [call_delta(0, "1", name="f")]}, {"finish": "tool_calls"}],
+        [
+            ROLE | {"tool_calls": [call_delta(0, "1", name="f")]},
+            {"tool_calls": [call_delta(0, arguments="{}")]},
+            {"finish": "tool_calls"},
+        ],
     ),
     (
         "an empty finish reason until the end",
@@ -992,8 +1015,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             ROLE
             | {
                 "tool_calls": [
-                    call_delta(0, "call_0", '{"x":1}', name="f"),
-                    call_delta(1, "call_1", "{", name="g"),
+                    call_delta(0, "call_1_0", '{"x":1}', name="f"),
+                    call_delta(1, "call_1_1", "{", name="g"),
                 ]
             },
             {"tool_calls": [call_delta(1, arguments="}")]},
@@ -1035,8 +1058,8 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
         "Ollama's calls without an id",
         [calls(call(0, name="f", arguments="{}")), calls(call(1, name="g", arguments="{}")), DONE],
         [
-            ROLE | {"tool_calls": [call_delta(0, "call_0", "{}", name="f")]},
-            {"tool_calls": [call_delta(1, "call_1", "{}", name="g")]},
+            ROLE | {"tool_calls": [call_delta(0, "call_1_0", "{}", name="f")]},
+            {"tool_calls": [call_delta(1, "call_1_1", "{}", name="g")]},
             {"finish": "tool_calls"},
         ],
     ),
@@ -1101,7 +1124,7 @@ STREAMS: list[tuple[str, list[Any], list[Any]]] = [
             chunk(delta("function_call")),
         ],
         [
-            ROLE | {"tool_calls": [call_delta(0, "call_0", name="f")]},
+            ROLE | {"tool_calls": [call_delta(0, "call_1_0", name="f")]},
             {"tool_calls": [call_delta(0, arguments="{}")]},
             {"finish": "tool_calls"},
         ],

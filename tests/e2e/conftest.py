@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -14,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -71,6 +74,20 @@ class UpProcess:
     def workers(self) -> list[int]:
         """The pids of its workers."""
         return [pid for pid, command in self.children().items() if " serve " in command and "server" in command]
+
+    def healthy(self) -> list[str]:
+        """The unix sockets of the workers that Envoy has found healthy."""
+        [command] = [command for command in self.children().values() if "envoy.yaml" in command]
+        arguments = shlex.split(command)
+        admin = Path(arguments[arguments.index("-c") + 1]).with_name("envoy.sock")
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(admin))) as client:
+            text = client.get("http://admin/clusters").text
+        return re.findall(r"^workers::(/[^:]*)::health_flags::healthy$", text, re.M)
+
+    def failures(self) -> list[str]:
+        """Envoy's flags of the calls that failed with a 5xx, as far as the access log is written."""
+        entries = [json.loads(line.removeprefix("envoy: ")) for line in self.output if line.startswith("envoy: {")]
+        return [entry["flags"] for entry in entries if entry["status"] >= 500]
 
 
 def start(state: Path, *arguments: str, port: int | None = None, **environ: str) -> UpProcess:

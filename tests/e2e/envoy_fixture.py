@@ -209,6 +209,17 @@ class Envoy:
         """Set the list of workers."""
         places.write(self.directory / "endpoints.yaml", places.endpoints(addresses))
 
+    async def healthy(self) -> int:
+        """How many of the workers Envoy has found healthy."""
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(self.admin))) as client:
+            text = (await client.get("http://admin/clusters")).text
+        return text.count("::health_flags::healthy\n")
+
+    @property
+    def admin(self) -> Path:
+        """The socket of its admin interface."""
+        return self.directory / "admin.sock"
+
     def access_log(self) -> list[dict[str, Any]]:
         """The access log so far, oldest first; Envoy writes a line shortly after the reply."""
         lines = (self.directory / "access.log").read_text(encoding="utf-8").splitlines(keepends=True)

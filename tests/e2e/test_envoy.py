@@ -7,7 +7,6 @@ import base64
 import gzip
 import json
 import os
-import struct
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
@@ -37,6 +36,7 @@ from tests.e2e.envoy_fixture import (
     Edge,
     metadata,
 )
+from tests.support.grpc_web import framed, frames, unpadded
 
 CHAT = "/api/v1/chat/completions"
 MIB = 1 << 20
@@ -572,30 +572,6 @@ async def test_grpc_callers_get_grpc_errors_from_the_edge(edge: Edge) -> None:
 
 
 # --- gRPC-Web --------------------------------------------------------------------------------------------------
-
-
-def framed(message: Message) -> bytes:
-    data = message.SerializeToString()
-    return struct.pack(">BI", 0, len(data)) + data
-
-
-def frames(body: bytes) -> tuple[list[bytes], dict[str, str]]:
-    """The messages and the trailers of a gRPC-Web reply."""
-    messages, trailers = [], {}
-    while body:
-        flag, size = struct.unpack(">BI", body[:5])
-        data, body = body[5 : 5 + size], body[5 + size :]
-        if flag & 0x80:
-            pairs = (line.split(":", 1) for line in data.decode().strip().split("\r\n"))
-            trailers = {name: value.strip() for name, value in pairs}
-        else:
-            messages.append(data)
-    return messages, trailers
-
-
-def unpadded(text: bytes) -> bytes:
-    """Decodes base64 with padding in several places, as each frame is encoded separately."""
-    return b"".join(base64.b64decode(text[i : i + 4]) for i in range(0, len(text), 4))
 
 
 @pytest.mark.parametrize("kind", ["application/grpc-web+proto", "application/grpc-web-text"])

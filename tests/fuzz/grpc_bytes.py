@@ -32,6 +32,7 @@ _METHODS = {
     "/lmchat.internal.v1.Rest/CreateUnaryChatCompletion": False,
     "/lmchat.v1.Models/GetModel": False,
     "/lmchat.v1.Models/ListModels": False,
+    "/lmchat.internal.v1.Operations/GetMetrics": False,
     "/lmchat.internal.v1.Operations/Nothing": False,
     "/grpc.health.v1.Health/Check": False,
 }

@@ -31,7 +31,7 @@ from server.errors import LmchatError, ProviderError, Reason
 from server.routing.catalog import Model
 from server.routing.plan import plan
 from tests.conformance.test_requests import TARGETS as ENDPOINTS
-from tests.fuzz import grpc_bytes, mutate, seeds
+from tests.fuzz import grpc_bytes, http_bytes, mutate, seeds
 from tests.support.dialects import endpoint_for
 from tests.support.streams import WRITERS, written
 
@@ -138,7 +138,7 @@ def check_typed(data: bytes) -> None:
     except DecodeError:  # the server's deserializer has its own target
         return
     try:
-        validate(message)
+        validate(message, large=True)
     except LmchatError as error:
         check_error(error)
         return
@@ -412,6 +412,7 @@ def _targets() -> Iterator[Target]:
     yield Target("rest", _rest_input, _pure(check_rest))
     yield Target("typed", _typed_input, _pure(check_typed))
     yield Target("grpc", grpc_bytes.generate, grpc_bytes.checker)
+    yield Target("http", http_bytes.generate, http_bytes.checker)
     for name, dialect in DIALECTS.items():
         yield from _of_dialect(name, dialect.translator)
 

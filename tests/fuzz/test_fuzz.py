@@ -1,4 +1,4 @@
-"""A share of every target's inputs in each test run; `python -m tests.fuzz` checks as many as it is asked for."""
+"""A share of every target's inputs in each test run; `python -m tests.fuzz --inputs N` checks more."""
 
 from __future__ import annotations
 

@@ -12,6 +12,10 @@ from lmchat.v1 import chat_service_pb2_grpc, model_service_pb2, model_service_pb
 
 from server import client
 
+#: Clears the screen, sets the title, overwrites the line; C1's control sequence introducer.
+HOSTILE = "\x1b[2J\x1b]0;title\x07\rok\x9b31m\x7f"
+SHOWN = r"\x1b[2J\x1b]0;title\x07\rok\x9b31m\x7f"
+
 
 class _Models(model_service_pb2_grpc.ModelsServicer):
     async def ListModels(self, request: Any, context: Any) -> model_service_pb2.ListModelsResponse:
@@ -23,7 +27,10 @@ class _Models(model_service_pb2_grpc.ModelsServicer):
 
 class _Chat(chat_service_pb2_grpc.ChatCompletionsServicer):
     async def StreamChatCompletion(self, request: Any, context: Any) -> AsyncIterator[pb.ChatCompletionChunk]:
-        for text in (request.model, ": ", request.messages[-1].content[0].text):
+        prompt = request.messages[-1].content[0].text
+        if prompt == "fail":
+            await context.abort(grpc.StatusCode.INTERNAL, f"no{HOSTILE}")
+        for text in (request.model, ": ", prompt):
             chunk = pb.ChatCompletionChunk()
             chunk.choices.add().delta.content = text
             yield chunk
@@ -51,6 +58,14 @@ async def test_a_gateway_on_loopback(
     assert capsys.readouterr().out == "wild/*\t\none\t\n"
     assert await client.chat(url, "k", "", "be brief", "hello") == 0
     assert capsys.readouterr().out == "one: hello\n"
+
+
+async def test_controls_do_not_reach_the_terminal(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"http://127.0.0.1:{port}"
+    assert await client.chat(url, "k", f"m{HOSTILE}", "", f"one\n\ttwo \u200f\u05d0{HOSTILE}") == 0
+    assert capsys.readouterr().out == f"m{SHOWN}: one\n\ttwo \u200f\u05d0{SHOWN}\n"
+    assert await client.chat(url, "k", "m", "", "fail") == 1
+    assert capsys.readouterr().err == f"lmchat: INTERNAL: no{SHOWN}\n"
 
 
 async def test_no_gateway(capsys: pytest.CaptureFixture[str]) -> None:

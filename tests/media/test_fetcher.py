@@ -56,14 +56,14 @@ class Server:
         self.seen: list[str] = []
         self.connections = 0
         self.port = 0
-        self.asked, self.hold = asyncio.Event(), asyncio.Event()
+        self.requested, self.hold = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             self.seen.append(head)
-            self.asked.set()
+            self.requested.set()
             name = head.split()[1].strip("/").partition("?")[0] or "index"
             writer.write(self.pages.get(name, response(b"no", "404 Not Found")))
             await writer.drain()
@@ -93,12 +93,12 @@ class Resolver(AbstractResolver):
 
     def __init__(self, **names: list[list[str]]) -> None:
         self._names = {name.replace("_", "."): answers for name, answers in names.items()}
-        self.asked: list[str] = []
+        self.looked_up: list[str] = []
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        self.asked.append(host)
+        self.looked_up.append(host)
         answers = self._names.get(host.lower())
         if answers is None:
             raise OSError(None, "no such name")
@@ -206,7 +206,7 @@ async def test_time_is_limited(page: str) -> None:
 async def test_a_cancelled_fetch_closes_its_connection() -> None:
     async with Server(**{"held": response(content_length="500")}).running() as server:
         task = asyncio.create_task(fetcher("127.0.0.1")(f"http://127.0.0.1:{server.port}/held"))
-        await server.asked.wait()
+        await server.requested.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -401,7 +401,7 @@ async def test_a_name_that_changes_its_address_is_caught() -> None:
             resolver = Resolver(pets_test=[["127.0.0.2"], ["127.0.0.1"]])
             fetch = fetcher("127.0.0.2", resolver=resolver)
             assert await refusal(fetch, f"http://pets.test:{good.port}/") == UNREACHABLE
-    assert resolver.asked == ["pets.test", "pets.test"]
+    assert resolver.looked_up == ["pets.test", "pets.test"]
     assert (good.connections, bad.connections) == (1, 0)
 
 
@@ -410,7 +410,7 @@ async def test_a_name_is_looked_up_once_for_each_connection() -> None:
     async with Server(index=response()).running() as server:
         resolver = Resolver(pets_test=[["127.0.0.1"], ["127.0.0.3"]])
         await fetcher("127.0.0.1", resolver=resolver)(f"http://pets.test:{server.port}/")
-    assert resolver.asked == ["pets.test"]
+    assert resolver.looked_up == ["pets.test"]
 
 
 # Redirects

@@ -199,9 +199,13 @@ def converse_stream(data: bytes) -> dict[str, Any]:
             elif "toolUse" in delta:
                 block["toolUse"]["input"] += delta["toolUse"]["input"]
             elif "reasoningContent" in delta:
-                thought = block.setdefault("reasoningContent", {}).setdefault("reasoningText", {"text": ""})
+                reasoning = block.setdefault("reasoningContent", {})
                 for key, piece in delta["reasoningContent"].items():
+                    hidden = key == "redactedContent"
+                    thought = reasoning if hidden else reasoning.setdefault("reasoningText", {"text": ""})
                     thought[key] = thought.get(key, "") + piece
+            elif "toolResult" in delta:
+                block["toolResult"].setdefault("content", []).extend(delta["toolResult"])
             elif "citation" in delta:
                 block.setdefault("citationsContent", {}).setdefault("citations", []).append(delta["citation"])
         elif headers[":event-type"] in ("messageStop", "metadata"):
@@ -211,9 +215,33 @@ def converse_stream(data: bytes) -> dict[str, Any]:
         if "citationsContent" in block and "text" in block:
             block["citationsContent"]["content"] = [{"text": block.pop("text")}]
         if "toolUse" in block:
-            block["toolUse"]["input"] = json.loads(block["toolUse"]["input"])
+            block["toolUse"]["input"] = arguments(block["toolUse"]["input"])
         content.append(block)
     return {**answer, "output": {"message": {"role": "assistant", "content": content}}}
+
+
+def answers_in_stream(dialect: str, body: bytes) -> tuple[list[dict[str, Any]], bytes]:
+    """The answers in a recorded stream, in the form of unary ones, and the stream as it is sent."""
+    if dialect == "bedrock":
+        return [converse_stream(body)], body
+    if dialect == "anthropic":
+        return [anthropic_stream(body.decode())], body
+    if dialect == "gemini":  # some are recorded as a list, without `alt=sse`
+        pieces = gemini_responses(body.decode())
+        return pieces, b"".join(b"data: %b\r\n\r\n" % json.dumps(piece).encode() for piece in pieces)
+    return _openai_pieces(body), body
+
+
+def _openai_pieces(body: bytes) -> list[dict[str, Any]]:
+    """The events, each as a completion; of the usage, which is a running total, the last."""
+    events = openai_events(body.decode())
+    counted = [event for event in events if event.get("usage")]
+    for event in counted[:-1]:
+        del event["usage"]
+    for event in events:
+        for choice in event["choices"]:
+            choice["message"] = choice.pop("delta")
+    return events
 
 
 # Common form

@@ -7,7 +7,6 @@ bytes at random; the model of a request is the id of a recording.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import os
@@ -28,6 +27,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from tests.recordings import readings
 from tests.recordings.readings import Answer, Choice, Usage
+from tests.recordings.recorded import Recording, recordings
 from tests.support.gateway import AUTH, Gateway, ask, run_gateway
 from tests.support.needs import RECORDINGS, missing
 
@@ -76,38 +76,6 @@ COUNTS = {
 #: Streams that were recorded without `alt=sse`, as a JSON list of the same responses. The gateway always requests
 #: events, so they are replayed as events.
 REWRITTEN = {"gemini": 15}
-
-
-class Recording(NamedTuple):
-    """One recorded call."""
-
-    path: Path
-    id: str
-    request: dict[str, Any]
-    status: int
-    body: bytes
-
-    @property
-    def stream(self) -> bool:
-        body = self.request.get("body")
-        return "stream" in self.request["url"].lower() or (isinstance(body, dict) and bool(body.get("stream")))
-
-    @property
-    def n(self) -> int:
-        body = self.request.get("body")
-        return body.get("n", 1) if isinstance(body, dict) else 1
-
-    @property
-    def batch(self) -> bool:
-        return "/batches" in self.request["url"] or ":batch" in self.request["url"]
-
-
-def recordings(vendor: str) -> Iterator[Recording]:
-    for path in sorted((RECORDINGS / vendor).rglob("*.json")):
-        obj = json.loads(path.read_bytes())
-        response = obj["response"]
-        body = base64.b64decode(response["body_b64"]) if "body_b64" in response else response["body"].encode()
-        yield Recording(path, path.stem[-6:], obj["request"], response["status"], body)
 
 
 def as_events(folder: Path) -> Counter[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from lmchat.v1 import chat_pb2 as pb
@@ -89,8 +89,8 @@ class _Jump(selectors.DefaultSelector):
         return ready
 
 
-class _Loop(asyncio.SelectorEventLoop):
-    """A real event loop with simulated time."""
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A real event loop with simulated time, which does work for a thread at once."""
 
     def __init__(self) -> None:
         self._jump = _Jump()
@@ -98,6 +98,16 @@ class _Loop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jump.now
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -111,5 +121,5 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         assert not left, f"left running: {left}"
         return result
 
-    with asyncio.Runner(loop_factory=_Loop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(checked())

@@ -119,3 +119,22 @@ def test_only_the_last_chunk_is_held() -> None:
     finish = finisher()
     for number in range(100):
         assert shown(finish.feed(chunks(f"0:{number}"))) == f"0:{number}"
+
+
+@pytest.mark.parametrize("include_usage", [False, True])
+def test_fields_beside_the_usage_reach_callers_without_it(include_usage: bool) -> None:
+    finish = finisher(include_usage=include_usage)
+    content, end, usage = chunks("0:a 0. u7")
+    end.extra_json, usage.extra_json = '{"a":1,"b":1}', '{"b":2,"metrics":{"latencyMs":3}}'
+    out = finish.feed([content, end]) + finish.feed([usage]) + finish.end(REPORT)
+    last = '{"b":2,"metrics":{"latencyMs":3}}' if include_usage else '{"a":1,"b":2,"metrics":{"latencyMs":3}}'
+    assert out[-1].extra_json == last
+    assert out[-1].HasField("usage") == include_usage
+
+
+def test_the_first_model_that_the_provider_names_is_reported() -> None:
+    finish = finisher()
+    out = chunks("0:a 0:b 0.")
+    out[0].model = ""
+    assert [chunk.model for chunk in finish.feed(out)] == ["public"] * 2
+    assert finish.native_model == "up-2024"

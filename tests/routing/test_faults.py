@@ -327,17 +327,17 @@ async def test_a_thousand_requests_over_a_provider_that_fails_half_of_the_time(
     dice = random.Random(7)
     answered: Counter[str] = Counter()
 
-    async def good(call: Call) -> None:
+    async def reliable(call: Call) -> None:
         question = call.body["messages"][0]["content"]
         await answer("re: ", question)(call)
         answered[question] += 1
 
-    async def moody(call: Call) -> None:
+    async def flaky(call: Call) -> None:
         bad = [failure(500), failure(503), failure(429), reset, cut(), headers_only, silence]
-        await (dice.choice(bad) if dice.random() < 0.5 else good)(call)
+        await (dice.choice(bad) if dice.random() < 0.5 else reliable)(call)
 
-    upstream.script("a", moody)
-    upstream.script("b", good)
+    upstream.script("a", flaky)
+    upstream.script("b", reliable)
     # Callers, gateway and providers share a loop here: 50 calls at once can hold it for more than 300 ms.
     patient = configuration(upstream, min_requests=min_requests, silence="2s", total="30s")
     async with run_gateway(tmp_path, patient) as gateway:

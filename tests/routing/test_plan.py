@@ -23,14 +23,14 @@ row = pytest.param
 
 @dataclass
 class Health:
-    """Statistics by endpoint name; `unwell` are those whose circuit is open."""
+    """Statistics by endpoint name; `open_circuits` are those whose circuit is open."""
 
-    unwell: tuple[str, ...] = ()
+    open_circuits: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
 
     def is_open(self, endpoint_id: str) -> bool:
-        return endpoint_id.split("/")[1] in self.unwell
+        return endpoint_id.split("/")[1] in self.open_circuits
 
     def latency(self, endpoint_id: str) -> float | None:
         return self.seconds.get(endpoint_id.split("/")[1])
@@ -174,7 +174,7 @@ def test_sort(models: Model, sort: str, prefer: tuple[str, ...], health: Health,
 
 
 @pytest.mark.parametrize(
-    ("routing", "unwell", "expected"),
+    ("routing", "open_circuits", "expected"),
     [
         row({}, ("direct",), "vertex azure-eastus azure-westus direct", id="open circuits come last"),
         row({"prefer": ["vertex"]}, ("vertex",), "direct azure-eastus azure-westus vertex", id="preferred"),
@@ -189,8 +189,8 @@ def test_sort(models: Model, sort: str, prefer: tuple[str, ...], health: Health,
         row({"only": ["direct"]}, ("direct",), "direct", id="the only endpoint is tried"),
     ],
 )
-def test_open_circuits(routing: dict[str, Any], unwell: tuple[str, ...], expected: str) -> None:
-    assert order(planned(request(routing), FOUR, health=Health(unwell))) == expected.split()
+def test_open_circuits(routing: dict[str, Any], open_circuits: tuple[str, ...], expected: str) -> None:
+    assert order(planned(request(routing), FOUR, health=Health(open_circuits))) == expected.split()
 
 
 def test_weights_share_the_traffic() -> None:
@@ -343,7 +343,7 @@ def second(*endpoints: Endpoint) -> Model:
 
 
 @pytest.mark.parametrize(
-    ("routing", "unwell", "expected"),
+    ("routing", "open_circuits", "expected"),
     [
         row({}, (), "a b c d", id="one model after the other"),
         row({"prefer": ["d"]}, (), "a b d c", id="prefer orders within each"),
@@ -355,9 +355,9 @@ def second(*endpoints: Endpoint) -> Model:
         row({"sort": pb.ROUTING_SORT_PRICE}, (), "a b d c", id="sort orders within each"),
     ],
 )
-def test_models(routing: dict[str, Any], unwell: tuple[str, ...], expected: str) -> None:
+def test_models(routing: dict[str, Any], open_circuits: tuple[str, ...], expected: str) -> None:
     other = second(endpoint("c", price=(2.0, 2.0)), endpoint("d", price=(1.0, 1.0)))
-    plan_ = planned(request(routing), model(endpoint("a"), endpoint("b")), other, health=Health(unwell))
+    plan_ = planned(request(routing), model(endpoint("a"), endpoint("b")), other, health=Health(open_circuits))
     assert order(plan_) == expected.split()
 
 

@@ -274,6 +274,22 @@ def test_splices(before: str, after: list[str | None], new: str) -> None:
     assert splice.text == before + new
 
 
+def test_splicing_takes_linear_time() -> None:
+    """Of a megabyte of white space, or of repeated text in small pieces, each step copied all of it."""
+    spaces = " " * 1_000_000
+    splice = resume.Splice()
+    splice.feed([delta(SENT)])
+    splice.feed([delta(spaces[:10])] * 100_000)
+    splice.resume()
+    [chunk] = splice.feed([delta(spaces[:-1]), delta("  x")])
+    assert chunk.choices[0].delta.content == " x"
+    splice.resume()
+    text = SENT + spaces + " x"
+    pieces = [text[start : start + 10] for start in range(0, len(text), 10)]
+    assert splice.feed([delta(piece) for piece in pieces]) == []
+    assert splice.text == text
+
+
 def test_usage_of_both_is_added() -> None:
     def used(tokens: int) -> pb.ChatCompletionChunk:
         return pb.ChatCompletionChunk(usage=pb.Usage(prompt_tokens=10, completion_tokens=tokens))

@@ -391,7 +391,8 @@ CITED = {
     [{}, {"x_of_a_vendor": 1}, {"choices": [CITED]}],
     ids=["plain", "unknown field", "parsed to protobuf"],
 )
-def test_an_answer_in_json_and_its_message_are_stamped_alike(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize("typed", [False, True], ids=["json", "message"])
+def test_an_answer_in_json_and_its_message_are_stamped_alike(fields: dict[str, Any], typed: bool) -> None:
     async def main() -> None:
         message = {"role": "assistant", "content": "hi"}
         nameless = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], **fields}
@@ -399,8 +400,8 @@ def test_an_answer_in_json_and_its_message_are_stamped_alike(fields: dict[str, A
         script = [sends(1.0, json.dumps(body).encode()) for body in (nameless, again)]
         rig = Rig({"a": script})
         for number in (1, 2):
-            routed = await rig.router.complete(ProtoRequest(request()), None)
-            assert isinstance(routed.completion, JsonCompletion) is ("choices" not in fields)
+            routed = await rig.router.complete(ProtoRequest(request(), typed=typed), None)
+            assert isinstance(routed.completion, JsonCompletion) is ("choices" not in fields and not typed)
             assert (routed.report.provider, routed.report.native_finish_reason) == ("a", "stop")
             found = routed.completion.to_openai()
             stamped = (found["id"], found["created"], found["model"])

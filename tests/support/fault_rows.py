@@ -155,71 +155,75 @@ def row(
     return pytest.param(script if isinstance(script, list) else [script], whole, stream or whole, within, id=id)
 
 
-def falls(*attempts: str) -> Outcome:
+def falls_back(*attempts: str) -> Outcome:
     """`b` answers in the end."""
     return Outcome(B, "ok", [*attempts, OK_B])
 
 
-def breaks(text: str, reason: str) -> Outcome:
+def breaks_off(text: str, reason: str) -> Outcome:
     """A stream of `a` that broke in its middle."""
     return Outcome(text, reason, [f"a 200 {reason}"])
 
 
 FAULTS = [
     row(FINE, Outcome(A, "ok", [OK_A]), id="none"),
-    row([failure(429), FINE], falls("a 429 rate_limited"), id="429 once"),
-    row(failure(429), falls("a 429 rate_limited"), id="429 always"),
-    row([failure(429, retry_after="1"), FINE], falls("a 429 rate_limited"), id="429 with retry-after, once"),
-    row(failure(429, retry_after="30"), falls("a 429 rate_limited"), id="429 with retry-after, always"),
+    row([failure(429), FINE], falls_back("a 429 rate_limited"), id="429 once"),
+    row(failure(429), falls_back("a 429 rate_limited"), id="429 always"),
+    row([failure(429, retry_after="1"), FINE], falls_back("a 429 rate_limited"), id="429 with retry-after, once"),
+    row(failure(429, retry_after="30"), falls_back("a 429 rate_limited"), id="429 with retry-after, always"),
     row([failure(500), FINE], Outcome(A, "ok", ["a 500 upstream_error", OK_A]), id="500 once"),
-    row(failure(500), falls("a 500 upstream_error", "a 500 upstream_error"), id="500 always"),
-    row(failure(503), falls("a 503 overloaded", "a 503 overloaded"), id="503 always"),
+    row(failure(500), falls_back("a 500 upstream_error", "a 500 upstream_error"), id="500 always"),
+    row(failure(503), falls_back("a 503 overloaded", "a 503 overloaded"), id="503 always"),
     row([reset, FINE], Outcome(A, "ok", ["a 0 upstream_error", OK_A]), id="reset before headers, once"),
-    row(reset, falls("a 0 upstream_error", "a 0 upstream_error"), id="reset before headers, always"),
-    row(silence, falls("a 0 timeout"), id="accepted, no response"),
-    row(headers_only, falls("a 0 timeout"), id="headers, then a stall"),
+    row(reset, falls_back("a 0 upstream_error", "a 0 upstream_error"), id="reset before headers, always"),
+    row(silence, falls_back("a 0 timeout"), id="accepted, no response"),
+    row(headers_only, falls_back("a 0 timeout"), id="headers, then a stall"),
     row(late(0.1, FINE), Outcome(A, "ok", [OK_A]), id="slow first token"),
-    row(late(10, FINE), falls("a 0 timeout"), id="first token too late"),
+    row(late(10, FINE), falls_back("a 0 timeout"), id="first token too late"),
     row(
         cut("one"),
-        falls("a 0 upstream_error", "a 0 upstream_error"),
-        breaks("one", "stream_truncated"),
+        falls_back("a 0 upstream_error", "a 0 upstream_error"),
+        breaks_off("one", "stream_truncated"),
         id="cut in the middle",
     ),
-    row(cut(), falls("a 0 upstream_error", "a 0 upstream_error"), id="cut before content"),
+    row(cut(), falls_back("a 0 upstream_error", "a 0 upstream_error"), id="cut before content"),
     row(
         unframed("one"),
-        falls("a 0 upstream_error", "a 0 upstream_error"),
-        breaks("one", "stream_truncated"),
+        falls_back("a 0 upstream_error", "a 0 upstream_error"),
+        breaks_off("one", "stream_truncated"),
         id="malformed HTTP in the middle",
     ),
-    row(stall("one"), falls("a 0 timeout"), breaks("one", "timeout"), id="stall in the middle"),
-    row(broken(), falls("a 200 upstream_invalid_response"), id="malformed event first"),
+    row(stall("one"), falls_back("a 0 timeout"), breaks_off("one", "timeout"), id="stall in the middle"),
+    row(broken(), falls_back("a 200 upstream_invalid_response"), id="malformed event first"),
     row(
         broken("one"),
-        falls("a 200 upstream_invalid_response"),
-        breaks("one", "upstream_invalid_response"),
+        falls_back("a 200 upstream_invalid_response"),
+        breaks_off("one", "upstream_invalid_response"),
         id="malformed event in the middle",
     ),
     row(
         broken("one", event=b""),
-        falls("a 200 upstream_invalid_response"),
-        breaks("one", "stream_truncated"),
+        falls_back("a 200 upstream_invalid_response"),
+        breaks_off("one", "stream_truncated"),
         id="clean end in the middle",
     ),
     row(answer("from", " a", done=False), Outcome(A, "ok", [OK_A]), id="no [DONE]"),
-    row(TOO_LONG, falls("a 400 context_length_exceeded"), id="context too long"),
+    row(TOO_LONG, falls_back("a 400 context_length_exceeded"), id="context too long"),
     row(POLICY, Outcome("", "content_policy_violation", ["a 400 content_policy_violation"]), id="content policy"),
     row(failure(400), Outcome("", "invalid_request", ["a 400 invalid_request"]), id="invalid request"),
-    row(failure(401), falls("a 401 upstream_authentication"), id="401"),
-    row(failure(403), falls("a 403 upstream_authentication"), id="403"),
-    row(failure(404), falls("a 404 model_not_found"), id="404"),
+    row(failure(401), falls_back("a 401 upstream_authentication"), id="401"),
+    row(failure(403), falls_back("a 403 upstream_authentication"), id="403"),
+    row(failure(404), falls_back("a 404 model_not_found"), id="404"),
     row(
-        reply(502, PAGE, "text/html"), falls("a 502 upstream_error", "a 502 upstream_error"), id="HTML error page"
+        reply(502, PAGE, "text/html"),
+        falls_back("a 502 upstream_error", "a 502 upstream_error"),
+        id="HTML error page",
     ),
-    row(reply(200, PAGE, "text/html"), falls("a 200 upstream_invalid_response"), id="HTML with 200"),
-    row(reply(200, b"{]"), falls("a 200 upstream_invalid_response"), id="garbage JSON with 200"),
+    row(reply(200, PAGE, "text/html"), falls_back("a 200 upstream_invalid_response"), id="HTML with 200"),
+    row(reply(200, b"{]"), falls_back("a 200 upstream_invalid_response"), id="garbage JSON with 200"),
     row(
-        reply(200, {"error": {"message": "inside", "code": 429}}), falls("a 429 rate_limited"), id="error with 200"
+        reply(200, {"error": {"message": "inside", "code": 429}}),
+        falls_back("a 429 rate_limited"),
+        id="error with 200",
     ),
 ]

@@ -279,7 +279,7 @@ class FaultServer:
         self._scripts[model] = list(behaviours)
 
     def of(self, model: str) -> list[Call]:
-        """The calls made for `model`."""
+        """The calls of `model`."""
         return [call for call in self.calls if call.body.get("model") == model]
 
     async def arrived(self, count: int = 1) -> Call:

@@ -17,7 +17,7 @@ from server.chat import openai_json
 
 Json = dict[str, Any]
 
-#: Fields of a chunk, a choice and a delta that are not simply appended to earlier ones.
+#: Fields of a chunk that do not replace earlier ones, and of a choice and a delta that are not appended to them.
 _CHUNK = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _CHOICE = frozenset({"index", "delta", "finish_reason"})
 _DELTA = frozenset({"role", "tool_calls", "audio"})
@@ -39,7 +39,8 @@ def fold(chunks: Iterable[Json]) -> Json:
         if chunk.get("usage") is not None:
             assert not chunk["choices"], "usage beside choices"
             whole["usage"] = chunk["usage"]
-        _add(whole, chunk, _CHUNK)
+        beside = {name: value for name, value in chunk.items() if name not in _CHUNK}
+        whole |= {name: value for name, value in beside.items() if value is not None or name not in whole}
         for piece in chunk["choices"]:
             _add_choice(choices, piece)
     assert all(choice["finish_reason"] for choice in choices.values()), "a choice without a finish_reason"
@@ -91,7 +92,9 @@ def _add_audio(audio: Json, piece: Json) -> None:
     _add(audio, piece, _WORDS)
     audio |= {name: piece[name] for name in _WORDS & piece.keys()}
     if data.endswith("=") and piece.get("data"):
-        audio["data"] = base64.b64encode(base64.b64decode(data) + base64.b64decode(piece["data"])).decode()
+        audio["data"] = base64.b64encode(
+            base64.b64decode(data) + base64.b64decode(piece["data"].encode())
+        ).decode()
 
 
 def _add(whole: Json, piece: Json, but: frozenset[str] = frozenset()) -> None:

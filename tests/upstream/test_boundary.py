@@ -10,7 +10,7 @@ import pytest
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.completion import Completion
-from server.chat.request import ChatRequest, ProtoRequest
+from server.chat.request import ChatRequest, ProtoRequest, read
 from server.dialects.base import Endpoint, HttpRequest, StreamDecoder
 from server.dialects.openai.dialect import OpenAITranslator
 from server.errors import InvalidRequest, LmchatError, ProviderError, Reason, StreamTruncated, TranslationError
@@ -197,3 +197,51 @@ def use(rig: Rig, translator: OpenAITranslator) -> None:
     """Give the router of `rig` this dialect."""
     sender: Any = MockSender(rig._serve)
     rig.router._upstream = Upstream(sender, {"openai": translator}, {"a": _NoKeys(), "b": _NoKeys()})
+
+
+class Unconvertible(Completion):
+    """A completion that has no typed form, since a value of the provider's is none of the contract's."""
+
+    completion_tokens = 0
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__("stop")
+        self._raised = error
+
+    def stamp(self, **_: Any) -> None:
+        raise AssertionError
+
+    def typed(self) -> Any:
+        raise self._raised
+
+    def to_proto(self) -> Any:
+        raise AssertionError
+
+    def to_openai(self) -> dict[str, Any]:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("bug", [*BUGS, InvalidRequest("x", "created")], ids=lambda bug: type(bug).__name__)
+def test_a_conversion_that_fails_is_the_providers_error(bug: Exception) -> None:
+    """It happens here, and not once routing is over, where no other endpoint could be tried."""
+    dialect: Any = Raising(bug)
+    dialect.completion = lambda body, request: Unconvertible(bug)
+    translator = BoundedTranslator("odd", dialect)
+    with pytest.raises(ProviderError) as caught:
+        translator.completion(b"{}", REQUEST)
+    assert (caught.value.reason, caught.value.fall_over) == (R.UPSTREAM_INVALID_RESPONSE, True)
+    assert isinstance(translator.completion(b"{}", read(JSON_BODY)), Unconvertible)  # no message is needed
+
+
+JSON_BODY = b'{"model":"m","messages":[{"role":"user","content":"Hi"}]}'
+
+
+def test_what_a_request_needs_is_inherited() -> None:
+    typed, rest = ProtoRequest(ask(), size=7), read(JSON_BODY)
+    for request, derived in ((typed, typed.without(["seed"])), (typed, typed.with_debug(["routing"]))):
+        assert derived is not request
+        assert (derived.typed, derived.size, derived.fetched) == (True, 7, request.fetched)
+    assert not rest.with_debug(["routing"]).typed
+    assert rest.with_debug(["routing"]).size == len(JSON_BODY)
+    assert rest.with_message(ask()).typed
+    assert not read(JSON_BODY.replace(b'"messages"', b'"functions":[{"name":"f"}],"messages"')).typed

@@ -281,6 +281,22 @@ def test_the_total_download_size_is_limited() -> None:
     assert raised.value.reason is Reason.REQUEST_TOO_LARGE
 
 
+@pytest.mark.parametrize(("times", "too_large"), [(3, False), (4, True)])
+def test_a_url_that_is_named_often_counts_each_time(times: int, too_large: bool) -> None:
+    """It is fetched once, but each part gets a copy."""
+    web = Web()
+    web.pages["https://pets.test/large"] = ("image/png", bytes(20 << 20))
+    request = ProtoRequest(asking(*[image("https://pets.test/large")] * times))
+    sent = inlined(request, remote_parts(WHERE, request, lambda url: False), web, 100.0)
+    if too_large:
+        with pytest.raises(InvalidRequest, match="larger than 67108864 bytes together") as raised:
+            run(sent)
+        assert raised.value.reason is Reason.REQUEST_TOO_LARGE
+    else:
+        assert run(sent).size > 3 * 20 << 20
+    assert web.fetched == {"https://pets.test/large": 1}
+
+
 def test_downloads_count_against_the_deadline() -> None:
     provider = answering(Web())
 

@@ -149,7 +149,7 @@ def test_streams_are_interleaved() -> None:
     got = fold_messages(chain.from_iterable(batches))
     assert [choice.message.content[0].text for choice in got.choices] == ["abc", "xy"]
     assert (got.usage.prompt_tokens, got.usage.completion_tokens, got.usage.total_tokens) == (20, 10, 30)
-    assert batches[-1] == [pb.ChatCompletionChunk(id="chatcmpl-up", created=5, usage=got.usage)]
+    assert batches[-1] == [pb.ChatCompletionChunk(id="chatcmpl-up", created=5, model="up", usage=got.usage)]
     assert not any("n" in call for call in provider.calls)
     provider.check_closed()
 
@@ -383,3 +383,27 @@ def test_usage_is_added_in_every_part() -> None:
         completion_tokens_details=pb.CompletionTokensDetails(reasoning_tokens=0),
         extra_json='{"cost":0.75,"tier":"x","deep":{"a":3,"b":3},"flag":true,"more":1}',
     )
+
+
+def test_usage_beyond_64_bits_is_cut() -> None:
+    """A provider may report what it likes."""
+    one = pb.Usage(prompt_tokens=2**63 - 1, completion_tokens=-(2**63), total_tokens=1)
+    add_usage(one, pb.Usage(prompt_tokens=5, completion_tokens=-5, total_tokens=1))
+    assert one == pb.Usage(prompt_tokens=2**63 - 1, completion_tokens=1 - 2**63, total_tokens=2)
+
+
+def test_what_cannot_be_joined_is_the_providers_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so the next endpoint is tried."""
+
+    def fail(*_: Any) -> None:
+        raise KeyError("usage")
+
+    monkeypatch.setattr("server.upstream.emulation.choices.add_usage", fail)
+    unary = Provider(lambda body, index: whole(completion("x")))
+    with pytest.raises(ProviderError) as raised:
+        run(unary.emulation.complete(N, request(n=3), 100.0))
+    assert (raised.value.reason, raised.value.fall_over) == (Reason.UPSTREAM_INVALID_RESPONSE, True)
+    streamed = Provider(lambda body, index: words("x", "y"))
+    with pytest.raises(ProviderError) as raised:
+        run(read(streamed.emulation.stream(N, request(n=3, stream_options={"include_usage": True}))))
+    assert (raised.value.reason, raised.value.fall_over) == (Reason.UPSTREAM_INVALID_RESPONSE, True)

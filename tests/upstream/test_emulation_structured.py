@@ -34,7 +34,7 @@ ENDPOINT = endpoint("json_object", "json_schema")
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
 
 
-def says(*answers: str | dict[str, Any]) -> Provider:
+def answering(*answers: str | dict[str, Any]) -> Provider:
     """A provider with these answers, one per call."""
     bodies = [completion(one) if isinstance(one, str) else one for one in answers]
     return Provider(lambda body, index: whole(bodies[index]))
@@ -71,7 +71,7 @@ def ask(provider: Provider, **fields: Any) -> pb.ChatCompletion:
 )
 def test_answers_are_unwrapped_and_repaired_once(form: Any, answers: list[str], found: str) -> None:
     for streamed in (False, True):
-        provider = says(*answers)
+        provider = answering(*answers)
         chat_request = request(response_format=form)
         if streamed:
             got = fold_messages(chain.from_iterable(run(read(provider.emulation.stream(ENDPOINT, chat_request)))))
@@ -88,7 +88,7 @@ def test_answers_are_unwrapped_and_repaired_once(form: Any, answers: list[str], 
 
 
 def test_instructions() -> None:
-    provider = says('{"a": "one"}', '{"a": 1}')
+    provider = answering('{"a": "one"}', '{"a": 1}')
     ask(provider, tools=[{"type": "function", "function": {"name": "f"}}], n=1, temperature=0.5)
     first, second = provider.calls
     assert first["messages"][1:] == [{"role": "user", "content": "hello"}]
@@ -105,7 +105,7 @@ def test_instructions() -> None:
 
 
 def test_instructions_for_json_object() -> None:
-    provider = says("{}")
+    provider = answering("{}")
     ask(provider, response_format=JSON_OBJECT)
     assert provider.calls[0]["messages"][0]["content"] == (
         "Answer with exactly one JSON object and nothing else: "
@@ -114,7 +114,7 @@ def test_instructions_for_json_object() -> None:
 
 
 def test_an_empty_answer_is_not_sent_back() -> None:
-    provider = says(" ", '{"a": 1}')
+    provider = answering(" ", '{"a": 1}')
     ask(provider)
     assert [message["role"] for message in provider.calls[1]["messages"]] == ["system", "user", "user"]
 
@@ -129,7 +129,7 @@ def test_an_empty_answer_is_not_sent_back() -> None:
     ],
 )
 def test_the_instructions_join_the_callers(messages: list[tuple[str, str]], roles: list[str], index: int) -> None:
-    provider = says('{"a": 1}')
+    provider = answering('{"a": 1}')
     ask(provider, messages=[{"role": role, "content": text} for role, text in messages])
     sent = provider.calls[0]["messages"]
     assert [message["role"] for message in sent] == roles
@@ -140,7 +140,7 @@ def test_the_instructions_join_the_callers(messages: list[tuple[str, str]], role
 
 def test_cached_instructions_stay_as_they_are() -> None:
     part = {"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}
-    provider = says('{"a": 1}')
+    provider = answering('{"a": 1}')
     ask(provider, messages=[{"role": "system", "content": [part]}, {"role": "user", "content": "hello"}])
     first, second = provider.calls[0]["messages"][0]["content"]
     assert first == part
@@ -150,7 +150,7 @@ def test_cached_instructions_stay_as_they_are() -> None:
 def test_the_callers_request_is_not_touched() -> None:
     chat_request = request(response_format=JSON_SCHEMA)
     before = chat_request.SerializeToString(deterministic=True)
-    run(says("no", '{"a": 1}').emulation.complete(ENDPOINT, chat_request, 100.0))
+    run(answering("no", '{"a": 1}').emulation.complete(ENDPOINT, chat_request, 100.0))
     assert chat_request.SerializeToString(deterministic=True) == before
 
 
@@ -166,13 +166,13 @@ def test_the_callers_request_is_not_touched() -> None:
     ],
 )
 def test_incomplete_answers_are_passed_on_unchanged(answer: dict[str, Any]) -> None:
-    provider = says(answer)
+    provider = answering(answer)
     got = ask(provider)
     want = openai_json.parse_completion(answer)
     assert got.choices == want.choices
     streamed = fold_messages(
         chain.from_iterable(
-            run(read(says(answer).emulation.stream(ENDPOINT, request(response_format=JSON_SCHEMA))))
+            run(read(answering(answer).emulation.stream(ENDPOINT, request(response_format=JSON_SCHEMA))))
         )
     )
     assert streamed.choices == want.choices
@@ -180,20 +180,20 @@ def test_incomplete_answers_are_passed_on_unchanged(answer: dict[str, Any]) -> N
 
 
 def test_valid_json_at_the_token_limit_is_unwrapped() -> None:
-    got = ask(says(completion('```json\n{"a": 1}\n```', "length")))
+    got = ask(answering(completion('```json\n{"a": 1}\n```', "length")))
     assert content(got) == ['{"a": 1}']
     assert got.choices[0].finish_reason == pb.FINISH_REASON_LENGTH
 
 
 def test_a_repair_that_is_cut_off_is_passed_on() -> None:
-    got = ask(says("no", completion('{"a": [', "length")))
+    got = ask(answering("no", completion('{"a": [', "length")))
     assert content(got) == ['{"a": [']
     assert got.choices[0].finish_reason == pb.FINISH_REASON_LENGTH
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_failed_repair_is_a_422(streamed: bool) -> None:
-    provider = says("no", '{"a": "still not"}')
+    provider = answering("no", '{"a": "still not"}')
     chat_request = request(response_format=JSON_SCHEMA)
     emulation = provider.emulation
     call: Coroutine[Any, Any, Any] = (
@@ -249,7 +249,7 @@ def test_native_choices_are_repaired_each() -> None:
     ],
 )
 def test_unsupported_formats_are_rejected_before_any_call(form: Any, reason: Reason, param: str) -> None:
-    provider = says("{}")
+    provider = answering("{}")
     with pytest.raises(InvalidRequest) as raised:
         ask(provider, response_format=form)
     assert (raised.value.reason, raised.value.param) == (reason, param)
@@ -260,7 +260,7 @@ def test_formats_of_another_kind_are_for_other_endpoints() -> None:
     chat_request = request()
     chat_request.response_format.other_json = '{"type":"grammar","grammar":"x"}'
     with pytest.raises(InvalidRequest) as raised:
-        run(says("{}").emulation.complete(ENDPOINT, chat_request, 100.0))
+        run(answering("{}").emulation.complete(ENDPOINT, chat_request, 100.0))
     assert (raised.value.reason, raised.value.param) == (Reason.UNSUPPORTED_FEATURE, "response_format.type")
 
 
@@ -308,7 +308,7 @@ def test_both_rounds_share_the_time() -> None:
 
 
 def test_streams_are_role_and_content_then_the_end_then_usage() -> None:
-    provider = says('{"a": 1}')
+    provider = answering('{"a": 1}')
     batches = run(read(provider.emulation.stream(ENDPOINT, request(response_format=JSON_SCHEMA))))
     (chunks,) = batches
     answer, end, counted = chunks
@@ -322,7 +322,7 @@ def test_streams_are_role_and_content_then_the_end_then_usage() -> None:
 
 def test_large_answers_are_validated_in_a_thread() -> None:
     values = json.dumps({"a": 1, "b": ["x"] * 200_000})
-    got = asyncio.run(says(values).emulation.complete(ENDPOINT, request(response_format=JSON_SCHEMA), 100.0))
+    got = asyncio.run(answering(values).emulation.complete(ENDPOINT, request(response_format=JSON_SCHEMA), 100.0))
     assert content(got.completion) == [values]
 
 
@@ -348,7 +348,7 @@ def test_other_requests_pass_unchanged() -> None:
         (endpoint(), request(response_format=JSON_SCHEMA)),
     ]
     for where, chat_request in asks:
-        provider = says("as it is")
+        provider = answering("as it is")
         got = run(provider.emulation.complete(where, chat_request, 100.0))
         assert content(got.completion) == ["as it is"]
         assert provider.calls[0].get("response_format") == openai_json.dump(chat_request).get("response_format")

@@ -41,7 +41,9 @@ SECOND: list[Block] = [
 
 
 def whole(blocks: list[Block], stop: str, *, id_: str) -> Behaviour:
-    answer = {"id": id_, "type": "message", "role": "assistant", "model": "claude", "content": blocks}
+    answer: dict[str, Any] = {"id": id_, "type": "message", "role": "assistant", "model": "claude"}
+    answer["content"] = blocks
+    answer["context_management"] = {"applied_edits": [{"id": id_}]}
     usage = {"input_tokens": 10, "output_tokens": 5}
     return reply(200, json.dumps({**answer, "stop_reason": stop, "usage": usage}).encode())
 
@@ -50,7 +52,9 @@ def streamed(blocks: list[Block], stop: str, *, id_: str) -> Behaviour:
     events: list[Any] = [{"type": "message_start", "message": {"id": id_, "usage": {"input_tokens": 10}}}]
     for index, block in enumerate(blocks):
         events += pieces(index, block)
-    events.append({"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {"output_tokens": 5}})
+    edits = {"applied_edits": [{"id": id_}]}
+    end = {"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {"output_tokens": 5}}
+    events.append({**end, "context_management": edits})
     events.append({"type": "message_stop"})
     return reply(200, b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in events), "text/event-stream")
 
@@ -71,21 +75,21 @@ def pieces(index: int, block: Block) -> list[Any]:
     ]
 
 
-class Line(NamedTuple):
+class Rig(NamedTuple):
     gateway: Gateway
     upstream: FaultServer
 
 
-@pytest.fixture(name="line")
-async def line_fixture(tmp_path: Path) -> AsyncIterator[Line]:
+@pytest.fixture(name="rig")
+async def rig_fixture(tmp_path: Path) -> AsyncIterator[Rig]:
     async with fault_server() as upstream:
         configuration = CONFIGURATION.format(origin=upstream.base_url.removesuffix("/v1"))
         async with run_gateway(tmp_path, configuration) as started:
-            yield Line(started, upstream)
+            yield Rig(started, upstream)
 
 
-async def answer(line: Line, *, stream: bool) -> Any:
-    got = await line.gateway.post(ask("m", tools=TOOLS, stream=stream, stream_options={"include_usage": True}))
+async def answer(rig: Rig, *, stream: bool) -> Any:
+    got = await rig.gateway.post(ask("m", tools=TOOLS, stream=stream, stream_options={"include_usage": True}))
     assert got.status == 200, got.body
     if not stream:
         return got.json()
@@ -97,12 +101,12 @@ async def answer(line: Line, *, stream: bool) -> Any:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_paused_turn_is_continued(line: Line, stream: bool) -> None:
+async def test_a_paused_turn_is_continued(rig: Rig, stream: bool) -> None:
     part = streamed if stream else whole
-    line.upstream.script(
+    rig.upstream.script(
         "claude-sonnet-4-5", part(FIRST, "pause_turn", id_="msg_1"), part(SECOND, "tool_use", id_="msg_2")
     )
-    got = await answer(line, stream=stream)
+    got = await answer(rig, stream=stream)
     assert got["id"] == "chatcmpl-msg_1"
     [choice] = got["choices"]
     message = choice["message"]
@@ -113,8 +117,10 @@ async def test_a_paused_turn_is_continued(line: Line, stream: bool) -> None:
     [call] = message["tool_calls"]
     assert (call["id"], json.loads(call["function"]["arguments"])) == ("toolu_1", {"x": 1})
     assert message["extra_content"] == {"anthropic": {"content": FIRST + SECOND}}
+    edits = {"applied_edits": [{"id": "msg_1"}, {"id": "msg_2"}]}
+    assert choice["extra_content"] == {"anthropic": {"context_management": edits}}
     assert (got["usage"]["prompt_tokens"], got["usage"]["completion_tokens"]) == (20, 10)
-    first, second = line.upstream.calls
+    first, second = rig.upstream.calls
     assert second.body == {
         **first.body,
         "messages": [*first.body["messages"], {"role": "assistant", "content": FIRST}],
@@ -122,30 +128,30 @@ async def test_a_paused_turn_is_continued(line: Line, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_turn_that_is_paused_without_end(line: Line, stream: bool) -> None:
+async def test_a_turn_that_is_paused_without_end(rig: Rig, stream: bool) -> None:
     part = streamed if stream else whole
     behaviours = [part([SEARCH], "pause_turn", id_=f"msg_{n}") for n in range(MAX_CONTINUATIONS + 1)]
-    line.upstream.script("claude-sonnet-4-5", *behaviours)
-    got = await answer(line, stream=stream)
+    rig.upstream.script("claude-sonnet-4-5", *behaviours)
+    got = await answer(rig, stream=stream)
     assert got["choices"][0]["finish_reason"] == "stop"
     assert got["usage"]["completion_tokens"] == 5 * (MAX_CONTINUATIONS + 1)
-    assert len(line.upstream.calls) == MAX_CONTINUATIONS + 1
+    assert len(rig.upstream.calls) == MAX_CONTINUATIONS + 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_turn_goes_back_as_it_came(line: Line, stream: bool) -> None:
+async def test_the_turn_goes_back_as_it_came(rig: Rig, stream: bool) -> None:
     part = streamed if stream else whole
-    line.upstream.script(
+    rig.upstream.script(
         "claude-sonnet-4-5",
         part([*FIRST, *SECOND], "tool_use", id_="msg_1"),
         whole(FIRST, "end_turn", id_="msg_2"),
     )
-    message = (await answer(line, stream=stream))["choices"][0]["message"]
+    message = (await answer(rig, stream=stream))["choices"][0]["message"]
     turns = [
         {"role": "user", "content": "hello"},
         message,
         {"role": "tool", "tool_call_id": "toolu_1", "content": "1"},
     ]
-    got = await line.gateway.post(ask("m", tools=TOOLS, messages=turns))
+    got = await rig.gateway.post(ask("m", tools=TOOLS, messages=turns))
     assert got.status == 200, got.body
-    assert line.upstream.calls[1].body["messages"][1] == {"role": "assistant", "content": FIRST + SECOND}
+    assert rig.upstream.calls[1].body["messages"][1] == {"role": "assistant", "content": FIRST + SECOND}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import selectors
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -17,7 +16,9 @@ from server.dialects.base import Endpoint, HttpRequest
 from server.errors import InvalidRequest, ProviderError, Reason, StreamTruncated
 from server.upstream.client import Upstream
 from server.upstream.ports import has_content
+from server.upstream.stream import MAX_STEP_BYTES
 from tests.dialects.openai_help import DONE, TRANSLATOR, ask, chunk, delta, endpoint, sse
+from tests.routing.routing_help import VirtualLoop
 from tests.support.sending import MockSender
 from tests.support.typed import Answer, TypedCaller
 
@@ -25,30 +26,8 @@ T = TypeVar("T")
 R = Reason
 
 
-class _Selector(selectors.DefaultSelector):
-    """A selector that does not wait and records how long it would have."""
-
-    slept = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        assert timeout is not None, "nothing is left to wait for"
-        self.slept += timeout
-        return super().select(0)
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose time stands still while a callback is ready, and else jumps to the next timer."""
-
-    def __init__(self) -> None:
-        self._jumps = _Selector()
-        super().__init__(self._jumps)
-
-    def time(self) -> float:
-        return self._jumps.slept
-
-
 def run(main: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=Loop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
 
 
@@ -330,7 +309,7 @@ def test_how_long_to_wait(headers: dict[str, str], seconds: float | None) -> Non
 # Streams
 
 #: The steps of a stream, and its batches.
-GOOD: list[tuple[str, list[Step], list[list[str]]]] = [
+VALID: list[tuple[str, list[Step], list[list[str]]]] = [
     ("read by read", [ROLE, HI, BYE, STOP, DONE], [["+", "Hi"], [" bye"], ["."]]),
     ("the role is held back until the content", [ROLE, Wait(5), HI, STOP, DONE], [["+", "Hi"], ["."]]),
     (
@@ -366,7 +345,7 @@ GOOD: list[tuple[str, list[Step], list[list[str]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("steps", "batches"), [row[1:] for row in GOOD], ids=[row[0] for row in GOOD])
+@pytest.mark.parametrize(("steps", "batches"), [row[1:] for row in VALID], ids=[row[0] for row in VALID])
 def test_streams(steps: list[Step], batches: list[list[str]]) -> None:
     provider = Provider(*steps)
     found, _, error = run(provider.stream(endpoint(timeouts=SHORT)))
@@ -376,7 +355,7 @@ def test_streams(steps: list[Step], batches: list[list[str]]) -> None:
 
 
 #: The steps of a stream, its batches, and the failure: reason, status and time.
-BAD: list[tuple[str, Provider, list[list[str]], Reason, int | None, float]] = [
+FAILING: list[tuple[str, Provider, list[list[str]], Reason, int | None, float]] = [
     ("no connection", Provider(failure=httpx.ConnectError("x")), [], R.UPSTREAM_ERROR, None, 0),
     ("no headers", Provider(delay=NEVER), [], R.TIMEOUT, None, 10),
     ("headers, then silence", Provider(NEVER), [], R.TIMEOUT, None, 10),
@@ -429,7 +408,9 @@ BAD: list[tuple[str, Provider, list[list[str]], Reason, int | None, float]] = [
 
 
 @pytest.mark.parametrize(
-    ("provider", "batches", "reason", "status", "when"), [row[1:] for row in BAD], ids=[row[0] for row in BAD]
+    ("provider", "batches", "reason", "status", "when"),
+    [row[1:] for row in FAILING],
+    ids=[row[0] for row in FAILING],
 )
 def test_failures_of_a_stream(
     provider: Provider, batches: list[list[str]], reason: Reason, status: int | None, when: float
@@ -583,3 +564,13 @@ def test_has_content(piece: pb.Delta, content: bool) -> None:
 
 def test_usage_does_not_count_as_content() -> None:
     assert not has_content(pb.ChatCompletionChunk(usage=pb.Usage(total_tokens=1)))
+
+
+def test_a_read_of_thousands_of_chunks_is_decoded_in_steps() -> None:
+    """Other calls have a turn between them, and nothing is lost."""
+    many = HI * (4 * MAX_STEP_BYTES // len(HI))
+    batches, _, error = run(Provider(HI, many + STOP + DONE).stream(endpoint(timeouts=SHORT)))
+    assert error is None
+    assert len(batches) >= 5
+    assert max(map(len, batches)) <= MAX_STEP_BYTES // len(HI) + 1
+    assert sum(map(len, batches)) >= many.count(HI) + 1

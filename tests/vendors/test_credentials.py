@@ -161,12 +161,12 @@ class Source:
         self.clock = clock
         self.outcome = outcome
         self.calls = 0
-        self.gate = asyncio.Event()
-        self.gate.set()
+        self.release = asyncio.Event()
+        self.release.set()
 
     async def __call__(self) -> Lease[str]:
         self.calls += 1
-        await self.gate.wait()
+        await self.release.wait()
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return Lease(f"{SECRET}-{self.calls}", None if self.outcome is None else self.clock() + self.outcome)
@@ -199,22 +199,22 @@ async def failed(leased: LeaseCache[Any]) -> ProviderError:
 
 async def test_one_renewal_for_a_hundred_calls(leased: LeaseCache[str], source: Source, clock: Clock) -> None:
     for round_ in (1, 2):
-        source.gate.clear()
+        source.release.clear()
         calls = [asyncio.create_task(leased.get()) for _ in range(100)]
         await settle()
         assert (source.calls, any(call.done() for call in calls)) == (round_, False)
-        source.gate.set()
+        source.release.set()
         assert set(await asyncio.gather(*calls)) == {f"{SECRET}-{round_}"}
         assert source.calls == round_
         clock.now += 3600  # until it expires
 
 
 async def test_a_failed_renewal_fails_each_of_its_hundred_calls(leased: LeaseCache[str], source: Source) -> None:
-    source.gate.clear()
+    source.release.clear()
     source.outcome = NoCredentials("not today")
     calls = [asyncio.create_task(leased.get()) for _ in range(100)]
     await settle()
-    source.gate.set()
+    source.release.set()
     errors = await asyncio.gather(*calls, return_exceptions=True)
     assert source.calls == 1
     assert len({id(error) for error in errors}) == 100  # each is raised, with notes, separately
@@ -228,11 +228,11 @@ async def test_renewed_ahead_and_without_waiting(leased: LeaseCache[str], source
     await settle()
     assert source.calls == 1
     clock.now += 1
-    source.gate.clear()
+    source.release.clear()
     assert [await leased.get() for _ in range(100)] == [f"{SECRET}-1"] * 100
     await settle()
     assert source.calls == 2
-    source.gate.set()
+    source.release.set()
     await settle()
     assert await leased.get() == f"{SECRET}-2"
     assert source.calls == 2
@@ -287,13 +287,13 @@ async def test_credentials_that_expire_between_two_renewals(
 async def test_a_caller_who_leaves_does_not_take_the_renewal_along(
     leased: LeaseCache[str], source: Source
 ) -> None:
-    source.gate.clear()
+    source.release.clear()
     first, second = asyncio.create_task(leased.get()), asyncio.create_task(leased.get())
     await settle()
     first.cancel()
     await settle()
     assert first.cancelled()
-    source.gate.set()
+    source.release.set()
     assert await second == f"{SECRET}-1"
     assert source.calls == 1
 
@@ -302,10 +302,10 @@ async def test_a_renewal_continues_after_the_wait_timeout(
     leased: LeaseCache[str], source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(credentials_lease, "WAIT_TIMEOUT", 0)
-    source.gate.clear()
+    source.release.clear()
     for _ in range(3):
         assert (await failed(leased)).raw == "getting credentials takes too long"
-    source.gate.set()
+    source.release.set()
     await settle()
     assert await leased.get() == f"{SECRET}-1"
     assert source.calls == 1

@@ -258,7 +258,7 @@ class AWS(Loopback):
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AWS]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AWS]:
     """The server; libraries find no credentials of this machine."""
     for name in list(os.environ):
         if name.startswith("AWS_") or name.lower().endswith("_proxy"):
@@ -287,7 +287,7 @@ async def used(auth: Authenticator) -> tuple[str, str]:
     return id_, headers.get("x-amz-security-token", "")
 
 
-async def test_keys_in_the_environment(here: AWS, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keys_in_the_environment(server: AWS, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ID)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     auth = make(provider("bedrock"), clock=clock)
@@ -300,7 +300,7 @@ async def test_keys_in_the_environment(here: AWS, clock: Clock, monkeypatch: pyt
 
 
 async def test_a_bearer_token_in_the_environment_comes_first(
-    here: AWS, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    server: AWS, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ID)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -332,7 +332,7 @@ def write_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.parametrize("by", ["name", "environment"])
 async def test_profiles(
-    here: AWS,
+    server: AWS,
     clock: Clock,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -351,34 +351,34 @@ async def test_profiles(
         auth = make(provider("bedrock"), clock=clock)
     assert await used(auth) == keys
     if profile == "role":
-        (request,) = here.seen
+        (request,) = server.seen
         assert (request.form["Action"], request.form["RoleArn"]) == ("AssumeRole", ROLE)
         assert f"Credential={ID}/" in request.headers["authorization"]
 
 
-async def test_a_web_identity(here: AWS, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_web_identity(server: AWS, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("the-oidc-token")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
     assert await used(make(provider("bedrock"), clock=clock)) == (f"{ROLE_ID}1", SESSION)
-    (request,) = here.seen
+    (request,) = server.seen
     assert request.form["Action"] == "AssumeRoleWithWebIdentity"
     assert (request.form["WebIdentityToken"], request.form["RoleArn"]) == ("the-oidc-token", ROLE)
 
 
-async def test_a_containers_role(here: AWS, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{here.url}/container")
+async def test_a_containers_role(server: AWS, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{server.url}/container")
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "let me")
     assert await used(make(provider("bedrock"), clock=clock)) == (f"{ROLE_ID}1", SESSION)
-    assert here.seen[0].headers["authorization"] == "let me"
+    assert server.seen[0].headers["authorization"] == "let me"
 
 
 @pytest.fixture
-def instance(here: AWS, monkeypatch: pytest.MonkeyPatch) -> AWS:
+def instance(server: AWS, monkeypatch: pytest.MonkeyPatch) -> AWS:
     """An instance with a role."""
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
-    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", here.url)
-    return here
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
+    return server
 
 
 async def test_an_instances_role(instance: AWS, clock: Clock) -> None:
@@ -420,7 +420,7 @@ async def test_tokens_are_renewed_before_they_expire(instance: AWS, clock: Clock
 
 
 async def test_failures_of_botocore(
-    here: AWS, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: AWS, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = await refused(make(provider("bedrock"), clock=clock))
     assert error.raw == "AWS's usual chain has none: no variables, profile, web identity or instance role"
@@ -435,13 +435,13 @@ async def test_failures_of_botocore(
     ):
         assert (await refused(make(provider("bedrock", profile=profile), clock=clock))).raw == raw
     denied = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
-    here.fails = 403, denied
+    server.fails = 403, denied
     error = await refused(make(provider("bedrock", profile="role"), clock=clock))
     assert error.raw == "ClientError: An error occurred (AccessDenied) when calling the AssumeRole operation: no"
 
 
 async def test_nothing_shows_the_secrets(
-    here: AWS,
+    server: AWS,
     clock: Clock,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -457,7 +457,7 @@ async def test_nothing_shows_the_secrets(
     await used(explicit)
     lease: Lease[credentials_aws.Keys] = fetch("plain", "us-east-1")
     clock.now += 3600
-    here.fails = 403, "<ErrorResponse><Error><Code>ExpiredToken</Code></Error></ErrorResponse>"
+    server.fails = 403, "<ErrorResponse><Error><Code>ExpiredToken</Code></Error></ErrorResponse>"
     error = await refused(auth)
     logged = [str(record.__dict__) for record in caplog.records]
     assert any("urllib3" in line for line in logged)

@@ -68,7 +68,7 @@ class Google(Loopback):
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
     """The server; libraries find no credentials of this machine."""
     for name in ("APPLICATION_CREDENTIALS", "CLOUD_QUOTA_PROJECT", "CLOUD_PROJECT"):
         monkeypatch.delenv(f"GOOGLE_{name}", raising=False)
@@ -94,7 +94,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def key_file(here: Google, tmp_path: Path, private_key: str) -> Path:
+def key_file(server: Google, tmp_path: Path, private_key: str) -> Path:
     return write(
         tmp_path / "sa.json",
         type="service_account",
@@ -102,7 +102,7 @@ def key_file(here: Google, tmp_path: Path, private_key: str) -> Path:
         private_key_id="kid",
         private_key=private_key,
         client_email="sa@a-project.iam.gserviceaccount.com",
-        token_uri=f"{here.url}/token",
+        token_uri=f"{server.url}/token",
     )
 
 
@@ -137,12 +137,12 @@ async def renewed(auth: Authenticator) -> None:
 # Sources
 
 
-async def test_a_service_accounts_file(here: Google, key_file: Path, clock: Clock) -> None:
+async def test_a_service_accounts_file(server: Google, key_file: Path, clock: Clock) -> None:
     auth = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
-    assert not here.seen
+    assert not server.seen
     for _ in range(3):
         assert await auth.headers(REQUEST) == bearer(1)
-    (request,) = here.seen
+    (request,) = server.seen
     assert (request.method, request.path, request.form["grant_type"]) == ("POST", "/token", JWT)
     claimed = claims(request.form["assertion"])
     assert (claimed["iss"], claimed["scope"]) == ("sa@a-project.iam.gserviceaccount.com", SCOPE)
@@ -150,30 +150,30 @@ async def test_a_service_accounts_file(here: Google, key_file: Path, clock: Cloc
 
 @pytest.mark.parametrize("explicit", [True, False])
 async def test_the_default_may_be_a_service_account(
-    here: Google, key_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, explicit: bool
+    server: Google, key_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, explicit: bool
 ) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
     settings = provider("vertex", adc=True) if explicit else provider("vertex")
     assert await make(settings, clock=clock).headers(REQUEST) == bearer(1)
-    assert claims(here.seen[0].form["assertion"])["scope"] == SCOPE
+    assert claims(server.seen[0].form["assertion"])["scope"] == SCOPE
 
 
 @pytest.mark.parametrize("quota", ["", "payer"])
 async def test_the_default_may_be_a_user(
-    here: Google, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, quota: str
+    server: Google, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, quota: str
 ) -> None:
-    monkeypatch.setattr(authorized_user, "_GOOGLE_OAUTH2_TOKEN_ENDPOINT", f"{here.url}/token")
+    monkeypatch.setattr(authorized_user, "_GOOGLE_OAUTH2_TOKEN_ENDPOINT", f"{server.url}/token")
     info = {"type": "authorized_user", "client_id": "id", "client_secret": "s", "refresh_token": "r"}
     file = write(tmp_path / "user.json", **info, **({"quota_project_id": quota} if quota else {}))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     auth = make(provider("vertex", adc=True), clock=clock)
     assert await auth.headers(REQUEST) == bearer(1) | ({"x-goog-user-project": quota} if quota else {})
-    form = here.seen[0].form
+    form = server.seen[0].form
     assert (form["grant_type"], form["refresh_token"]) == ("refresh_token", "r")
 
 
 async def test_the_quota_project_may_come_from_the_environment(
-    here: Google, key_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    server: Google, key_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
     monkeypatch.setenv("GOOGLE_CLOUD_QUOTA_PROJECT", "payer")
@@ -182,7 +182,7 @@ async def test_the_quota_project_may_come_from_the_environment(
 
 
 async def test_the_default_may_be_a_workload_identity(
-    here: Google, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    server: Google, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "oidc").write_text("the-oidc-token")
     audience = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q"
@@ -191,30 +191,30 @@ async def test_the_default_may_be_a_workload_identity(
         type="external_account",
         audience=audience,
         subject_token_type="urn:ietf:params:oauth:token-type:jwt",
-        token_url=f"{here.url}/sts",
+        token_url=f"{server.url}/sts",
         credential_source={"file": str(tmp_path / "oidc")},
     )
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "a-project")  # or the resource manager is called for it
     auth = make(provider("vertex", adc=True), clock=clock)
     assert await auth.headers(REQUEST) == bearer(1)
-    (request,) = here.seen
+    (request,) = server.seen
     assert (request.path, request.form["subject_token"]) == ("/sts", "the-oidc-token")
     assert (request.form["audience"], request.form["scope"]) == (audience, SCOPE)
 
 
-async def test_the_default_may_be_the_metadata_server(here: Google, clock: Clock) -> None:
+async def test_the_default_may_be_the_metadata_server(server: Google, clock: Clock) -> None:
     auth = make(provider("vertex", adc=True), clock=clock)
     for _ in range(3):
         assert await auth.headers(REQUEST) == bearer(1)
-    assert all(request.headers["metadata-flavor"] == "Google" for request in here.seen)
-    (token,) = (request.path for request in here.seen if "/token" in request.path)
+    assert all(request.headers["metadata-flavor"] == "Google" for request in server.seen)
+    (token,) = (request.path for request in server.seen if "/token" in request.path)
     path, _, query = token.partition("?")
     assert path == "/computeMetadata/v1/instance/service-accounts/default/token"
     assert parse_qs(query) == {"scopes": [SCOPE]}
 
 
-async def test_claude_on_vertex_has_the_same(here: Google, key_file: Path, clock: Clock) -> None:
+async def test_claude_on_vertex_has_the_same(server: Google, key_file: Path, clock: Clock) -> None:
     vendor = VENDORS["vertex"].in_dialect(PLAIN["anthropic"])
     auth = make(provider("vertex", service_account_file=str(key_file)), vendor=vendor, clock=clock)
     assert await auth.headers(REQUEST) == bearer(1)
@@ -223,21 +223,21 @@ async def test_claude_on_vertex_has_the_same(here: Google, key_file: Path, clock
 # Expiry
 
 
-async def test_one_token_for_a_hundred_calls(here: Google, key_file: Path, clock: Clock) -> None:
+async def test_one_token_for_a_hundred_calls(server: Google, key_file: Path, clock: Clock) -> None:
     auth = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
     answers = await asyncio.gather(*(auth.headers(REQUEST) for _ in range(100)))
     assert answers == [bearer(1)] * 100
-    assert here.tokens == 1
+    assert server.tokens == 1
 
 
 async def test_renewed_ahead_of_its_end(
-    here: Google, key_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    server: Google, key_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     auth = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
     await auth.headers(REQUEST)
     clock.now += 3599 - RENEWAL_MARGIN - 1
     await auth.headers(REQUEST)
-    assert here.tokens == 1
+    assert server.tokens == 1
     clock.now += 1
     monkeypatch.setattr(_helpers, "utcnow", lambda: NOW + timedelta(seconds=3599 - RENEWAL_MARGIN))
     assert await auth.headers(REQUEST) == bearer(1)
@@ -245,10 +245,10 @@ async def test_renewed_ahead_of_its_end(
     assert await auth.headers(REQUEST) == bearer(2)
 
 
-async def test_a_failure_leaves_the_old_token_until_it_ends(here: Google, key_file: Path, clock: Clock) -> None:
+async def test_a_failure_leaves_the_old_token_until_it_ends(server: Google, key_file: Path, clock: Clock) -> None:
     auth = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
     await auth.headers(REQUEST)
-    here.fails = 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
+    server.fails = 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
     clock.now += 3598
     assert await auth.headers(REQUEST) == bearer(1)
     await renewed(auth)
@@ -258,7 +258,7 @@ async def test_a_failure_leaves_the_old_token_until_it_ends(here: Google, key_fi
 
 
 async def test_the_file_may_be_replaced(
-    here: Google, key_file: Path, tmp_path: Path, clock: Clock, private_key: str
+    server: Google, key_file: Path, tmp_path: Path, clock: Clock, private_key: str
 ) -> None:
     linked = tmp_path / "current.json"  # as a mounted secret is
     broken = write(tmp_path / "broken.json", **read(key_file) | {"private_key": private_key[11:]})
@@ -275,21 +275,21 @@ async def test_the_file_may_be_replaced(
     assert await auth.headers(REQUEST) == bearer(1)
 
 
-async def test_no_default_credentials(here: Google, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_default_credentials(server: Google, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "_NO_GCE_CHECK", True)
     error = await refused(make(provider("vertex", adc=True), clock=clock))
     assert error.raw.startswith("DefaultCredentialsError: Your default credentials were not found.")
 
 
 async def test_nothing_shows_the_secrets(
-    here: Google, key_file: Path, clock: Clock, private_key: str, caplog: pytest.LogCaptureFixture
+    server: Google, key_file: Path, clock: Clock, private_key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, "google")  # only then would google-auth log requests
     auth = make(provider("vertex", service_account_file=str(key_file)), clock=clock)
     await auth.headers(REQUEST)
-    assertion = here.seen[0].form["assertion"]
-    here.fails = 400, {"error": "invalid_grant", "access_token": f"{TOKEN}-x"}
+    assertion = server.seen[0].form["assertion"]
+    server.fails = 400, {"error": "invalid_grant", "access_token": f"{TOKEN}-x"}
     clock.now += 3599
     error = await refused(auth)
     logged = [str(record.__dict__) for record in caplog.records]

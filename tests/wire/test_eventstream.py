@@ -6,14 +6,23 @@ import base64
 import json
 import struct
 from binascii import crc32
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.eventstream import EventStreamBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.wire.eventstream import CorruptStream, EventStreamDecoder, Frame
+from server.wire.eventstream import (
+    MAX_FRAME_BYTES,
+    MAX_FRAME_HEADER_BYTES,
+    CorruptStream,
+    EventStreamDecoder,
+    Frame,
+)
 
 RECORDINGS = Path(__file__).parents[3] / "shared/recordings/bedrock"
 
@@ -117,7 +126,47 @@ def test_invalid_values(data: bytes) -> None:
         list(EventStreamDecoder().feed(data))
 
 
-@pytest.mark.parametrize(("total", "headers"), [(0, 0), (8, 0), (16, 200_000), (2**32 - 1, 0)])
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param(
+            lambda data: [data[n : n + 64] for n in range(0, len(data), 64)], id="a large frame in pieces"
+        ),
+        pytest.param(lambda data: [frame(b"a") * 20_000], id="many small frames at once"),
+    ],
+)
+def test_the_buffer_copies_each_byte_once(
+    pieces: Callable[[bytes], list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It copies all it holds whenever something is added or taken out: in pieces of 64 bytes, 1 MB was 8 GB."""
+    stream = pieces(frame(bytes(1_000_000)))
+    held: list[int] = []
+    add = EventStreamBuffer.add_data
+
+    def counted(self: Any, data: bytes) -> None:
+        add(self, data)
+        held.append(len(self._data))
+
+    monkeypatch.setattr(EventStreamBuffer, "add_data", counted)
+    assert len(feed_all(stream)) == len(held)
+    assert sum(held) == sum(map(len, stream))
+
+
+def test_headers_of_a_frame_have_a_limit() -> None:
+    value = {"a": "b" * (MAX_FRAME_HEADER_BYTES - 5)}
+    [found] = feed_all([frame(b"", value)])
+    assert found.headers == value
+    with pytest.raises(CorruptStream, match=f"the limit is {MAX_FRAME_HEADER_BYTES}"):
+        feed_all([frame(b"", {"a": "b" * (MAX_FRAME_HEADER_BYTES - 4)})])
+
+
+def test_a_frame_that_is_too_large_fails_before_it_is_there() -> None:
+    prelude = struct.pack("!II", MAX_FRAME_BYTES + 1, 0)
+    with pytest.raises(CorruptStream, match=f"the limit is {MAX_FRAME_BYTES}"):
+        feed_all([prelude + struct.pack("!I", crc32(prelude))])
+
+
+@pytest.mark.parametrize(("total", "headers"), [(0, 0), (8, 0), (12, 0), (16, 200_000), (2**32 - 1, 0)])
 def test_lying_lengths(total: int, headers: int) -> None:
     prelude = struct.pack("!II", total, headers)
     with pytest.raises(CorruptStream):

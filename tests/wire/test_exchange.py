@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.wire.connection import MAX_HEADER_BYTES, Connection
+from server.wire.connection import MAX_HEADER_BYTES, MAX_HEADERS, Connection
+from server.wire.decompress import MAX_MEMBERS, PIECE_SIZE
 from server.wire.exchange import MAX_UNREAD_BYTES, Exchange
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-a: 1\r\n\r\nhello"
@@ -53,7 +54,7 @@ class Socket(asyncio.Transport):
     abort = close
 
 
-class Lent:
+class PooledConnection:
     """A connection on such a socket, from a pool."""
 
     def __init__(self) -> None:
@@ -69,7 +70,7 @@ class Lent:
         self.pooled = True
 
     @property
-    def fate(self) -> str:
+    def state(self) -> str:
         """`pooled`, `closed`, or empty while it is in use."""
         if self.pooled:
             return "pooled"
@@ -79,15 +80,15 @@ class Lent:
 class Call:
     """An exchange in progress; `body` reads to the end of the response."""
 
-    def __init__(self, method: bytes = b"POST", lent: Lent | None = None) -> None:
-        self.lent = lent or Lent()
-        self.connection = self.lent.connection
+    def __init__(self, method: bytes = b"POST", pooled: PooledConnection | None = None) -> None:
+        self.pooled = pooled or PooledConnection()
+        self.connection = self.pooled.connection
         self.exchange = Exchange(self.connection)
         self.task = asyncio.create_task(self.exchange.run(method + b" / HTTP/1.1\r\n\r\n", b""))
 
     def reading(self) -> bool:
         """Whether the socket is being read."""
-        return self.lent.socket.reading
+        return self.pooled.socket.reading
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         response = await self.task
@@ -101,7 +102,7 @@ async def answer(*pieces: bytes, method: bytes = b"POST", end: bool = False) -> 
     call = Call(method)
     await asyncio.sleep(0)
     for piece in pieces:
-        if call.lent.socket.open:
+        if call.pooled.socket.open:
             call.connection.data_received(piece)
     if end:
         call.connection.connection_lost(None)
@@ -118,14 +119,14 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("data", "end", "fate"), [(LENGTH, False, "pooled"), (CHUNKED, False, "pooled"), (TO_THE_END, True, "closed")]
+    ("data", "end", "state"), [(LENGTH, False, "pooled"), (CHUNKED, False, "pooled"), (TO_THE_END, True, "closed")]
 )
 @given(at=st.lists(st.integers(0, 200), max_size=8))
-def test_any_split_gives_the_same_answer(data: bytes, end: bool, fate: str, at: list[int]) -> None:
+def test_any_split_gives_the_same_answer(data: bytes, end: bool, state: str, at: list[int]) -> None:
     call, (status, headers, body) = asyncio.run(answer(*cut(data, at), end=end))
     assert (status, headers["x-a"], body) == (200, "1", b"hello")
     assert "x-trailer" not in headers
-    assert call.lent.fate == fate
+    assert call.pooled.state == state
 
 
 @given(
@@ -135,16 +136,16 @@ def test_one_connection_serves_one_call_after_another(answers: list[tuple[bytes,
     """All are parsed by the same parser, whatever their framing."""
 
     async def run() -> None:
-        lent = Lent()
+        pooled = PooledConnection()
         for data, at in answers:
-            call = Call(lent=lent)
+            call = Call(pooled=pooled)
             await asyncio.sleep(0)
             for piece in cut(data, at):
                 call.connection.data_received(piece)
             status, headers, body = await call.answer()
             assert (status, headers["x-a"], body) == (200, "1", b"hello")
-            assert lent.socket.open
-            assert lent.connection.ready()
+            assert pooled.socket.open
+            assert pooled.connection.ready()
 
     asyncio.run(run())
 
@@ -153,14 +154,14 @@ def test_one_connection_serves_one_call_after_another(answers: list[tuple[bytes,
 def test_any_bytes_end_the_call(garbage: bytes, at: list[int]) -> None:
     """Any bytes end the call with a response or an httpx error, and the connection is pooled or closed."""
     call, _ = asyncio.run(answer(*cut(b"HTTP/1.1 2" + garbage, at), end=True))
-    assert call.lent.fate in ("pooled", "closed")
+    assert call.pooled.state in ("pooled", "closed")
     assert call.connection._listener is None
 
 
 async def test_interim_responses_are_skipped() -> None:
     hints = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\nx-b: 1\r\n\r\n"
     call, (status, headers, body) = await answer(hints + LENGTH)
-    assert (status, body, call.lent.fate) == (200, b"hello", "pooled")
+    assert (status, body, call.pooled.state) == (200, b"hello", "pooled")
     assert "x-b" not in headers
 
 
@@ -168,32 +169,68 @@ async def test_another_protocol_is_refused() -> None:
     upgrade = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n"
     call, error = await answer(upgrade)
     assert isinstance(error, httpx.RemoteProtocolError)
-    assert call.lent.fate == "closed"
+    assert call.pooled.state == "closed"
 
 
 async def test_the_answer_to_head_has_no_body() -> None:
     call, (status, headers, body) = await answer(LENGTH.removesuffix(b"hello"), method=b"HEAD")
     assert (status, headers["content-length"], body) == (200, "5", b"")
-    assert call.lent.fate == "closed"
+    assert call.pooled.state == "closed"
 
 
 @pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\n\r\n", b"?", LENGTH])
 async def test_surplus_bytes(more: bytes) -> None:
     """The response is valid; the connection serves no other call, which would get the surplus bytes."""
     call, (_, _, body) = await answer(LENGTH + more)
-    assert (body, call.lent.fate) == (b"hello", "closed")
+    assert (body, call.pooled.state) == (b"hello", "closed")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"1\r\na\r\n2;" + b"x=y;" * 4000, b"0" * 16_000, b"1\r\na\r\n0\r\nx: " + b"a" * 16_000],
+    ids=["extensions of a chunk", "digits of a chunk's size", "one trailer"],
+)
+async def test_framing_without_end(piece: bytes) -> None:
+    """What brings no part of the body has the limit of headers, wherever it stands."""
+    more = piece[-16_000:]
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    call, error = await answer(head, piece, *[more] * (MAX_HEADER_BYTES // len(more) + 2))
+    assert isinstance(error, httpx.RemoteProtocolError)
+    assert "too large" in str(error)
+    assert call.pooled.state == "closed"
+
+
+async def test_framing_in_reads_of_its_own() -> None:
+    """A long stream may come in thousands of reads that bring the size of a chunk and nothing more."""
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    count = MAX_HEADER_BYTES // 3 + 1
+    _, found = await answer(head, *[b"1\r\n", b"a\r\n"] * count, b"0\r\n\r\n")
+    assert found[2] == b"a" * count
+
+
+@pytest.mark.parametrize("where", ["headers", "interim", "trailers"])
+async def test_headers_have_a_number(where: str) -> None:
+    for count, fails in ((MAX_HEADERS - 3, False), (MAX_HEADERS + 1, True)):
+        many = b"a: b\r\n" * count
+        interim = b"HTTP/1.1 103 Early Hints\r\n" + many + b"\r\n" if where == "interim" else b""
+        data = CHUNKED.replace(b"x-a: 1\r\n", many) if where == "headers" else CHUNKED
+        data = data.replace(b"x-trailer: 1\r\n", many) if where == "trailers" else data
+        call, found = await answer(interim + data)
+        assert isinstance(found, httpx.RemoteProtocolError) is fails
+        assert fails is ("too large" in str(found))
+        assert call.pooled.state == ("closed" if fails else "pooled")
 
 
 async def test_surplus_bytes_later() -> None:
     call, _ = await answer(LENGTH)
-    assert call.lent.fate == "pooled"
+    assert call.pooled.state == "pooled"
     call.connection.data_received(LENGTH)
     assert not call.connection.ready()
 
 
 async def test_a_server_that_will_close() -> None:
     call, _ = await answer(LENGTH.replace(b"x-a: 1", b"connection: close"))
-    assert call.lent.fate == "closed"
+    assert call.pooled.state == "closed"
 
 
 @pytest.mark.parametrize("piece", [b"x-name: value\r\n", b"x"])
@@ -202,7 +239,7 @@ async def test_headers_without_end(piece: bytes) -> None:
     call, error = await answer(b"HTTP/1.1 200 OK\r\n", *[piece * size] * (MAX_HEADER_BYTES // 2**14 + 2))
     assert isinstance(error, httpx.RemoteProtocolError)
     assert "too large" in str(error)
-    assert call.lent.fate == "closed"
+    assert call.pooled.state == "closed"
 
 
 async def test_trailers_without_end() -> None:
@@ -210,7 +247,7 @@ async def test_trailers_without_end() -> None:
     head = CHUNKED.removesuffix(b"x-trailer: 1\r\n\r\n")
     call, error = await answer(head, *[trailer] * (2 * MAX_HEADER_BYTES // len(trailer)))
     assert isinstance(error, httpx.RemoteProtocolError)
-    assert call.lent.fate == "closed"
+    assert call.pooled.state == "closed"
 
 
 async def test_a_slow_reader_pauses_the_socket() -> None:
@@ -225,7 +262,7 @@ async def test_a_slow_reader_pauses_the_socket() -> None:
     assert len(await anext(reads)) == MAX_UNREAD_BYTES + 1
     assert call.reading()
     call.connection.data_received(bytes(size - MAX_UNREAD_BYTES - 1))
-    assert call.lent.fate == "pooled"
+    assert call.pooled.state == "pooled"
     assert call.reading()
 
 
@@ -286,7 +323,7 @@ async def test_decompression_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_a_truncated_body() -> None:
     call, error = await answer(LENGTH[:-1], end=True)
     assert isinstance(error, httpx.ReadError)
-    assert call.lent.fate == "closed"
+    assert call.pooled.state == "closed"
 
 
 async def test_closing_before_the_end() -> None:
@@ -295,8 +332,8 @@ async def test_closing_before_the_end() -> None:
     call.connection.data_received(LENGTH[:-1])
     await call.task
     await call.exchange.aclose()
-    assert call.lent.fate == "closed"
-    assert not call.lent.socket.open
+    assert call.pooled.state == "closed"
+    assert not call.pooled.socket.open
 
 
 @pytest.mark.parametrize(
@@ -320,7 +357,7 @@ async def test_a_received_answer_is_available_at_once(pieces: list[bytes], whole
     assert response.body.whole() == whole
     if whole is not None:
         assert [data async for data in response.body] == []
-        assert call.lent.fate == "pooled"
+        assert call.pooled.state == "pooled"
     await response.body.aclose()
 
 
@@ -339,3 +376,38 @@ async def test_a_dropped_exchange_is_freed_without_garbage_collection() -> None:
         assert kept() is None
     finally:
         gc.enable()
+
+
+async def test_other_calls_have_a_turn_while_a_body_inflates() -> None:
+    """A read of 64 KB may expand to 64 MB, in pieces of 256 KB."""
+    data = gzip.compress(bytes(16 * PIECE_SIZE))
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
+    call = Call()
+    await asyncio.sleep(0)
+    call.connection.data_received(head + data)
+    await call.task
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    pieces = [(turns, len(piece)) async for piece in call.exchange]
+    task.cancel()
+    assert sum(length for _, length in pieces) == 16 * PIECE_SIZE
+    assert len({turn for turn, _ in pieces}) >= 16
+
+
+async def test_empty_parts_of_a_compressed_body_have_a_limit() -> None:
+    for count, fails in ((MAX_MEMBERS, False), (MAX_MEMBERS + 1, True)):
+        data = gzip.compress(b"") * (count - 1) + gzip.compress(b"hello")
+        head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(data)
+        _, found = await answer(head + data)
+        if fails:
+            assert isinstance(found, httpx.ReadError)
+            assert f"more than {MAX_MEMBERS} parts" in str(found)
+        else:
+            assert found[2] == b"hello"

@@ -2934,6 +2934,8 @@ type Choice struct {
 	Message      *Message               `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	FinishReason FinishReason           `protobuf:"varint,3,opt,name=finish_reason,json=finishReason,proto3,enum=lmchat.v1.FinishReason" json:"finish_reason,omitempty"`
 	Logprobs     *Logprobs              `protobuf:"bytes,4,opt,name=logprobs,proto3" json:"logprobs,omitempty"`
+	// Which of the `stop` sequences ended the text, where the provider names it.
+	StopSequence *string `protobuf:"bytes,5,opt,name=stop_sequence,json=stopSequence,proto3,oneof" json:"stop_sequence,omitempty"`
 	// Further fields the provider sent, as one JSON object.
 	ExtraJson     string `protobuf:"bytes,15,opt,name=extra_json,json=extraJson,proto3" json:"extra_json,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2996,6 +2998,13 @@ func (x *Choice) GetLogprobs() *Logprobs {
 		return x.Logprobs
 	}
 	return nil
+}
+
+func (x *Choice) GetStopSequence() string {
+	if x != nil && x.StopSequence != nil {
+		return *x.StopSequence
+	}
+	return ""
 }
 
 func (x *Choice) GetExtraJson() string {
@@ -3074,8 +3083,10 @@ type TokenLogprob struct {
 	// Natural logarithm.
 	Logprob float64 `protobuf:"fixed64,2,opt,name=logprob,proto3" json:"logprob,omitempty"`
 	// The token's UTF-8 bytes; absent where the provider sends none.
-	Bytes         []byte          `protobuf:"bytes,3,opt,name=bytes,proto3,oneof" json:"bytes,omitempty"`
-	TopLogprobs   []*TokenLogprob `protobuf:"bytes,4,rep,name=top_logprobs,json=topLogprobs,proto3" json:"top_logprobs,omitempty"`
+	Bytes       []byte          `protobuf:"bytes,3,opt,name=bytes,proto3,oneof" json:"bytes,omitempty"`
+	TopLogprobs []*TokenLogprob `protobuf:"bytes,4,rep,name=top_logprobs,json=topLogprobs,proto3" json:"top_logprobs,omitempty"`
+	// Further fields the provider sent, as one JSON object.
+	ExtraJson     string `protobuf:"bytes,15,opt,name=extra_json,json=extraJson,proto3" json:"extra_json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3136,6 +3147,13 @@ func (x *TokenLogprob) GetTopLogprobs() []*TokenLogprob {
 		return x.TopLogprobs
 	}
 	return nil
+}
+
+func (x *TokenLogprob) GetExtraJson() string {
+	if x != nil {
+		return x.ExtraJson
+	}
+	return ""
 }
 
 // Token usage.
@@ -3233,6 +3251,10 @@ type PromptTokensDetails struct {
 	AudioTokens  *int64                 `protobuf:"varint,2,opt,name=audio_tokens,json=audioTokens,proto3,oneof" json:"audio_tokens,omitempty"`
 	// Tokens written to the provider's prompt cache.
 	CacheWriteTokens *int64 `protobuf:"varint,3,opt,name=cache_write_tokens,json=cacheWriteTokens,proto3,oneof" json:"cache_write_tokens,omitempty"`
+	// By kind of input, where the provider counts them apart.
+	TextTokens  *int64 `protobuf:"varint,4,opt,name=text_tokens,json=textTokens,proto3,oneof" json:"text_tokens,omitempty"`
+	ImageTokens *int64 `protobuf:"varint,5,opt,name=image_tokens,json=imageTokens,proto3,oneof" json:"image_tokens,omitempty"`
+	VideoTokens *int64 `protobuf:"varint,6,opt,name=video_tokens,json=videoTokens,proto3,oneof" json:"video_tokens,omitempty"`
 	// Further fields the provider sent, as one JSON object.
 	ExtraJson     string `protobuf:"bytes,15,opt,name=extra_json,json=extraJson,proto3" json:"extra_json,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3290,6 +3312,27 @@ func (x *PromptTokensDetails) GetCacheWriteTokens() int64 {
 	return 0
 }
 
+func (x *PromptTokensDetails) GetTextTokens() int64 {
+	if x != nil && x.TextTokens != nil {
+		return *x.TextTokens
+	}
+	return 0
+}
+
+func (x *PromptTokensDetails) GetImageTokens() int64 {
+	if x != nil && x.ImageTokens != nil {
+		return *x.ImageTokens
+	}
+	return 0
+}
+
+func (x *PromptTokensDetails) GetVideoTokens() int64 {
+	if x != nil && x.VideoTokens != nil {
+		return *x.VideoTokens
+	}
+	return 0
+}
+
 func (x *PromptTokensDetails) GetExtraJson() string {
 	if x != nil {
 		return x.ExtraJson
@@ -3304,6 +3347,9 @@ type CompletionTokensDetails struct {
 	AudioTokens              *int64                 `protobuf:"varint,2,opt,name=audio_tokens,json=audioTokens,proto3,oneof" json:"audio_tokens,omitempty"`
 	AcceptedPredictionTokens *int64                 `protobuf:"varint,3,opt,name=accepted_prediction_tokens,json=acceptedPredictionTokens,proto3,oneof" json:"accepted_prediction_tokens,omitempty"`
 	RejectedPredictionTokens *int64                 `protobuf:"varint,4,opt,name=rejected_prediction_tokens,json=rejectedPredictionTokens,proto3,oneof" json:"rejected_prediction_tokens,omitempty"`
+	// By kind of output, where the provider counts them apart.
+	TextTokens  *int64 `protobuf:"varint,5,opt,name=text_tokens,json=textTokens,proto3,oneof" json:"text_tokens,omitempty"`
+	ImageTokens *int64 `protobuf:"varint,6,opt,name=image_tokens,json=imageTokens,proto3,oneof" json:"image_tokens,omitempty"`
 	// Further fields the provider sent, as one JSON object.
 	ExtraJson     string `protobuf:"bytes,15,opt,name=extra_json,json=extraJson,proto3" json:"extra_json,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3364,6 +3410,20 @@ func (x *CompletionTokensDetails) GetAcceptedPredictionTokens() int64 {
 func (x *CompletionTokensDetails) GetRejectedPredictionTokens() int64 {
 	if x != nil && x.RejectedPredictionTokens != nil {
 		return *x.RejectedPredictionTokens
+	}
+	return 0
+}
+
+func (x *CompletionTokensDetails) GetTextTokens() int64 {
+	if x != nil && x.TextTokens != nil {
+		return *x.TextTokens
+	}
+	return 0
+}
+
+func (x *CompletionTokensDetails) GetImageTokens() int64 {
+	if x != nil && x.ImageTokens != nil {
+		return *x.ImageTokens
 	}
 	return 0
 }
@@ -3497,6 +3557,8 @@ type ChunkChoice struct {
 	// Set exactly once per choice, on its last chunk.
 	FinishReason FinishReason `protobuf:"varint,3,opt,name=finish_reason,json=finishReason,proto3,enum=lmchat.v1.FinishReason" json:"finish_reason,omitempty"`
 	Logprobs     *Logprobs    `protobuf:"bytes,4,opt,name=logprobs,proto3" json:"logprobs,omitempty"`
+	// Which of the `stop` sequences ended the text, where the provider names it; beside `finish_reason`.
+	StopSequence *string `protobuf:"bytes,5,opt,name=stop_sequence,json=stopSequence,proto3,oneof" json:"stop_sequence,omitempty"`
 	// Further fields the provider sent, as one JSON object.
 	ExtraJson     string `protobuf:"bytes,15,opt,name=extra_json,json=extraJson,proto3" json:"extra_json,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3559,6 +3621,13 @@ func (x *ChunkChoice) GetLogprobs() *Logprobs {
 		return x.Logprobs
 	}
 	return nil
+}
+
+func (x *ChunkChoice) GetStopSequence() string {
+	if x != nil && x.StopSequence != nil {
+		return *x.StopSequence
+	}
+	return ""
 }
 
 func (x *ChunkChoice) GetExtraJson() string {
@@ -4320,24 +4389,28 @@ const file_lmchat_v1_chat_proto_rawDesc = "" +
 	"extra_json\x18\x0f \x01(\tR\textraJson\x120\n" +
 	"\x06lmchat\x18\x10 \x01(\v2\x18.lmchat.v1.RoutingReportR\x06lmchatB\x15\n" +
 	"\x13_system_fingerprintB\x0f\n" +
-	"\r_service_tier\"\xda\x01\n" +
+	"\r_service_tier\"\x96\x02\n" +
 	"\x06Choice\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12,\n" +
 	"\amessage\x18\x02 \x01(\v2\x12.lmchat.v1.MessageR\amessage\x12<\n" +
 	"\rfinish_reason\x18\x03 \x01(\x0e2\x17.lmchat.v1.FinishReasonR\ffinishReason\x12/\n" +
-	"\blogprobs\x18\x04 \x01(\v2\x13.lmchat.v1.LogprobsR\blogprobs\x12\x1d\n" +
+	"\blogprobs\x18\x04 \x01(\v2\x13.lmchat.v1.LogprobsR\blogprobs\x12(\n" +
+	"\rstop_sequence\x18\x05 \x01(\tH\x00R\fstopSequence\x88\x01\x01\x12\x1d\n" +
 	"\n" +
-	"extra_json\x18\x0f \x01(\tR\textraJson\"\x8f\x01\n" +
+	"extra_json\x18\x0f \x01(\tR\textraJsonB\x10\n" +
+	"\x0e_stop_sequence\"\x8f\x01\n" +
 	"\bLogprobs\x121\n" +
 	"\acontent\x18\x01 \x03(\v2\x17.lmchat.v1.TokenLogprobR\acontent\x121\n" +
 	"\arefusal\x18\x02 \x03(\v2\x17.lmchat.v1.TokenLogprobR\arefusal\x12\x1d\n" +
 	"\n" +
-	"extra_json\x18\x0f \x01(\tR\textraJson\"\x9f\x01\n" +
+	"extra_json\x18\x0f \x01(\tR\textraJson\"\xbe\x01\n" +
 	"\fTokenLogprob\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
 	"\alogprob\x18\x02 \x01(\x01R\alogprob\x12\x19\n" +
 	"\x05bytes\x18\x03 \x01(\fH\x00R\x05bytes\x88\x01\x01\x12:\n" +
-	"\ftop_logprobs\x18\x04 \x03(\v2\x17.lmchat.v1.TokenLogprobR\vtopLogprobsB\b\n" +
+	"\ftop_logprobs\x18\x04 \x03(\v2\x17.lmchat.v1.TokenLogprobR\vtopLogprobs\x12\x1d\n" +
+	"\n" +
+	"extra_json\x18\x0f \x01(\tR\textraJsonB\b\n" +
 	"\x06_bytes\"\xcf\x02\n" +
 	"\x05Usage\x12#\n" +
 	"\rprompt_tokens\x18\x01 \x01(\x03R\fpromptTokens\x12+\n" +
@@ -4346,27 +4419,39 @@ const file_lmchat_v1_chat_proto_rawDesc = "" +
 	"\x15prompt_tokens_details\x18\x04 \x01(\v2\x1e.lmchat.v1.PromptTokensDetailsR\x13promptTokensDetails\x12^\n" +
 	"\x19completion_tokens_details\x18\x05 \x01(\v2\".lmchat.v1.CompletionTokensDetailsR\x17completionTokensDetails\x12\x1d\n" +
 	"\n" +
-	"extra_json\x18\x0f \x01(\tR\textraJson\"\xf3\x01\n" +
+	"extra_json\x18\x0f \x01(\tR\textraJson\"\x9b\x03\n" +
 	"\x13PromptTokensDetails\x12(\n" +
 	"\rcached_tokens\x18\x01 \x01(\x03H\x00R\fcachedTokens\x88\x01\x01\x12&\n" +
 	"\faudio_tokens\x18\x02 \x01(\x03H\x01R\vaudioTokens\x88\x01\x01\x121\n" +
-	"\x12cache_write_tokens\x18\x03 \x01(\x03H\x02R\x10cacheWriteTokens\x88\x01\x01\x12\x1d\n" +
+	"\x12cache_write_tokens\x18\x03 \x01(\x03H\x02R\x10cacheWriteTokens\x88\x01\x01\x12$\n" +
+	"\vtext_tokens\x18\x04 \x01(\x03H\x03R\n" +
+	"textTokens\x88\x01\x01\x12&\n" +
+	"\fimage_tokens\x18\x05 \x01(\x03H\x04R\vimageTokens\x88\x01\x01\x12&\n" +
+	"\fvideo_tokens\x18\x06 \x01(\x03H\x05R\vvideoTokens\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"extra_json\x18\x0f \x01(\tR\textraJsonB\x10\n" +
 	"\x0e_cached_tokensB\x0f\n" +
 	"\r_audio_tokensB\x15\n" +
-	"\x13_cache_write_tokens\"\xfa\x02\n" +
+	"\x13_cache_write_tokensB\x0e\n" +
+	"\f_text_tokensB\x0f\n" +
+	"\r_image_tokensB\x0f\n" +
+	"\r_video_tokens\"\xe9\x03\n" +
 	"\x17CompletionTokensDetails\x12.\n" +
 	"\x10reasoning_tokens\x18\x01 \x01(\x03H\x00R\x0freasoningTokens\x88\x01\x01\x12&\n" +
 	"\faudio_tokens\x18\x02 \x01(\x03H\x01R\vaudioTokens\x88\x01\x01\x12A\n" +
 	"\x1aaccepted_prediction_tokens\x18\x03 \x01(\x03H\x02R\x18acceptedPredictionTokens\x88\x01\x01\x12A\n" +
-	"\x1arejected_prediction_tokens\x18\x04 \x01(\x03H\x03R\x18rejectedPredictionTokens\x88\x01\x01\x12\x1d\n" +
+	"\x1arejected_prediction_tokens\x18\x04 \x01(\x03H\x03R\x18rejectedPredictionTokens\x88\x01\x01\x12$\n" +
+	"\vtext_tokens\x18\x05 \x01(\x03H\x04R\n" +
+	"textTokens\x88\x01\x01\x12&\n" +
+	"\fimage_tokens\x18\x06 \x01(\x03H\x05R\vimageTokens\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"extra_json\x18\x0f \x01(\tR\textraJsonB\x13\n" +
 	"\x11_reasoning_tokensB\x0f\n" +
 	"\r_audio_tokensB\x1d\n" +
 	"\x1b_accepted_prediction_tokensB\x1d\n" +
-	"\x1b_rejected_prediction_tokens\"\x84\x03\n" +
+	"\x1b_rejected_prediction_tokensB\x0e\n" +
+	"\f_text_tokensB\x0f\n" +
+	"\r_image_tokens\"\x84\x03\n" +
 	"\x13ChatCompletionChunk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\x03R\acreated\x12\x14\n" +
@@ -4379,14 +4464,16 @@ const file_lmchat_v1_chat_proto_rawDesc = "" +
 	"extra_json\x18\x0f \x01(\tR\textraJson\x120\n" +
 	"\x06lmchat\x18\x10 \x01(\v2\x18.lmchat.v1.RoutingReportR\x06lmchatB\x15\n" +
 	"\x13_system_fingerprintB\x0f\n" +
-	"\r_service_tier\"\xd9\x01\n" +
+	"\r_service_tier\"\x95\x02\n" +
 	"\vChunkChoice\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12&\n" +
 	"\x05delta\x18\x02 \x01(\v2\x10.lmchat.v1.DeltaR\x05delta\x12<\n" +
 	"\rfinish_reason\x18\x03 \x01(\x0e2\x17.lmchat.v1.FinishReasonR\ffinishReason\x12/\n" +
-	"\blogprobs\x18\x04 \x01(\v2\x13.lmchat.v1.LogprobsR\blogprobs\x12\x1d\n" +
+	"\blogprobs\x18\x04 \x01(\v2\x13.lmchat.v1.LogprobsR\blogprobs\x12(\n" +
+	"\rstop_sequence\x18\x05 \x01(\tH\x00R\fstopSequence\x88\x01\x01\x12\x1d\n" +
 	"\n" +
-	"extra_json\x18\x0f \x01(\tR\textraJson\"\xcc\x03\n" +
+	"extra_json\x18\x0f \x01(\tR\textraJsonB\x10\n" +
+	"\x0e_stop_sequence\"\xcc\x03\n" +
 	"\x05Delta\x12#\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x0f.lmchat.v1.RoleR\x04role\x12\x1d\n" +
 	"\acontent\x18\x02 \x01(\tH\x00R\acontent\x88\x01\x01\x12\x1d\n" +
@@ -4661,10 +4748,12 @@ func file_lmchat_v1_chat_proto_init() {
 	file_lmchat_v1_chat_proto_msgTypes[23].OneofWrappers = []any{}
 	file_lmchat_v1_chat_proto_msgTypes[25].OneofWrappers = []any{}
 	file_lmchat_v1_chat_proto_msgTypes[26].OneofWrappers = []any{}
+	file_lmchat_v1_chat_proto_msgTypes[27].OneofWrappers = []any{}
 	file_lmchat_v1_chat_proto_msgTypes[29].OneofWrappers = []any{}
 	file_lmchat_v1_chat_proto_msgTypes[31].OneofWrappers = []any{}
 	file_lmchat_v1_chat_proto_msgTypes[32].OneofWrappers = []any{}
 	file_lmchat_v1_chat_proto_msgTypes[33].OneofWrappers = []any{}
+	file_lmchat_v1_chat_proto_msgTypes[34].OneofWrappers = []any{}
 	file_lmchat_v1_chat_proto_msgTypes[35].OneofWrappers = []any{}
 	file_lmchat_v1_chat_proto_msgTypes[36].OneofWrappers = []any{
 		(*ToolCallDelta_Function)(nil),

@@ -154,7 +154,8 @@ const (
 	//	{"reason": "STREAM_TRUNCATED", "domain": "lmchat", "metadata": {
 	//	  "request_id": "6f1c2a9e"}}
 	ErrorReason_ERROR_REASON_STREAM_TRUNCATED ErrorReason = 53
-	// 503 UNAVAILABLE. The provider is overloaded, or no endpoint is available.
+	// 503 UNAVAILABLE. The provider is overloaded, no endpoint is available, or the
+	// gateway is stopping and the answer was not complete in time.
 	//
 	//	{"reason": "OVERLOADED", "domain": "lmchat", "metadata": {
 	//	  "request_id": "6f1c2a9e"}}

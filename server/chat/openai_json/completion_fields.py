@@ -7,6 +7,7 @@ enum values and types) fall back to protobuf decoding in `response.parse_complet
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -35,6 +36,9 @@ class _PromptDetails(_Object):
     cached_tokens: _Count | None = None
     audio_tokens: _Count | None = None
     cache_write_tokens: _Count | None = None
+    text_tokens: _Count | None = None
+    image_tokens: _Count | None = None
+    video_tokens: _Count | None = None
 
 
 class _CompletionDetails(_Object):
@@ -42,6 +46,8 @@ class _CompletionDetails(_Object):
     audio_tokens: _Count | None = None
     accepted_prediction_tokens: _Count | None = None
     rejected_prediction_tokens: _Count | None = None
+    text_tokens: _Count | None = None
+    image_tokens: _Count | None = None
 
 
 class UsageFields(_Object):
@@ -56,7 +62,7 @@ class UsageFields(_Object):
 
 class _Function(_Object):
     name: str
-    arguments: str
+    arguments: Annotated[str, Meta(min_length=1)]
 
 
 class _ToolCall(_Object):
@@ -82,6 +88,7 @@ class _Choice(_Object, kw_only=True):
     message: _Message
     logprobs: None = field(default_factory=written_null)
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
+    stop_sequence: str | None = None
 
 
 class CompletionFields(_Object, kw_only=True):
@@ -113,6 +120,15 @@ _LEVEL = Level.of(
 _decoder = KnownDecoder(CompletionFields, _LEVEL)
 
 
+def stop_sequence(choice: Mapping[str, Any]) -> str | None:
+    """The stop sequence that SGLang names in a choice; it may also be the id of a token.
+
+    https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/openai/protocol.py
+    """
+    matched = choice.get("matched_stop")
+    return matched if matched.__class__ is str else None
+
+
 def read(body: bytes) -> tuple[CompletionFields, Unknown] | None:
     """The known and the unknown fields of a completion; None if it needs protobuf decoding."""
     try:
@@ -133,4 +149,6 @@ def read(body: bytes) -> tuple[CompletionFields, Unknown] | None:
         if unknown and message.reasoning_content is None:  # Ollama, Groq, OpenRouter, vLLM
             reasoning = fields_at(unknown, ("choices", index, "message")).get("reasoning")
             message.reasoning_content = reasoning if reasoning.__class__ is str else None
+        if unknown and choice.stop_sequence is None:
+            choice.stop_sequence = stop_sequence(fields_at(unknown, ("choices", index)))
     return fields, unknown

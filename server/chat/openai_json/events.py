@@ -9,7 +9,7 @@ from server.chat.openai_json.legacy import rewrite as rewrite_legacy
 from server.chat.openai_json.response import dump_chunk
 
 _encode = msgspec.json.Encoder().encode
-#: The most templates made for one stream.
+#: Upper bound of the templates for one stream.
 _MAX_TEMPLATES = 4
 #: A placeholder for the text, used to find the bytes around it; its escaped form cannot occur in a field.
 _PLACEHOLDER = "\x00text\x00"

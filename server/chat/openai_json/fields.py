@@ -65,6 +65,15 @@ def merge_extra(out: dict[str, Any], extra_json: str) -> None:
         out.setdefault(key, value)
 
 
+def joined_extra(one: str, other: str) -> str:
+    """Two `extra_json` as one; of fields that both have, those of `other`, unless they are null there."""
+    if not one or not other or one == other:
+        return one or other
+    fields = load(one)
+    fields |= {key: value for key, value in load(other).items() if value is not None or key not in fields}
+    return encode_text(fields)
+
+
 def with_extra(out: dict[str, Any], extra_json: str) -> dict[str, Any]:
     """`out` with the fields kept in an `extra_json`, if there are any."""
     if extra_json:

@@ -18,6 +18,7 @@ from server.chat.openai_json.bounds import INTEGERS, NUMBERS
 from server.chat.openai_json.messages import content, dump_content, dump_message, message, tie_legacy_calls
 from server.chat.openai_json.options import fill_options
 from server.chat.openai_json.request_fields import REASONING_EFFORTS, VERBOSITIES
+from server.chat.openai_json.surrogates import with_whole_pairs
 from server.chat.openai_json.tools import (
     dump_tool,
     dump_tool_choice,
@@ -172,12 +173,26 @@ _REQUEST: f.Fields = {
 }
 
 
+def _decoded(body: bytes) -> Any:
+    """The JSON value of a body; JavaScript writes text that was cut inside a character as an escape that is none.
+
+    https://github.com/anomalyco/opencode/issues/13988 https://github.com/CherryHQ/cherry-studio/pull/20565
+    """
+    if not body.strip():
+        raise InvalidRequest("The body is empty: send a JSON object with `model` and `messages`.")
+    try:
+        return f.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        problem = str(error)
+    try:
+        return f.decode(with_whole_pairs(body.decode()))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise InvalidRequest(f"The body is not valid JSON: {problem}") from None
+
+
 def parse(body: bytes) -> Parsed:
     """A request from the REST API. Raises InvalidRequest with the path of the field at fault."""
-    try:
-        obj = f.decode(body.removeprefix(b"\xef\xbb\xbf"))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}") from None
+    obj = _decoded(body.removeprefix(b"\xef\xbb\xbf"))
     if obj.__class__ is not dict:
         raise InvalidRequest(f"The body must be a JSON object, got {f.kind(obj)}.")
     stream = obj.pop("stream", None)

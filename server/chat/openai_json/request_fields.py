@@ -281,12 +281,11 @@ _ABSENT = (None,) * len(_MAY_BE_EMPTY)
 
 def _normalise(fields: RequestFields) -> None:
     """A list for a string `stop`, and null for what is empty."""
-    values = _may_be_empty(fields)
-    if values == _ABSENT:
+    if _may_be_empty(fields) == _ABSENT:
         return
     if fields.stop.__class__ is str:
         fields.stop = [fields.stop]
-    for name, value in zip(_MAY_BE_EMPTY, values, strict=True):
+    for name, value in zip(_MAY_BE_EMPTY, _may_be_empty(fields), strict=True):
         if not value and value is not None:
             setattr(fields, name, None)
 

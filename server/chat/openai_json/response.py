@@ -65,6 +65,7 @@ _CHOICE_ENVELOPE: f.Fields = {
     "index": _index,
     "finish_reason": f.enum("finish_reason", FINISH_REASONS),
     "logprobs": f.message("logprobs", LOGPROBS),
+    "stop_sequence": f.text("stop_sequence"),
 }
 _CHOICE: f.Fields = {**_CHOICE_ENVELOPE, "message": f.message("message", _MESSAGE)}
 _COMPLETION: f.Fields = {
@@ -138,6 +139,8 @@ def _dump_choice(
         "logprobs": dump_logprobs(choice),
         "finish_reason": FINISH_REASON_WORDS.get(choice.finish_reason),
     }
+    if choice.HasField("stop_sequence"):
+        out["stop_sequence"] = choice.stop_sequence
     if choice.extra_json:
         f.merge_extra(out, choice.extra_json)
     return out

@@ -30,11 +30,17 @@ def count(name: str) -> f.Setter:
 
 # Usage
 
-_PROMPT_DETAILS: f.Fields = {n: count(n) for n in ("cached_tokens", "audio_tokens", "cache_write_tokens")}
+_PROMPT_DETAILS: f.Fields = {
+    n: count(n)
+    for n in ("cached_tokens", "audio_tokens", "cache_write_tokens", "text_tokens", "image_tokens", "video_tokens")
+}
 _COMPLETION_DETAILS: f.Fields = {
     n: count(n)
-    for n in ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
-}
+    for n in (
+        "reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens",
+        "text_tokens", "image_tokens",
+    )
+}  # fmt: skip
 _DETAILS: Mapping[Literal["prompt_tokens_details", "completion_tokens_details"], f.Fields] = {
     "prompt_tokens_details": _PROMPT_DETAILS,
     "completion_tokens_details": _COMPLETION_DETAILS,
@@ -70,6 +76,9 @@ def dump_usage(usage: pb.Usage) -> dict[str, Any]:
 # Log probabilities
 
 
+_TOKEN = frozenset({"token", "logprob", "bytes", "top_logprobs"})
+
+
 def _token(msg: pb.TokenLogprob, value: Any) -> None:
     if value.__class__ is not dict:
         raise f.wrong_type("an object", value)
@@ -78,6 +87,10 @@ def _token(msg: pb.TokenLogprob, value: Any) -> None:
         msg.logprob = value["logprob"]
         if value.get("bytes") is not None:
             msg.bytes = bytes(iter(value["bytes"]))  # bytes(int) would return zeros
+        if not value.keys() <= _TOKEN:  # such as a token's id
+            rest = {name: item for name, item in value.items() if name not in _TOKEN}
+            limits.check_unknown(len(rest))
+            msg.extra_json = f.encode_text(rest)
     except (KeyError, TypeError, ValueError, OverflowError):
         raise InvalidRequest("Expected a token, its logprob and its bytes.") from None
 
@@ -98,11 +111,12 @@ LOGPROBS: f.Fields = {name: f.each(name, _position, limits.MAX_ANSWER_VALUES) fo
 
 
 def _dump_token(token: pb.TokenLogprob) -> dict[str, Any]:
-    return {
+    out = {
         "token": token.token,
         "logprob": token.logprob,
         "bytes": list(token.bytes) if token.HasField("bytes") else None,
     }
+    return f.with_extra(out, token.extra_json)
 
 
 def _dump_tokens(tokens: Any) -> list[dict[str, Any]] | None:

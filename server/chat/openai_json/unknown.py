@@ -67,7 +67,7 @@ class KnownDecoder(Generic[_T]):
         obj = _decode_object(body)
         unknown: Unknown = []
         for level in self._levels:
-            set_aside(obj, level, unknown)
+            separate_unknown(obj, level, unknown)
             if unknown:
                 try:
                     return msgspec.convert(obj, self._struct), unknown
@@ -76,7 +76,7 @@ class KnownDecoder(Generic[_T]):
         return None
 
 
-def set_aside(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()) -> None:
+def separate_unknown(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()) -> None:
     """Move the keys of `obj` that `level` does not know to `found`, and so for the objects below it.
 
     Raises InvalidRequest for an object with too many of them.
@@ -92,11 +92,11 @@ def set_aside(obj: dict[str, Any], level: Level, found: Unknown, path: Path = ()
     for key, below in level.below.items():
         value = obj.get(key)
         if value.__class__ is dict:
-            set_aside(value, below, found, (*path, key))
+            separate_unknown(value, below, found, (*path, key))
         elif value.__class__ is list:
             for index, item in enumerate(value):
                 if item.__class__ is dict:
-                    set_aside(item, below, found, (*path, key, index))
+                    separate_unknown(item, below, found, (*path, key, index))
 
 
 def _check(count: int, path: Path) -> None:
@@ -112,7 +112,7 @@ def _is_new(word: Any, known: Collection[str]) -> bool:
     return word.__class__ is str and word not in known and 0 < len(word) <= limits.MAX_WORD
 
 
-def put_back(obj: dict[str, Any], unknown: Unknown) -> None:
+def restore_unknown(obj: dict[str, Any], unknown: Unknown) -> None:
     """Restore the separated fields to their objects; existing fields win."""
     for path, fields in unknown:
         target: Any = obj

@@ -17,6 +17,7 @@ from server.dialects.anthropic import models
 from server.dialects.anthropic import request as anthropic_request
 from server.dialects.anthropic import response as anthropic_response
 from server.dialects.anthropic.limits import Limits
+from server.dialects.anthropic.messages import tool_names
 from server.dialects.anthropic.platform import DEFAULT_PLATFORM
 from server.dialects.anthropic.stream import AnthropicDecoder
 from server.dialects.base import Endpoint, HttpRequest, platform_of
@@ -58,7 +59,7 @@ class AnthropicTranslator:
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, and Anthropic's `stop_reason`."""
-        return ProtoCompletion(*anthropic_response.completion(body))
+        return ProtoCompletion(*anthropic_response.completion(body, tool_names(request.to_proto())))
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """Anthropic's `{"type": "error", "error": {...}}`, Google's `[{"error": {...}}]`, HTML or nothing."""
@@ -66,7 +67,7 @@ class AnthropicTranslator:
 
     def decoder(self, request: ChatRequest) -> AnthropicDecoder:
         """A fresh decoder."""
-        return AnthropicDecoder()
+        return AnthropicDecoder(tool_names(request.to_proto()))
 
 
 def native_format(request: pb.ChatCompletionRequest, model: str) -> bool:

@@ -1,14 +1,17 @@
-"""How much of structured outputs one request may use: strict tools, optional parameters, union types.
+"""How much of structured outputs and of prompt caching one request may use; beyond that it is a 400.
 
+Structured outputs: strict tools, optional parameters and union types, of all schemas of a request together.
 https://platform.claude.com/docs/en/build-with-claude/structured-outputs#schema-complexity-limits
-The limits hold for all schemas of a request together; beyond them the request is a 400.
+Caching: https://platform.claude.com/docs/en/build-with-claude/prompt-caching#explicit-cache-breakpoints
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from server.dialects.anthropic.schema import InexpressibleError, strict
+
+T = TypeVar("T")
 
 _MAX_STRICT_TOOLS = 20
 _MAX_OPTIONAL = 24
@@ -45,6 +48,32 @@ class Limits:
             return self.enforce(schema, tool=tool)
         except InexpressibleError:
             return None
+
+
+#: Blocks that may end a cached prefix, of Anthropic's models wherever they are served, and of Amazon's.
+MAX_CACHE_MARKERS = 4
+
+
+class CacheMarkers(Generic[T]):
+    """Where a request wants its prompt cached, as the caller's path and the provider's block of each place.
+
+    Clients mark turn after turn. When there are too many places, the oldest turns' are given up first, then those
+    of the system prompt and the tools, and the last turn's last.
+    https://github.com/vellum-ai/vellum-assistant/pull/23506 https://github.com/Wei-Shaw/sub2api/pull/2144
+    """
+
+    def __init__(self) -> None:
+        self._lasting: list[tuple[str, T]] = []
+        self._turns: list[tuple[str, T]] = []
+
+    def add(self, path: str, block: T, *, lasting: bool) -> None:
+        """Note a place; `lasting`: in the tools or the system prompt."""
+        (self._lasting if lasting else self._turns).append((path, block))
+
+    def excess(self, most: int = MAX_CACHE_MARKERS) -> list[tuple[str, T]]:
+        """Those to be given up."""
+        places = [*self._turns[:-1], *self._lasting, *self._turns[-1:]]
+        return places[: max(0, len(places) - most)]
 
 
 def _count(schema: dict[str, Any]) -> tuple[int, int]:

@@ -88,6 +88,16 @@ _ROWS: Mapping[str, Claude] = {
 #: Models that are not Claude, behind servers that speak Anthropic's dialect (llama.cpp, DeepSeek, ...).
 _OTHER = Claude(max_output=4_096, off="disabled", sampling="both", structured=False)
 
+#: The turn after an assistant's text that comes last, for models that refuse to continue it: "This model does not
+#: support assistant message prefill. The conversation must end with a user message."
+#: https://github.com/QwenLM/qwen-code/issues/8039
+CONTINUE = "Continue."
+
+
+def ends_with_user(model: Claude) -> bool:
+    """Whether the last turn must be the user's; of models that are not Claude nothing is known."""
+    return not model.prefill and model is not _OTHER
+
 
 def of(model: str) -> Claude:
     """The row for a model's id at the provider."""

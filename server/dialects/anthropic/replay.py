@@ -96,18 +96,20 @@ class Thinking:
         self._details = [_of_detail(detail) for detail in message.reasoning_details]
         self._of_calls: list[Block] = []
 
-    def add(self, path: str, content: Any) -> None:
-        """Read the `extra_content` of a call, at `path`."""
+    def add(self, path: str, content: Any) -> Block:
+        """Read the `extra_content` of a call, at `path`; returns the fields of it that the call's block takes."""
         if content is None:
-            return
+            return {}
         own = content.get(FORMAT) if isinstance(content, dict) else None
         found = thinking_blocks(own)
-        if not found:
+        fields = {name: own[name] for name in _OF_CALLS if own.get(name)} if isinstance(own, dict) else {}
+        if not found and not fields:
             self._dropped.add(path)
-            return
+            return {}
         self._of_calls += found
         self._dropped.pick_from(path, content, (FORMAT,))
-        self._dropped.pick_from(f"{path}.{FORMAT}", own, ("thinking",))
+        self._dropped.pick_from(f"{path}.{FORMAT}", own, [*fields, *(["thinking"] if found else [])])
+        return fields
 
     def blocks(self) -> list[Block]:
         """The blocks, once all calls are read."""
@@ -133,6 +135,10 @@ def _of_detail(detail: pb.ReasoningDetail) -> Block | None:
     if detail.signature:
         return {"type": "thinking", "thinking": detail.text, "signature": detail.signature}
     return None
+
+
+#: Anthropic's own fields of a call. https://platform.claude.com/docs/en/api/messages/create (tool_use blocks)
+_OF_CALLS = frozenset({"caller", "toolset_name"})
 
 
 def thinking_blocks(own: Any) -> list[Block]:

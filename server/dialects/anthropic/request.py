@@ -18,14 +18,14 @@ from server.chat.openai_json.fields import decode, kind
 from server.dialects import reasoning
 from server.dialects.anthropic import models as anthropic_models
 from server.dialects.anthropic import tools as anthropic_tools
-from server.dialects.anthropic.limits import Limits
+from server.dialects.anthropic.limits import MAX_CACHE_MARKERS, Limits
 from server.dialects.anthropic.messages import Conversation
 from server.dialects.anthropic.models import Claude
 from server.dialects.anthropic.replay import Block
 from server.dialects.anthropic.schema import InexpressibleError
 from server.dialects.base import Endpoint
 from server.dialects.dropped import Dropped
-from server.dialects.schema_text import described
+from server.dialects.schemas import described
 from server.dialects.users import opaque_user
 from server.errors import InvalidRequest, unsupported
 
@@ -56,7 +56,8 @@ def body(
         raise unsupported("Anthropic's models have no audio output.", "modalities")
     model = anthropic_models.of(endpoint.model)
     extra = dropped.pick("", request.extra_body_json, EXTRA_BODY)
-    conversation = Conversation(request.messages, dropped, remote=remote)
+    ends_with_user = anthropic_models.ends_with_user(model)
+    conversation = Conversation(request.messages, dropped, remote=remote, ends_with_user=ends_with_user)
     limit = request.max_completion_tokens or request.max_tokens or endpoint.max_output_tokens or model.max_output
     if request.max_completion_tokens and request.max_tokens:
         dropped.add("max_tokens")
@@ -68,6 +69,10 @@ def body(
     limits = Limits()
     format_ = _output_format(request.response_format, model, limits, dropped)
     out |= anthropic_tools.tools(request, model, conversation, limits, dropped)
+    # `cache_control` of the request itself marks one more place.
+    for path, block in conversation.markers.excess(MAX_CACHE_MARKERS - ("cache_control" in extra)):
+        del block["cache_control"]
+        dropped.add(path)
     native = _native_config(extra.pop("output_config", None), format_, dropped)
     # "Thinking may not be enabled when tool_choice forces tool use."
     accepts_budget = not anthropic_tools.is_forced(out) and conversation.accepts_budget()

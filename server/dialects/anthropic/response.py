@@ -2,13 +2,14 @@
 
 Visible reasoning is `reasoning_content`; each signed block is also in `reasoning_details`. For clients that keep
 only tool calls, the signed blocks before the first call are also in its `extra_content.anthropic.thinking`, as
-Anthropic gave them. An answer in which tools ran at Anthropic has all of its blocks, and the container, in the
-message's `extra_content.anthropic`; replay.py sends them back. What they found is cited in `annotations`.
+Anthropic sent them. A message in which tools ran at Anthropic has all of its blocks, and the container, in
+`extra_content.anthropic`; replay.py sends them back. What they found is cited in `annotations`. Fields that the
+contract does not have and that are not sent back are in the choice's `extra_content.anthropic` and in `usage`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
@@ -18,6 +19,7 @@ from server.dialects import errors as failures
 from server.dialects import usage as tiers
 from server.dialects.anthropic.replay import FORMAT, THINKING
 from server.dialects.base import completion_id
+from server.dialects.choices import settled_finish
 from server.dialects.reading import read_error_body, read_object, reading
 from server.errors import ProviderError, Reason
 
@@ -50,7 +52,15 @@ _STATUSES: Mapping[str, int] = {
 _NO_CREDIT = "credit balance is too low"
 
 #: Types of blocks that the contract has; those of other types are of tools that ran at Anthropic.
-_CALLERS = THINKING | {"text", "tool_use"}
+_CONTRACT_BLOCKS = THINKING | {"text", "tool_use"}
+#: Fields of a message that are read; the others go into the choice's `extra_content`.
+MESSAGE = frozenset(
+    {"id", "type", "role", "model", "content", "container", "stop_reason", "stop_sequence", "usage"}
+)
+#: Fields of a `tool_use` block that a call of the contract has; the others go into its `extra_content`.
+_CALL = frozenset({"type", "id", "name", "input"})
+#: The default `caller` of a `tool_use` block: the model itself, not code that ran at Anthropic.
+_MODEL_CALLER = {"type": "direct"}
 #: Fields of Anthropic's usage that `Usage` or the envelope has; the others go into `extra_json`.
 _COUNTED = frozenset(
     {
@@ -95,15 +105,18 @@ def _classify(obj: Any, status: int, retry_after: float | None = None) -> Provid
 # Answers
 
 
-def completion(body: bytes) -> tuple[pb.ChatCompletion, str]:
-    """The answer, and Anthropic's `stop_reason`. Raises ProviderError for an error in a 200 or nonsense."""
+def completion(body: bytes, names: Mapping[str, str]) -> tuple[pb.ChatCompletion, str]:
+    """The answer, and Anthropic's `stop_reason`. Raises ProviderError for an error in a 200 or nonsense.
+
+    `names` maps tool names that were changed for Anthropic to the caller's.
+    """
     obj = read(body)
     with reading(body):
-        return _completion(obj)
+        return _completion(obj, names)
 
 
-def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
-    out = pb.ChatCompletion(id=completion_id(obj.get("id") or ""))
+def _completion(obj: dict[str, Any], names: Mapping[str, str]) -> tuple[pb.ChatCompletion, str]:
+    out = pb.ChatCompletion(id=completion_id(obj.get("id") or ""), model=failures.text(obj.get("model")))
     choice = out.choices.add()
     message = choice.message
     message.role = pb.ROLE_ASSISTANT
@@ -121,9 +134,9 @@ def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
                 thinking.append(block.get("thinking", ""))
                 replay += signed(block)
             case "tool_use":
-                carry = "" if message.tool_calls else carried(replay)
-                call = message.tool_calls.add(id=block["id"], extra_json=carry)
-                call.function.name = block["name"]
+                extra_json = call_extra(block, () if message.tool_calls else replay)
+                call = message.tool_calls.add(id=block["id"], extra_json=extra_json)
+                call.function.name = names.get(block["name"], block["name"])
                 call.function.arguments = encode_text(block["input"])
     if length:
         message.content.add().text = "".join(text)
@@ -136,6 +149,7 @@ def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
         message.refusal = explanation
     native = failures.text(obj.get("stop_reason"))
     choice.finish_reason = finish_reason(native, bool(message.tool_calls))
+    fill_end(choice, obj.get("stop_sequence"), further(obj, MESSAGE))
     counts = obj.get("usage")
     if counts:
         out.usage.CopyFrom(usage(counts))
@@ -146,7 +160,7 @@ def _completion(obj: dict[str, Any]) -> tuple[pb.ChatCompletion, str]:
 
 def finish_reason(native: str, calls: bool) -> pb.FinishReason.ValueType:
     """What Anthropic's `stop_reason` means; `calls`: the answer has tool calls."""
-    return _FINISH.get(native, pb.FINISH_REASON_TOOL_CALLS if calls else pb.FINISH_REASON_STOP)
+    return settled_finish(_FINISH.get(native, pb.FINISH_REASON_UNSPECIFIED), calls)
 
 
 def refusal(obj: dict[str, Any]) -> str:
@@ -170,9 +184,34 @@ def detail(block: dict[str, Any]) -> pb.ReasoningDetail:
     return pb.ReasoningDetail(text=block["thinking"], signature=block["signature"], format=FORMAT)
 
 
-def carried(replay: list[dict[str, Any]]) -> str:
-    """The `extra_json` of a turn's first call: the signed blocks before it, for clients that keep only calls."""
-    return encode_text({"extra_content": {"anthropic": {"thinking": replay}}}) if replay else ""
+def call_extra(block: dict[str, Any], replay: Sequence[dict[str, Any]]) -> str:
+    """The `extra_json` of the call in a `tool_use` block.
+
+    `replay`: the signed blocks before a turn's first call, for clients that keep only calls.
+    """
+    own: dict[str, Any] = {"thinking": list(replay)} if replay else {}
+    if block.keys() > _CALL:
+        own |= further(block, _CALL)
+        if own.get("caller") == _MODEL_CALLER:
+            del own["caller"]
+    return _extra_content(own)
+
+
+def further(fields: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The fields that are not `known`; null is absence."""
+    return {name: value for name, value in fields.items() if name not in known and value is not None}
+
+
+def _extra_content(own: dict[str, Any]) -> str:
+    """Anthropic's own fields of an object as its `extra_json`."""
+    return encode_text({"extra_content": {FORMAT: own}}) if own else ""
+
+
+def fill_end(choice: pb.Choice | pb.ChunkChoice, stop_sequence: str | None, rest: dict[str, Any]) -> None:
+    """Set what a message has beside the stop_reason: the sequence that came, and `rest`, fields beyond MESSAGE."""
+    if stop_sequence is not None:
+        choice.stop_sequence = stop_sequence
+    choice.extra_json = _extra_content(rest)
 
 
 def server_side(blocks: list[dict[str, Any]], container: Any) -> str:
@@ -181,11 +220,11 @@ def server_side(blocks: list[dict[str, Any]], container: Any) -> str:
     https://platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools
     """
     own: dict[str, Any] = {}
-    if any(block["type"] not in _CALLERS for block in blocks):
+    if any(block["type"] not in _CONTRACT_BLOCKS for block in blocks):
         own["content"] = blocks
     if container:
         own["container"] = container
-    return encode_text({"extra_content": {FORMAT: own}}) if own else ""
+    return _extra_content(own)
 
 
 def cited(citations: Any, start: int, end: int) -> list[pb.Annotation]:
@@ -221,10 +260,14 @@ def usage(counts: dict[str, Any]) -> pb.Usage:
         out.prompt_tokens_details.cached_tokens = cached
     if written is not None:
         out.prompt_tokens_details.cache_write_tokens = written
-    thought = (counts.get("output_tokens_details") or {}).get("thinking_tokens")
-    if thought is not None:
-        out.completion_tokens_details.reasoning_tokens = thought
-    rest = {name: value for name, value in counts.items() if name not in _COUNTED and value is not None}
+    details = counts.get("output_tokens_details")
+    if details:
+        if details.get("thinking_tokens") is not None:
+            out.completion_tokens_details.reasoning_tokens = details["thinking_tokens"]
+        rest = further(details, ("thinking_tokens",))
+        if rest:
+            out.completion_tokens_details.extra_json = encode_text(rest)
+    rest = further(counts, _COUNTED)
     if rest:
         out.extra_json = encode_text(rest)
     return out

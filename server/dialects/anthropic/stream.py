@@ -21,6 +21,8 @@ from server.wire.sse import Event, SSEDecoder
 
 #: Characters counted against MAX_HELD for an open block or a citation, besides its text.
 _BLOCK_SIZE = 256
+#: Of a `message_delta`, as a rule: `type`, `delta` and `usage`.
+_EVENT_FIELDS = 3
 
 Chunks = list[pb.ChatCompletionChunk]
 
@@ -29,10 +31,10 @@ class _OpenBlock:
     """A content block whose end has not come.
 
     `start` is where its text begins in the answer's, in characters; `call` the index of its tool call; `pieces`
-    what is kept of its text, reasoning or input.
+    what is kept of its text, reasoning or input; `texts` the pieces of other fields, of blocks of unknown types.
     """
 
-    __slots__ = ("block", "call", "citations", "pieces", "start")
+    __slots__ = ("block", "call", "citations", "pieces", "start", "texts")
 
     def __init__(self, block: dict[str, Any], start: int, call: int) -> None:
         self.block = block
@@ -40,6 +42,7 @@ class _OpenBlock:
         self.call = call
         self.pieces: list[str] = []
         self.citations: list[Any] = list(block.get("citations") or ())
+        self.texts: dict[str, list[str]] = {}
 
     def whole(self) -> dict[str, Any]:
         """The block as a whole answer has it."""
@@ -49,17 +52,26 @@ class _OpenBlock:
                 return {**self.block, "text": text, **({"citations": self.citations} if self.citations else {})}
             case "thinking":
                 return {**self.block, "thinking": text}
-        return {**self.block, "input": decode(text)} if text else self.block
+        block = {**self.block, "input": decode(text)} if text else self.block
+        if self.texts:
+            block = {**block, **{name: "".join(pieces) for name, pieces in self.texts.items()}}
+        return block
 
 
 class AnthropicDecoder(ChunkDecoder[Event]):
-    """See `base.StreamDecoder`. The end mark is `message_stop`."""
+    """See `base.StreamDecoder`. The end mark is `message_stop`.
 
-    def __init__(self) -> None:
+    `names` maps tool names that were changed for Anthropic to the caller's.
+    """
+
+    def __init__(self, names: Mapping[str, str] = {}) -> None:
         super().__init__()
+        self._names = names
         #: All that ended, as they are needed where tools ran at Anthropic.
         self._blocks: list[dict[str, Any]] = []
         self._container: Any = None
+        #: Fields of the message that the contract does not have.
+        self._further: dict[str, Any] = {}
         self._sse = SSEDecoder()
         self._message_id: str | None = None
         self._open: dict[int, _OpenBlock] = {}
@@ -98,13 +110,12 @@ class AnthropicDecoder(ChunkDecoder[Event]):
         if repeated and id_ != self._message_id:
             raise failures.invalid_response(f"a second message begins: {id_}")
         self._message_id = id_
-        self._container = message.get("container")
         self._count(message.get("usage"))
         if repeated:
             return
-        self._builder.identify(id_)
+        self._builder.identify(id_, model=failures.text(message.get("model")))
         self._builder.add_delta(pb.Delta(), chunks)
-        # A message that goes on with calls from code that ran at Anthropic is whole from its start.
+        # A message that continues with calls from code that ran at Anthropic is complete in its start event.
         # https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling
         for index, block in enumerate(message.get("content") or ()):
             self._start(index, block, chunks)
@@ -118,11 +129,11 @@ class AnthropicDecoder(ChunkDecoder[Event]):
         opened = self._open[index] = _OpenBlock(block, self._length, self._calls)
         self._builder.hold(_BLOCK_SIZE)
         if block["type"] == "tool_use":
-            carried = "" if self._calls else response.carried(self._signed)
+            extra_json = response.call_extra(block, () if self._calls else self._signed)
             self._calls += 1
             delta = pb.Delta()
-            call = delta.tool_calls.add(index=opened.call, id=block["id"], extra_json=carried)
-            call.function.name = block["name"]
+            call = delta.tool_calls.add(index=opened.call, id=block["id"], extra_json=extra_json)
+            call.function.name = self._names.get(block["name"], block["name"])
             self._builder.add_delta(delta, chunks)
         else:
             self._append(opened, block, chunks)
@@ -153,12 +164,21 @@ class AnthropicDecoder(ChunkDecoder[Event]):
                     self._keep(opened, arguments)
             case _:
                 self._keep(opened, piece.get("partial_json") or "")
+                if piece is not opened.block:
+                    self._keep_texts(opened, piece)
         if delta.content or delta.reasoning_content or delta.tool_calls:
             self._builder.add_delta(delta, chunks)
 
     def _keep(self, opened: _OpenBlock, text: str) -> None:
         self._builder.hold(len(text))
         opened.pieces.append(text)
+
+    def _keep_texts(self, opened: _OpenBlock, piece: dict[str, Any]) -> None:
+        """Keep what a delta adds to a block of a type that is passed on whole, such as `compaction`."""
+        for name, text in piece.items():
+            if name not in ("type", "partial_json") and isinstance(text, str):
+                self._builder.hold(len(text))
+                opened.texts.setdefault(name, [opened.block.get(name) or ""]).append(text)
 
     def _block_stop(self, obj: dict[str, Any], chunks: Chunks) -> None:
         self._stop(obj["index"], chunks)
@@ -186,22 +206,30 @@ class AnthropicDecoder(ChunkDecoder[Event]):
 
     def _message_delta(self, obj: dict[str, Any], chunks: Chunks) -> None:
         self._count(obj.get("usage"))
-        self._finish(obj["delta"], chunks)
+        beside = response.further(obj, ("type", "delta", "usage")) if len(obj) > _EVENT_FIELDS else {}
+        self._finish(beside | obj["delta"], chunks)
 
-    def _finish(self, message: dict[str, Any], chunks: Chunks) -> None:
-        """End the answer if the message has a `stop_reason`."""
-        native = failures.text(message.get("stop_reason"))
+    def _finish(self, fields: dict[str, Any], chunks: Chunks) -> None:
+        """Read fields of the message, and end the answer if there is a `stop_reason`."""
+        self._container = fields.get("container") or self._container
+        rest = response.further(fields, response.MESSAGE)
+        if rest:
+            self._builder.hold(len(encode_text(rest)))
+            self._further |= rest
+        native = failures.text(fields.get("stop_reason"))
         if not native:
             return
         for index in list(self._open):
             self._stop(index, chunks)
-        extra_json = response.server_side(self._blocks, message.get("container") or self._container)
+        extra_json = response.server_side(self._blocks, self._container)
         if extra_json:
             self._builder.add_delta(pb.Delta(extra_json=extra_json), chunks)
-        explanation = response.refusal(message)
+        explanation = response.refusal(fields)
         if explanation:
             self._builder.add_delta(pb.Delta(refusal=explanation), chunks)
-        self._builder.finish(response.finish_reason(native, self._calls > 0), native)
+        choice = pb.ChunkChoice(finish_reason=response.finish_reason(native, self._calls > 0))
+        response.fill_end(choice, fields.get("stop_sequence"), self._further)
+        self._builder.finish(choice, native)
 
     def _message_stop(self, obj: dict[str, Any], chunks: Chunks) -> None:
         if not self.native_finish_reason:

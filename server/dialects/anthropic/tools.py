@@ -14,11 +14,12 @@ from lmchat.v1 import chat_pb2 as pb
 from server.chat.openai_json.fields import decode, kind
 from server.dialects.anthropic import schema as anthropic_schema
 from server.dialects.anthropic.limits import Limits
-from server.dialects.anthropic.messages import Conversation
+from server.dialects.anthropic.messages import Conversation, tool_name
 from server.dialects.anthropic.models import Claude
 from server.dialects.anthropic.replay import Block
 from server.dialects.dropped import Dropped
-from server.dialects.tool_choice import allowed_tools, drop_extras, drop_idle
+from server.dialects.schemas import of_object
+from server.dialects.tool_choice import allowed_tools, drop_choice_without_tools, drop_extras
 from server.errors import InvalidRequest, unsupported
 
 #: Anthropic's fields of a tool that callers may set.
@@ -42,11 +43,11 @@ def tools(
     listed: list[Block] = []
     for index, tool in enumerate(request.tools):
         if names is None or tool.function.name in names:
-            listed.append(_tool(tool, f"tools[{index}]", model, limits, dropped))
+            listed.append(_tool(tool, f"tools[{index}]", model, conversation, limits, dropped))
     if request.HasField("web_search_options"):
         listed.append(_web_search(request.web_search_options, dropped))
     if not listed:
-        drop_idle(request, dropped)
+        drop_choice_without_tools(request, dropped)
         # A 400 from Anthropic: "Requests which include `tool_use` or `tool_result` blocks must define tools."
         stubs = [{"name": name, "input_schema": {"type": "object"}} for name in conversation.called_tools()]
         return {"tools": stubs, "tool_choice": {"type": "none"}} if stubs else {}
@@ -66,7 +67,9 @@ def is_forced(body: Mapping[str, Any]) -> bool:
     return "tool_choice" in body and body["tool_choice"]["type"] in _FORCED
 
 
-def _tool(tool: pb.Tool, path: str, model: Claude, limits: Limits, dropped: Dropped) -> Block:
+def _tool(
+    tool: pb.Tool, path: str, model: Claude, conversation: Conversation, limits: Limits, dropped: Dropped
+) -> Block:
     if tool.HasField("other_json"):
         native = _object(tool.other_json, path)
         # Anthropic's own tools carry their date: web_search_20250305.
@@ -77,7 +80,8 @@ def _tool(tool: pb.Tool, path: str, model: Claude, limits: Limits, dropped: Drop
     schema: dict[str, Any] = {"properties": {}}
     if function.parameters_json:
         schema = _object(function.parameters_json, f"{path}.function.parameters")
-    out: Block = {"name": function.name, "input_schema": {"type": "object", **anthropic_schema.tool_input(schema)}}
+    schema = of_object(anthropic_schema.tool_input(schema))
+    out: Block = {"name": tool_name(function.name), "input_schema": schema}
     if function.description:
         out["description"] = function.description
     if function.strict:
@@ -87,7 +91,9 @@ def _tool(tool: pb.Tool, path: str, model: Claude, limits: Limits, dropped: Drop
         else:
             out |= {"input_schema": strict, "strict": True}
     extras = (path, tool.extra_json), (f"{path}.function", function.extra_json)
-    return out | dropped.merge(_TOOL_FIELDS, *extras)
+    out |= dropped.merge(_TOOL_FIELDS, *extras)
+    conversation.note_marker(out, *extras, lasting=True)
+    return out
 
 
 def _object(text: str, param: str) -> dict[str, Any]:
@@ -125,5 +131,5 @@ def _choice(choice: pb.ToolChoice, dropped: Dropped) -> tuple[Block | None, Coll
             return {"type": _CHOICES.get(choice.mode, "auto")}, None
         case "function_name":
             drop_extras(choice, dropped)
-            return {"type": "tool", "name": choice.function_name}, None
+            return {"type": "tool", "name": tool_name(choice.function_name)}, None
     return None, None

@@ -150,10 +150,7 @@ class MediaBlocks:
             media = _media(value.file_id, f"{inner}.file_id")
         else:
             self._dropped.add_set(value, inner, ("file_id",))
-            if _is_url(value.file_data):
-                media = _media(value.file_data, f"{inner}.file_data")
-            else:  # bare base64
-                media = _Media("", checked_base64(value.file_data, f"{inner}.file_data"))
+            media = _media(data_url.as_url(value.file_data), f"{inner}.file_data")
         kind, format_ = _kind(media, value.filename, f"{inner}.file_data")
         fields = {name: (f"{inner}.{name}", field) for name, field in own.items()}
         for name, field in extra.items():
@@ -181,10 +178,6 @@ class MediaBlocks:
             if format_ == "txt" and not media.uri:  # plain text can be cited from a text source only
                 document["source"] = {"text": base64.b64decode(media.data).decode("utf-8", "replace")}
         return {"document": document}
-
-
-def _is_url(text: str) -> bool:
-    return text.startswith(("s3:", "http:", "https:")) or data_url.is_data_url(text)
 
 
 def _kind(media: _Media, filename: str, param: str) -> tuple[str, str]:

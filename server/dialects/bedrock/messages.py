@@ -9,16 +9,16 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
-import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.openai_json.fields import decode
+from server.dialects.anthropic.limits import CacheMarkers
+from server.dialects.anthropic.models import CONTINUE
 from server.dialects.bedrock.media import DOCUMENT_FIELDS, MediaBlocks
 from server.dialects.bedrock.models import Family
 from server.dialects.bedrock.replay import Block, Reasoning
 from server.dialects.dropped import Dropped
 from server.dialects.participants import ToolNames, named_content
-from server.dialects.tool_ids import fit
+from server.dialects.tool_ids import CallIds, called_name, fit, renamed, tool_input
 from server.errors import unsupported
 
 #: The sections of a request that take cache points.
@@ -47,13 +47,11 @@ def tool_name(name: str) -> str:
 
 def tool_names(request: pb.ChatCompletionRequest) -> dict[str, str]:
     """Bedrock's name -> the caller's, for the tools of `request` whose names are rewritten."""
-    names = [tool.function.name for tool in request.tools if tool.HasField("function")]
-    names += [_called_name(call) for message in request.messages for call in message.tool_calls]
-    return {fitted: name for name in names if (fitted := tool_name(name)) != name}
+    return renamed(request, tool_name)
 
 
-def _called_name(call: pb.ToolCall) -> str:
-    return call.custom.name if call.HasField("custom") else call.function.name
+def _call_id(id_: str) -> str:
+    return fit(id_, _NOT_IN_IDS)
 
 
 # Messages
@@ -69,6 +67,7 @@ class CachePoints:
     def __init__(self, row: Family, dropped: Dropped) -> None:
         self._row = row
         self._dropped = dropped
+        self._markers = CacheMarkers[Block]()
 
     def after(self, path: str, control: Any, section: Section) -> list[Block]:
         """The block that stands after the block with this `cache_control`, at `path`; none without it."""
@@ -83,7 +82,18 @@ class CachePoints:
             point["ttl"] = control["ttl"]
         elif control.get("ttl") not in (None, _DEFAULT_TTL):
             self._dropped.add(f"{path}.ttl")
-        return [{"cachePoint": point}]
+        block: Block = {"cachePoint": point}
+        self._markers.add(path, block, lasting=section != "messages")
+        return [block]
+
+    def limit(self, *lists: list[Block]) -> None:
+        """Remove cache points beyond what a request may have from these lists of blocks."""
+        excess = self._markers.excess()
+        for path, _ in excess:
+            self._dropped.add(path)
+        refused = {id(block) for _, block in excess}
+        for blocks in lists:
+            blocks[:] = [block for block in blocks if id(block) not in refused]
 
 
 class _Turn:
@@ -111,8 +121,9 @@ class Conversation:
         self._turns: list[_Turn] = []
         self._row = row
         self._dropped = dropped
-        self._cache = CachePoints(row, dropped)
+        self.cache = CachePoints(row, dropped)
         self._tool_names = ToolNames()
+        self._call_ids = CallIds(_call_id)
         self._media = MediaBlocks(dropped)
         self._roles: dict[int, Callable[[pb.Message, str], None]] = {
             pb.ROLE_SYSTEM: self._add_system,
@@ -133,6 +144,8 @@ class Conversation:
         if last and last["role"] == "assistant" and "text" in last["content"][-1]:
             # Claude: "final assistant content cannot end with trailing whitespace".
             last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
+            if self._row.ends_with_user:
+                turns.append({"role": "user", "content": [{"text": CONTINUE}]})
         if not turns or turns[0]["role"] != "user":
             turns.insert(0, {"role": "user", "content": [{"text": _FIRST_TURN}]})
         return turns
@@ -160,24 +173,25 @@ class Conversation:
         if message.refusal.strip():
             blocks.append({"text": message.refusal})
         reasoning = Reasoning(message, path, self._row.replays, self._dropped)
-        for index, call in enumerate(message.tool_calls):
-            blocks += self._tool_use(call, f"{path}.tool_calls[{index}]", reasoning)
+        ids = self._call_ids.calls([call.id for call in message.tool_calls])
+        for index, (call, id_) in enumerate(zip(message.tool_calls, ids, strict=True)):
+            blocks += self._tool_use(call, id_, f"{path}.tool_calls[{index}]", reasoning)
         replayed = reasoning.blocks(sent=bool(blocks))
         if blocks:
             self._turn("assistant").blocks += [*replayed, *blocks]
 
-    def _tool_use(self, call: pb.ToolCall, path: str, reasoning: Reasoning) -> list[Block]:
+    def _tool_use(self, call: pb.ToolCall, id_: str, path: str, reasoning: Reasoning) -> list[Block]:
         """The call, and after it the cache point for its `cache_control`."""
         self._tool_names.add(call)
-        name = tool_name(_called_name(call))
+        name = tool_name(called_name(call))
         self.called[name] = None
         self.has_tool_blocks = True
         kind = "custom" if call.HasField("custom") else "function"
         self._dropped.pick(f"{path}.{kind}", getattr(call, kind).extra_json)
         extra = self._dropped.pick(path, call.extra_json, {"cache_control", "extra_content"})
         reasoning.add(f"{path}.extra_content", extra.get("extra_content"))
-        use = {"toolUseId": fit(call.id, _NOT_IN_IDS), "name": name, "input": _arguments(call)}
-        points = self._cache.after(f"{path}.cache_control", extra.get("cache_control"), "messages")
+        use = {"toolUseId": id_, "name": name, "input": _input(call)}
+        points = self.cache.after(f"{path}.cache_control", extra.get("cache_control"), "messages")
         return [{"toolUse": use}, *points]
 
     def _add_tool(self, message: pb.Message, path: str) -> None:
@@ -188,14 +202,14 @@ class Conversation:
         controls: list[tuple[str, Any]] = []
         content = self._blocks(message, path, controls=controls) or [_EMPTY_RESULT]
         _introduce_documents(content)
-        result = {"toolUseId": fit(message.tool_call_id, _NOT_IN_IDS), "content": content}
+        result = {"toolUseId": self._call_ids.result(message.tool_call_id), "content": content}
         if extra.get("is_error") is True or extra.get("status") == "error":
             result["status"] = "error"
         if extra.get("cache_control") is not None:
             controls.insert(0, (f"{path}.cache_control", extra["cache_control"]))
         for place, _ in controls[:-1]:
             self._dropped.add(place)
-        points = self._cache.after(*controls[-1], "messages") if controls else []
+        points = self.cache.after(*controls[-1], "messages") if controls else []
         self._turn("user").results += [{"toolResult": result}, *points]
 
     def _blocks(
@@ -226,7 +240,7 @@ class Conversation:
                 continue
             blocks.append(block)
             if controls is None:
-                blocks += self._cache.after(f"{place}.cache_control", control, section)
+                blocks += self.cache.after(f"{place}.cache_control", control, section)
             elif control is not None:
                 controls.append((f"{place}.cache_control", control))
         return blocks
@@ -239,7 +253,7 @@ class Conversation:
         if control is not None and (not blocks or "cachePoint" in blocks[-1]):
             self._dropped.add(f"{path}.cache_control")
             return blocks
-        return blocks + self._cache.after(f"{path}.cache_control", control, section)
+        return blocks + self.cache.after(f"{path}.cache_control", control, section)
 
     def _block(self, part: pb.ContentPart, path: str, extra: dict[str, Any]) -> Block | None:
         which = part.WhichOneof("part")
@@ -262,15 +276,7 @@ def _introduce_documents(content: list[Block]) -> None:
         content.insert(place, {"text": "See the attached document."})
 
 
-def _arguments(call: pb.ToolCall) -> dict[str, Any]:
-    """The input, which must be an object; anything else is wrapped in one."""
+def _input(call: pb.ToolCall) -> dict[str, Any]:
     if call.HasField("custom"):
         return {"input": call.custom.input}
-    text = call.function.arguments
-    if not text.strip():
-        return {}
-    try:
-        value = decode(text)
-    except msgspec.DecodeError:  # cut off by a token limit, for example
-        return {"arguments": text}
-    return value if isinstance(value, dict) else {"arguments": value}
+    return tool_input(call.function.arguments, "arguments")

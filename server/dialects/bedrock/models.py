@@ -1,8 +1,7 @@
 """What differs between the model families behind Converse: one row each. Pure.
 
-Converse gives all models one shape, but not what a model takes: how it is made
-to think, which sampling parameters it has, whether it has structured outputs. What holds
-for Claude on every platform is in anthropic/models.py.
+Converse has one format for all models, but their parameters differ: how thinking is enabled,
+sampling parameters, structured outputs. What applies to Claude on every platform is in anthropic/models.py.
 https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference-supported-models-features.html
 `drops` and `native_format` are for the capability table, the rest for requests.
 """
@@ -54,6 +53,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     #: `outputConfig.textFormat` and strict tools are accepted.
     #: https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html
     structured: bool = False
+    #: The last turn must be the user's.
+    ends_with_user: bool = False
     #: Sections of a request that take cache points; elsewhere they are a 400.
     cache: frozenset[str] = frozenset()
     #: Cache points may have a `ttl`.
@@ -85,6 +86,7 @@ def _claude(model: Claude, *, cached: bool) -> Family:
         one_call=model.structured,
         combined_tools=False,
         structured=model.structured,
+        ends_with_user=anthropic_models.ends_with_user(model),
         cache=_ALL_SECTIONS if cached else frozenset(),
         cache_ttl=model.structured,
     )

@@ -95,7 +95,9 @@ def converse(request: pb.ChatCompletionRequest, endpoint: Endpoint, dropped: Dro
     elif request.service_tier not in ("", "auto"):
         dropped.add("service_tier")
     if request.extra_body_json:
-        _set_extra(body, decode(request.extra_body_json), row, dropped)
+        _set_extra(body, decode(request.extra_body_json), conversation.cache, row, dropped)
+    contents = [turn["content"] for turn in body["messages"]]
+    conversation.cache.limit(tools["tools"] if tools else [], conversation.system, *contents)
     bedrock_tools.forbid_parallel_calls(body, request, row, dropped)
     _set_reasoning(body, request, row, dropped)
     return body
@@ -169,7 +171,9 @@ def _metadata_text(text: str) -> str:
     return _NOT_IN_METADATA.sub("_", text)[:_MAX_METADATA_LENGTH]
 
 
-def _set_extra(body: dict[str, Any], extra: dict[str, Any], row: Family, dropped: Dropped) -> None:
+def _set_extra(
+    body: dict[str, Any], extra: dict[str, Any], cache: CachePoints, row: Family, dropped: Dropped
+) -> None:
     """Add the fields of EXTRA_BODY."""
     extra = dropped.pick_from("", extra, EXTRA_BODY)
     for name, type_ in {**_NATIVE, **_MODEL_FIELDS}.items():
@@ -184,7 +188,7 @@ def _set_extra(body: dict[str, Any], extra: dict[str, Any], row: Family, dropped
             dropped.add("metadata" if name in _NATIVE else f"additionalModelRequestFields.{name}")
         fields[name] = value
     _set_top_k(body, extra.get("top_k"), row, dropped)
-    points = CachePoints(row, dropped).after("cache_control", extra.get("cache_control"), "messages")
+    points = cache.after("cache_control", extra.get("cache_control"), "messages")
     body["messages"][-1]["content"] += points
 
 

@@ -13,6 +13,7 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.openai_json import encode_text
+from server.chat.openai_json.fields import decode
 from server.dialects import errors as failures
 from server.dialects import usage
 from server.dialects.bedrock import shapes
@@ -37,6 +38,7 @@ _MALFORMED = frozenset({"malformed_model_output", "malformed_tool_use"})
 #: Fields passed on in `extra_json`, such as a guardrail's trace: attribute -> Bedrock's name.
 _EXTRA_FIELDS = {
     "additional_model_response_fields": "additionalModelResponseFields",
+    "metrics": "metrics",
     "performance_config": "performanceConfig",
     "trace": "trace",
 }
@@ -55,20 +57,50 @@ def completion(body: bytes, names: Mapping[str, str]) -> tuple[pb.ChatCompletion
             raise failure(200, code, message) from None
         raise
     with reading(body):
-        return _completion(response, names)
+        out = _completion(response, names)
+        blocks = response.output.message.content
+        if not all(block.is_readable for block in blocks):
+            whole = zip(decode(body)["output"]["message"]["content"], blocks, strict=True)
+            out.choices[0].extra_json = other_blocks([block for block, read in whole if not read.is_readable])
+        return out, response.stop_reason
 
 
-def _completion(response: shapes.Response, names: Mapping[str, str]) -> tuple[pb.ChatCompletion, str]:
-    out = pb.ChatCompletion(extra_json=extra_fields(response))
+def _completion(response: shapes.Response, names: Mapping[str, str]) -> pb.ChatCompletion:
+    out = pb.ChatCompletion(model=invoked_model(response.trace), extra_json=extra_fields(response))
     choice = out.choices.add()
     choice.message.role = pb.ROLE_ASSISTANT
     _fill_message(choice.message, response.output.message.content, names)
+    fill_stop_sequence(choice, response.additional_model_response_fields)
     choice.finish_reason = finish_reason(response.stop_reason, bool(choice.message.tool_calls))
     if response.usage is not None:
         fill_usage(out.usage, response.usage)
     if response.service_tier is not None:
         out.service_tier = usage.service_tier(response.service_tier.type)
-    return out, response.stop_reason
+    return out
+
+
+def invoked_model(trace: Any) -> str:
+    """The model to which a prompt router sent the request; an answer names no other.
+
+    https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_PromptRouterTrace.html
+    """
+    match trace:
+        case {"promptRouter": {"invokedModelId": str(model)}}:
+            return model
+    return ""
+
+
+def fill_stop_sequence(choice: pb.Choice | pb.ChunkChoice, fields: Any) -> None:
+    """Set the stop sequence that came, if a request's `additionalModelResponseFieldPaths` asks Claude for it."""
+    match fields:
+        case {"stop_sequence": str(sequence)}:
+            choice.stop_sequence = sequence
+
+
+def other_blocks(blocks: list[dict[str, Any]]) -> str:
+    """The `extra_json` of a choice: blocks that the contract does not have, such as results of Bedrock's tools."""
+    blocks = [block for block in blocks if block]
+    return _text({"extra_content": {"bedrock": {"content": blocks}}}) if blocks else ""
 
 
 def _fill_message(message: pb.Message, blocks: list[shapes.Block], names: Mapping[str, str]) -> None:
@@ -136,6 +168,11 @@ def annotation(citation: dict[str, Any], start: int, end: int) -> pb.Annotation:
     if isinstance(web, dict) and isinstance(web.get("url"), str):
         title = citation.get("title") or web.get("domain") or ""
         page = pb.UrlCitation(url=web["url"], title=str(title), start_index=start, end_index=end)
+        rest = {name: value for name, value in citation.items() if name not in ("title", "location") and value}
+        other = {name: value for name, value in web.items() if name != "url"}
+        if other:
+            rest["location"] = {"web": other}
+        page.extra_json = _text(rest) if rest else ""
         return pb.Annotation(url_citation=page)
     whole = {"type": "citation", "citation": {**citation, "start_index": start, "end_index": end}}
     return pb.Annotation(other_json=_text(whole))
@@ -165,6 +202,8 @@ def fill_usage(out: pb.Usage, counts: shapes.Usage) -> None:
         out.prompt_tokens_details.cached_tokens = read
     if written is not None:
         out.prompt_tokens_details.cache_write_tokens = written
+    if counts.cache_details:
+        out.extra_json = _text({"cacheDetails": counts.cache_details})
 
 
 def decoder(shape: type[_T]) -> Callable[[bytes], _T]:

@@ -58,12 +58,19 @@ class Citations(_Shape):
 
 
 class Block(_Shape):
-    """A content block: one field is set, none for a kind that is not read."""
+    """A content block: one field is set, none for a kind that the contract does not have."""
 
     text: str | None = None
     tool_use: ToolUse | None = None
     reasoning_content: Reasoning | None = None
     citations_content: Citations | None = None
+
+    @property
+    def is_readable(self) -> bool:
+        """False for a kind that the contract does not have, or a call of a tool that ran on Bedrock's side."""
+        if self.tool_use is not None:
+            return self.tool_use.is_client_side
+        return not (self.text is None and self.reasoning_content is None and self.citations_content is None)
 
 
 class Message(_Shape):
@@ -85,6 +92,7 @@ class Usage(_Shape):
     output_tokens: int
     cache_read_input_tokens: int | None = None
     cache_write_input_tokens: int | None = None
+    cache_details: Any = None
 
 
 class Tier(_Shape):
@@ -103,12 +111,15 @@ class Response(_Shape):
     additional_model_response_fields: Any = None
     trace: Any = None
     performance_config: Any = None
+    metrics: Any = None
 
 
 class Start(_Shape):
-    """The head of a block; empty for text."""
+    """The head of a block; empty for text. `tool_result` and `image` are passed on, see other_block.py."""
 
     tool_use: ToolUse | None = None
+    tool_result: dict[str, Any] | None = None
+    image: dict[str, Any] | None = None
 
 
 class BlockStart(_Shape):
@@ -139,6 +150,8 @@ class Delta(_Shape):
     tool_use: ToolInput | None = None
     reasoning_content: ReasoningDelta | None = None
     citation: dict[str, Any] | None = None
+    tool_result: list[dict[str, Any]] | None = None
+    image: dict[str, Any] | None = None
 
 
 class BlockDelta(_Shape):
@@ -168,3 +181,4 @@ class Metadata(_Shape):
     service_tier: Tier | None = None
     trace: Any = None
     performance_config: Any = None
+    metrics: Any = None

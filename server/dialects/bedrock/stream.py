@@ -14,6 +14,7 @@ from lmchat.v1 import chat_pb2 as pb
 from server.dialects import errors as failures
 from server.dialects import usage
 from server.dialects.bedrock import response, shapes
+from server.dialects.bedrock.other_block import OtherBlock
 from server.dialects.bedrock.replay import extra_content
 from server.dialects.decoding import ChunkDecoder
 from server.wire.eventstream import CorruptStream, EventStreamDecoder, Frame
@@ -27,10 +28,11 @@ Chunks = list[pb.ChatCompletionChunk]
 class _OpenBlock:
     """A content block whose end has not come; `call` is the index of its tool call, -1 if it is none.
 
-    `start` is where its text begins in the answer's, in characters.
+    `start` is where its text begins in the answer's, in characters; `other` the block, if the contract does not
+    have its kind.
     """
 
-    __slots__ = ("call", "citations", "has_input", "reasoning", "redacted", "signature", "start")
+    __slots__ = ("call", "citations", "has_input", "other", "reasoning", "redacted", "signature", "start")
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -40,6 +42,7 @@ class _OpenBlock:
         self.signature: list[str] = []
         self.redacted: list[bytes] = []
         self.citations: list[dict[str, Any]] = []
+        self.other: OtherBlock | None = None
 
 
 class BedrockDecoder(ChunkDecoder[Frame]):
@@ -56,6 +59,7 @@ class BedrockDecoder(ChunkDecoder[Frame]):
         self._calls = 0
         self._length = 0  # of the text so far, in characters
         self._details: list[pb.ReasoningDetail] = []
+        self._other: list[dict[str, Any]] = []
 
     def _split(self, data: bytes) -> Iterator[Frame]:
         try:
@@ -95,6 +99,7 @@ class BedrockDecoder(ChunkDecoder[Frame]):
         block = self._block(event.content_block_index)
         use = event.start.tool_use
         if use is None or not use.is_client_side:
+            block.other = OtherBlock.of(event.start)
             return
         block.call = self._calls
         self._calls += 1
@@ -108,7 +113,9 @@ class BedrockDecoder(ChunkDecoder[Frame]):
     def _block_delta(self, event: shapes.BlockDelta, chunks: Chunks) -> None:
         block = self._block(event.content_block_index)
         piece = event.delta
-        if piece.text:
+        if block.other is not None:
+            self._builder.hold(block.other.add(piece))
+        elif piece.text:
             self._length += len(piece.text)
             self._builder.add_delta(pb.Delta(content=piece.text), chunks)
         elif piece.tool_use is not None:
@@ -149,6 +156,8 @@ class BedrockDecoder(ChunkDecoder[Frame]):
         if details:
             self._details += details
             self._builder.add_delta(pb.Delta(reasoning_details=details), chunks)
+        if block.other is not None:
+            self._other.append(block.other.whole())
         if block.citations:
             citations = [response.annotation(citation, block.start, self._length) for citation in block.citations]
             self._builder.add_delta(pb.Delta(annotations=citations), chunks)
@@ -157,13 +166,16 @@ class BedrockDecoder(ChunkDecoder[Frame]):
         for index in list(self._open):
             self._stop(index, chunks)
         finish = response.finish_reason(event.stop_reason, self._calls > 0)
-        self._builder.finish(finish, event.stop_reason, extra_json=response.extra_fields(event))
+        choice = pb.ChunkChoice(finish_reason=finish, extra_json=response.other_blocks(self._other))
+        response.fill_stop_sequence(choice, event.additional_model_response_fields)
+        self._builder.finish(choice, event.stop_reason, extra_json=response.extra_fields(event))
         self._end_if_complete(chunks)
 
     def _metadata(self, event: shapes.Metadata, chunks: Chunks) -> None:
+        self._builder.identify("", model=response.invoked_model(event.trace))
+        self._builder.usage.extra_json = response.extra_fields(event)
         if event.usage is None:
             return
-        self._builder.usage.extra_json = response.extra_fields(event)
         response.fill_usage(self._builder.usage.usage, event.usage)
         if event.service_tier is not None:
             self._builder.service_tier = usage.service_tier(event.service_tier.type)

@@ -16,7 +16,8 @@ from server.dialects.anthropic.limits import Limits
 from server.dialects.bedrock.messages import CachePoints, Conversation, tool_name
 from server.dialects.bedrock.models import Family, additional_fields, grammar
 from server.dialects.dropped import Dropped
-from server.dialects.tool_choice import allowed_tools, drop_extras, drop_idle
+from server.dialects.schemas import of_object
+from server.dialects.tool_choice import allowed_tools, drop_choice_without_tools, drop_extras
 from server.errors import InvalidRequest, unsupported
 
 #: Replaces `tool_choice: none` where tools must be listed because the history has calls.
@@ -37,9 +38,9 @@ def config(
     if not none or conversation.has_tool_blocks:
         for index, tool in enumerate(request.tools):
             if allowed is None or tool.function.name in allowed:
-                tools += _tool(tool, f"tools[{index}]", row, limits, dropped)
+                tools += _tool(tool, f"tools[{index}]", conversation.cache, row, limits, dropped)
     if not tools and not none:
-        drop_idle(request, dropped)
+        drop_choice_without_tools(request, dropped)
     if conversation.has_tool_blocks:
         if none:
             conversation.system.append(_NO_TOOLS)
@@ -57,7 +58,9 @@ def _stub(name: str) -> dict[str, Any]:
     return {"toolSpec": {"name": name, "inputSchema": {"json": {"type": "object"}}}}
 
 
-def _tool(tool: pb.Tool, path: str, row: Family, limits: Limits, dropped: Dropped) -> list[dict[str, Any]]:
+def _tool(
+    tool: pb.Tool, path: str, cache: CachePoints, row: Family, limits: Limits, dropped: Dropped
+) -> list[dict[str, Any]]:
     """The tool, and after it the cache point for its `cache_control`."""
     if tool.HasField("other_json"):
         match decode(tool.other_json):
@@ -71,19 +74,20 @@ def _tool(tool: pb.Tool, path: str, row: Family, limits: Limits, dropped: Droppe
         raise InvalidRequest(f"Expected an object, got {kind(schema)}.", f"{path}.function.parameters")
     if not row.combined_tools:
         schema = anthropic_schema.tool_input(schema)
-    enforced = grammar(row, {"type": "object", **schema}, limits, tool=True) if function.strict else None
+    schema = of_object(schema)
+    enforced = grammar(row, schema, limits, tool=True) if function.strict else None
     if function.strict and enforced is None:
         dropped.add(f"{path}.function.strict")
     spec: dict[str, Any] = {"name": tool_name(function.name)}
     if function.description.strip():
         spec["description"] = function.description
-    spec["inputSchema"] = {"json": enforced or {"type": "object", **schema}}
+    spec["inputSchema"] = {"json": enforced or schema}
     if enforced is not None:
         spec["strict"] = True
-    return [{"toolSpec": spec}, *_cache_point(tool, path, row, dropped)]
+    return [{"toolSpec": spec}, *_cache_point(tool, path, cache, dropped)]
 
 
-def _cache_point(tool: pb.Tool, path: str, row: Family, dropped: Dropped) -> list[dict[str, Any]]:
+def _cache_point(tool: pb.Tool, path: str, cache: CachePoints, dropped: Dropped) -> list[dict[str, Any]]:
     controls = {
         f"{place}.cache_control": fields["cache_control"]
         for place, text in ((f"{path}.function", tool.function.extra_json), (path, tool.extra_json))
@@ -92,7 +96,7 @@ def _cache_point(tool: pb.Tool, path: str, row: Family, dropped: Dropped) -> lis
     *unused, last = controls or [""]
     for place in unused:
         dropped.add(place)
-    return CachePoints(row, dropped).after(last, controls.get(last), "tools")
+    return cache.after(last, controls.get(last), "tools")
 
 
 def _choice(choice: pb.ToolChoice, dropped: Dropped) -> tuple[dict[str, Any] | None, Collection[str] | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
@@ -30,8 +30,15 @@ _NUMBERS = (
     "", "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII",
     "MALFORMED_FUNCTION_CALL", "MODEL_ARMOR",
 )  # fmt: skip
-#: Passed on as they are: Google's terms want searches shown. https://ai.google.dev/gemini-api/docs/google-search
-_PASSED_ON = ("groundingMetadata", "urlContextMetadata")
+#: Fields of a candidate that are read. The others are passed on as they are, such as `safetyRatings`, and
+#: `groundingMetadata`, since Google's terms want searches shown. https://ai.google.dev/gemini-api/docs/google-search
+_READ = frozenset({"content", "index", "finishReason", "logprobsResult", "citationMetadata"})
+#: Fields of a citation that are read; its license and date are among the others.
+_CITATION = frozenset({"uri", "title", "startIndex", "endIndex"})
+#: Values that say nothing.
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
+#: Lists in `groundingMetadata` of which a piece of a stream has the new items.
+_NEW_ITEMS = ("groundingChunks", "groundingSupports")
 
 
 class _OpenCall:
@@ -47,18 +54,24 @@ class _OpenCall:
 
 
 class Candidate:
-    """One candidate, read piece by piece. `answer_id` goes into the ids of calls that have none."""
+    """One candidate, read piece by piece. `answer_id` goes into the ids of calls that have none.
 
-    def __init__(self, index: int, answer_id: str) -> None:
+    `names` maps tool names that were changed for Gemini to the caller's.
+    """
+
+    def __init__(self, index: int, answer_id: str, names: Mapping[str, str]) -> None:
         self.index = index
         #: Google's last `finishReason`; empty until it has sent one.
         self.native = ""
         self._answer_id = answer_id
+        self._names = names
         self._calls = 0
+        self._speaks = False
         self._open: _OpenCall | None = None
         self._text: list[str] = []
         self._thought: list[str] = []  # since the last signature
         self._sources: list[dict[str, Any]] = []
+        self._further: dict[str, Any] = {}
         self._held = 0
 
     @property
@@ -68,12 +81,21 @@ class Candidate:
             return pb.FINISH_REASON_TOOL_CALLS
         return _FINISH.get(self.native or "STOP", _FILTERED)
 
+    @property
+    def extra_json(self) -> str:
+        """The `extra_json` of the choice: the fields of all pieces that the contract does not have."""
+        return encode_text({"extra_content": {"google": self._further}}) if self._further else ""
+
     def read(self, candidate: dict[str, Any]) -> pb.ChunkChoice:
-        """One piece; it has a finish_reason where Google gives one. Raises ProviderError or one of UNREADABLE."""
+        """One piece; it has a finish_reason where Google gives one. Raises ProviderError or one of UNREADABLE.
+
+        The fields that are passed on are beside the finish_reason, and beside what follows it.
+        """
         choice = pb.ChunkChoice(index=self.index)
         choice.delta.SetInParent()
         self._read_parts((candidate.get("content") or {}).get("parts") or (), choice.delta)
-        self._cite(candidate, choice)
+        self._cite(candidate, choice.delta)
+        changed = not candidate.keys() <= _READ and self._pass_on(candidate)
         _fill_logprobs(choice, candidate.get("logprobsResult") or {})
         native = candidate.get("finishReason")
         if native.__class__ is int and 0 <= native < len(_NUMBERS):
@@ -85,15 +107,33 @@ class Candidate:
                 raise failures.classify(
                     502, message=f"finishReason {native}: {candidate.get('finishMessage', '')}"
                 )
+            changed = changed or not self.native
             self.native = native
             choice.finish_reason = self.finish_reason
+        if changed and self.native:
+            choice.extra_json = self.extra_json
         return choice
+
+    def _pass_on(self, candidate: dict[str, Any]) -> bool:
+        """Add the fields of a piece that are passed on; returns whether they say anything new."""
+        new = {name: value for name, value in candidate.items() if name not in _READ and value not in _NOTHING}
+        if all(self._further.get(name) == value for name, value in new.items()):
+            return False
+        self._hold(len(encode_text(new)))
+        known = self._further.get("groundingMetadata")
+        grounding = new.get("groundingMetadata")
+        if known and grounding:
+            joined = {name: known.get(name, []) + grounding.get(name, []) for name in _NEW_ITEMS}
+            new["groundingMetadata"] = known | grounding | {name: items for name, items in joined.items() if items}
+        self._further |= new
+        return True
 
     def _read_parts(self, parts: Iterable[dict[str, Any]], delta: pb.Delta) -> None:
         text: list[str] = []
         thought: list[str] = []
         pictures: list[dict[str, Any]] = []
         speech: list[bytes] = []
+        speech_type = ""
         for part in parts:
             signature = part.get("thoughtSignature") or ""
             match part:
@@ -111,12 +151,13 @@ class Candidate:
                     pass
                 case {"inlineData": {"mimeType": str(type_), "data": str(data)}} if type_.startswith("audio/"):
                     speech.append(base64.b64decode(data))
+                    speech_type = type_
                 case {"inlineData": {"mimeType": str(type_), "data": str(data)}}:
                     picture = {"type": "image_url", "image_url": {"url": f"data:{type_};base64,{data}"}}
                     pictures.append(picture | _extra_content(signature))
                     continue
                 case _ if part.keys() - {"thought", "thoughtSignature"}:
-                    # Code that Google ran, searches it made: not shown, but to be sent back as they are.
+                    # Code executions and searches by Google: not shown, but sent back unchanged.
                     block = {"type": "gemini.part", "format": FORMAT, "part": part}
                     delta.reasoning_details.add(other_json=encode_text(block))
                     continue
@@ -127,6 +168,9 @@ class Candidate:
         if text:
             delta.content = "".join(text)
         if speech:
+            if not self._speaks:
+                self._speaks = True
+                delta.audio.extra_json = encode_text({"mime_type": speech_type})
             delta.audio.id = self._id("audio", self.index)
             delta.audio.data = base64.b64encode(b"".join(speech)).decode()
         if pictures:
@@ -166,7 +210,7 @@ class Candidate:
         index = self._calls
         self._calls += 1
         added = delta.tool_calls.add(index=index, id=id_ or self._id("call", index))
-        added.function.name = name
+        added.function.name = self._names.get(name, name)
         added.function.arguments = encode_text(arguments)
         if signature:
             added.extra_json = encode_text(_extra_content(signature))
@@ -186,14 +230,13 @@ class Candidate:
 
     # Citations
 
-    def _cite(self, candidate: dict[str, Any], choice: pb.ChunkChoice) -> None:
+    def _cite(self, candidate: dict[str, Any], delta: pb.Delta) -> None:
         """Add the citations of a piece. A stream's `groundingChunks` are the new ones; indices count all."""
         cited = candidate.get("citationMetadata") or {}
         sources: list[dict[str, Any]] = cited.get("citationSources") or cited.get("citations") or []
         found = list(zip(sources, sources, strict=True))
         grounding = candidate.get("groundingMetadata") or {}
         new = grounding.get("groundingChunks") or []
-        self._hold(sum(len(str(source)) for source in new))
         self._sources += new
         for support in grounding.get("groundingSupports") or ():
             for index in support.get("groundingChunkIndices") or ():
@@ -203,20 +246,24 @@ class Candidate:
         if found:
             text = "".join(self._text).encode()
             for page, segment in found:
-                if page.get("uri"):
-                    _annotate(choice.delta, page, segment, text)
-        passed_on = {name: candidate[name] for name in _PASSED_ON if candidate.get(name)}
-        if passed_on:
-            choice.extra_json = encode_text({"extra_content": {"google": passed_on}})
+                _annotate(delta, page, segment, text)
 
 
 def _annotate(delta: pb.Delta, page: dict[str, Any], segment: dict[str, Any], text: bytes) -> None:
-    """Add a citation. Google counts bytes, the contract characters."""
-    citation = delta.annotations.add().url_citation
-    citation.url = page["uri"]
-    citation.title = page.get("title") or ""
-    citation.start_index = len(text[: segment.get("startIndex") or 0].decode(errors="ignore"))
-    citation.end_index = len(text[: segment.get("endIndex") or 0].decode(errors="ignore"))
+    """Add a citation, such as that of a license without a page. Google counts bytes, the contract characters."""
+    start = len(text[: segment.get("startIndex") or 0].decode(errors="ignore"))
+    end = len(text[: segment.get("endIndex") or 0].decode(errors="ignore"))
+    rest = {name: value for name, value in page.items() if name not in _CITATION and value not in _NOTHING}
+    if page.get("uri"):
+        citation = delta.annotations.add().url_citation
+        citation.url = page["uri"]
+        citation.title = page.get("title") or ""
+        citation.start_index = start
+        citation.end_index = end
+        citation.extra_json = encode_text(rest) if rest else ""
+    elif rest:
+        whole = {"type": "citation", "citation": {**rest, "start_index": start, "end_index": end}}
+        delta.annotations.add(other_json=encode_text(whole))
 
 
 def _extra_content(signature: str) -> dict[str, Any]:
@@ -241,3 +288,5 @@ def _fill_token(token: pb.TokenLogprob, candidate: dict[str, Any]) -> None:
     token.token = candidate.get("token") or ""
     token.logprob = candidate.get("logProbability") or 0.0
     token.bytes = token.token.encode()
+    if candidate.get("tokenId") is not None:
+        token.extra_json = encode_text({"tokenId": candidate["tokenId"]})

@@ -16,8 +16,10 @@ from server.chat.openai_json import decode_json
 from server.dialects.dropped import Dropped
 from server.dialects.gemini.json_object import json_object
 from server.dialects.gemini.media import audio_part, file_part, media_part, type_hints
+from server.dialects.gemini.names import tool_name
 from server.dialects.gemini.replay import Signatures, thought_signature
 from server.dialects.participants import named_content
+from server.dialects.tool_ids import CallIds, tool_input
 from server.errors import InvalidRequest, unsupported
 
 #: The signature of calls that Gemini did not make; Gemini 3 refuses calls without one.
@@ -56,9 +58,9 @@ class Contents:
         self._dropped = dropped
         self._old = old
         self._ids = ids
-        #: Call id -> its number in the conversation, and the function's name.
+        self._call_ids = CallIds(str)
+        #: Call id, as sent -> its number in the conversation, and the function's name as the caller has it.
         self._calls: dict[str, tuple[int, str]] = {}
-        self._call_count = 0
 
     def add_all(self, request: pb.ChatCompletionRequest) -> None:
         """Add every message of `request`; system messages go to `system` wherever they stand."""
@@ -102,29 +104,29 @@ class Contents:
         if message.refusal:
             parts.append({"text": message.refusal})
         parts += self._images(message, path)
+        ids = self._call_ids.calls([call.id for call in message.tool_calls])
         calls = [
-            self._call(call, f"{path}.tool_calls[{index}]", reasoning)
-            for index, call in enumerate(message.tool_calls)
+            self._call(call, id_, f"{path}.tool_calls[{index}]", reasoning)
+            for index, (call, id_) in enumerate(zip(message.tool_calls, ids, strict=True))
         ]
         reasoning.sign(parts, calls)
         if calls and not self._old:
             calls[0].setdefault("thoughtSignature", UNSIGNED)
         return parts + calls
 
-    def _call(self, call: pb.ToolCall, path: str, reasoning: Signatures) -> dict[str, Any]:
+    def _call(self, call: pb.ToolCall, id_: str, path: str, reasoning: Signatures) -> dict[str, Any]:
         if call.HasField("custom"):
             name, args = call.custom.name, {"input": call.custom.input}
             self._dropped.pick(f"{path}.custom", call.custom.extra_json)
         else:
-            name, args = call.function.name, _arguments(call.function.arguments)
+            name, args = call.function.name, tool_input(call.function.arguments, "arguments")
             self._dropped.pick(f"{path}.function", call.function.extra_json)
         extra = self._dropped.pick(path, call.extra_json, ("extra_content",))
         signature = reasoning.read(f"{path}.extra_content", extra.get("extra_content"))
-        self._calls[call.id] = (self._call_count, name)
-        self._call_count += 1
-        function: dict[str, Any] = {"name": name, "args": args}
+        self._calls[id_] = (len(self._calls), name)
+        function: dict[str, Any] = {"name": tool_name(name), "args": args}
         if self._ids and call.id:
-            function["id"] = call.id
+            function["id"] = id_
         part: dict[str, Any] = {"functionCall": function}
         return {**part, "thoughtSignature": signature} if signature else part
 
@@ -136,17 +138,18 @@ class Contents:
             path = f"messages[{index}]"
             self._dropped.message(message, path)
             self._dropped.pick(path, message.extra_json)
-            call = self._calls.get(message.tool_call_id)
+            id_ = self._call_ids.result(message.tool_call_id)
+            call = self._calls.get(id_)
             if call is None and not message.name:
                 raise InvalidRequest("No call before it has this id.", f"{path}.tool_call_id")
-            number, name = call or (self._call_count, message.name)
+            number, name = call or (len(self._calls), message.name)
             if message.name not in ("", name):
                 self._dropped.add(f"{path}.name")
             parts = self._parts(message, path)
             text = "\n".join(part["text"] for part in parts if "text" in part)
-            response: dict[str, Any] = {"name": name, "response": _response(text)}
-            if self._ids and message.tool_call_id:
-                response["id"] = message.tool_call_id
+            response: dict[str, Any] = {"name": tool_name(name), "response": _response(text)}
+            if self._ids and id_:
+                response["id"] = id_
             held: list[dict[str, Any]] = []
             for part in parts:
                 if "text" not in part:
@@ -227,17 +230,6 @@ class Contents:
 
 def _native(extra: dict[str, Any]) -> dict[str, Any]:
     return {native: extra[name] for name, native in _PART_EXTRA.items() if extra.get(name) is not None}
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    """A call's arguments, which must be an object; anything else is wrapped in one."""
-    if not text.strip():
-        return {}
-    try:
-        value = decode_json(text)
-    except msgspec.DecodeError:
-        value = text
-    return value if value.__class__ is dict else {"arguments": value}
 
 
 def _response(text: str) -> dict[str, Any]:

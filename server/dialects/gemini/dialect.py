@@ -17,6 +17,7 @@ from server.dialects.base import Endpoint, HttpRequest, platform_of
 from server.dialects.dropped import Dropped
 from server.dialects.gemini import request as gemini_request
 from server.dialects.gemini import response
+from server.dialects.gemini.names import tool_names
 from server.dialects.gemini.platform import DEFAULT_PLATFORM
 from server.dialects.gemini.stream import GeminiDecoder
 from server.errors import InvalidRequest, ProviderError
@@ -49,7 +50,7 @@ class GeminiTranslator:
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, and the first candidate's own finish reason."""
-        return ProtoCompletion(*response.completion(body))
+        return ProtoCompletion(*response.completion(body, tool_names(request.to_proto())))
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """`{"error": {code, message, status, details}}`, a list of one, HTML or nothing."""
@@ -61,4 +62,4 @@ class GeminiTranslator:
 
     def decoder(self, request: ChatRequest) -> GeminiDecoder:
         """A fresh decoder."""
-        return GeminiDecoder()
+        return GeminiDecoder(tool_names(request.to_proto()))

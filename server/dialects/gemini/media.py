@@ -17,19 +17,8 @@ from server.dialects.data_url import UNTYPED
 from server.dialects.dropped import Dropped
 from server.dialects.gemini.json_object import json_object
 from server.errors import InvalidRequest, unsupported
+from server.media.mime import by_name
 
-#: File name extension -> media type; Vertex AI requires a media type with every URI.
-_MEDIA_TYPES = {
-    "png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif",
-    "heic": "image/heic", "heif": "image/heif", "avif": "image/avif",
-    "pdf": "application/pdf", "json": "application/json", "txt": "text/plain", "md": "text/markdown",
-    "html": "text/html", "htm": "text/html", "css": "text/css", "csv": "text/csv", "xml": "text/xml",
-    "rtf": "text/rtf", "js": "text/javascript", "py": "text/x-python",
-    "mp3": "audio/mp3", "wav": "audio/wav", "ogg": "audio/ogg", "flac": "audio/flac", "aac": "audio/aac",
-    "aiff": "audio/aiff", "m4a": "audio/m4a",
-    "mp4": "video/mp4", "mov": "video/mov", "mpeg": "video/mpeg", "mpg": "video/mpg", "webm": "video/webm",
-    "avi": "video/avi", "wmv": "video/wmv", "3gp": "video/3gpp",
-}  # fmt: skip
 _AUDIO_TYPES = {"pcm16": "audio/pcm", "mpeg": "audio/mp3", "opus": "audio/ogg"}
 
 
@@ -47,7 +36,7 @@ def type_hints(path: str, fields: Mapping[str, Any], dropped: Dropped) -> list[T
     for name in ("mime_type", "format"):
         if found.get(name) is not None:
             value = str(found[name])
-            hints.append(TypeHint(f"{path}.{name}", value if "/" in value else _guess(value)))
+            hints.append(TypeHint(f"{path}.{name}", value if "/" in value else by_name(value)))
     return hints
 
 
@@ -62,14 +51,15 @@ def file_part(file: pb.File, path: str, dropped: Dropped) -> dict[str, Any]:
     hints = type_hints(path, json_object(file.extra_json), dropped)
     name, url = "file_data", file.file_data
     if url:
+        url = data_url.as_url(url)
         dropped.add_set(file, path, ("file_id",))
     else:
         name, url = "file_id", file.file_id
     if url.startswith("files/"):  # a name; Gemini requires the URI
         url = f"https://generativelanguage.googleapis.com/v1beta/{url}"
     if file.filename:  # a URL's own extension takes precedence
-        known = _guess(_path(url)) if url.startswith(("https:", "gs:")) else ""
-        hints.append(TypeHint(f"{path}.filename", "" if known else _guess(file.filename)))
+        known = by_name(_path(url)) if url.startswith(("https:", "gs:")) else ""
+        hints.append(TypeHint(f"{path}.filename", "" if known else by_name(file.filename)))
     return media_part(url, hints, f"{path}.{name}", dropped)
 
 
@@ -86,7 +76,7 @@ def media_part(url: str, hints: Sequence[TypeHint], path: str, dropped: Dropped)
             raise InvalidRequest("Expected a media type: data:<media type>;base64,<data>.", path)
         part = {"inlineData": {"mimeType": media_type, "data": data}}
     elif scheme in ("gs", "https"):
-        media_type = hint.media_type if hint else _guess(_path(url))
+        media_type = hint.media_type if hint else by_name(_path(url))
         if not media_type and not native_uri(url):
             raise unsupported(
                 "Gemini requires a media type with a URL; send `mime_type`, or a URL with a file name extension.",
@@ -114,8 +104,3 @@ def native_uri(url: str) -> bool:
     return bool(
         re.match(r"gs://|https://(generativelanguage\.googleapis\.com|(www\.|m\.)?youtube\.com|youtu\.be)/", url)
     )
-
-
-def _guess(name: str) -> str:
-    """The media type of a file name or of an extension; empty where it is unknown."""
-    return _MEDIA_TYPES.get(name.rpartition(".")[2].lower(), "")

@@ -21,7 +21,7 @@ from server.dialects.gemini.contents import Contents
 from server.dialects.gemini.json_object import json_object
 from server.dialects.gemini.names import camel, snake
 from server.dialects.gemini.platform import DEFAULT_PLATFORM
-from server.dialects.schema_text import described
+from server.dialects.schemas import described
 from server.errors import InvalidRequest, unsupported
 
 #: Request field -> field of generationConfig.

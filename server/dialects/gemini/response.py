@@ -7,11 +7,13 @@ https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
 
+from server.chat.openai_json import encode_text
 from server.dialects import errors as failures
 from server.dialects import usage
 from server.dialects.base import completion_id
@@ -68,17 +70,32 @@ def classify(status: int, error: dict[str, Any], wait: float | None) -> Provider
 
 # Answers
 
+#: Fields of a response that are read; the others are passed on as they are, such as `promptFeedback`.
+_ANSWER = frozenset({"candidates", "usageMetadata", "modelVersion", "responseId", "createTime"})
+#: Counts that are read; the others are passed on as they are.
+_COUNTS = frozenset(
+    {
+        "promptTokenCount", "candidatesTokenCount", "totalTokenCount", "thoughtsTokenCount",
+        "cachedContentTokenCount", "promptTokensDetails", "candidatesTokensDetails", "toolUsePromptTokensDetails",
+    }
+)  # fmt: skip
+
 
 class Answer:
-    """What has been read of one answer."""
+    """What has been read of one answer.
 
-    def __init__(self) -> None:
+    `names` maps tool names that were changed for Gemini to the caller's.
+    """
+
+    def __init__(self, names: Mapping[str, str] = {}) -> None:
+        self._names = names
         self.candidates: dict[int, Candidate] = {}
         self.id = ""
         #: Unix seconds; 0 where Google gives no time.
         self.created = 0
-        self._begun = False
+        self.model = ""
         self._counts: dict[str, Any] = {}
+        self._further: dict[str, Any] = {}
 
     @property
     def native_finish_reason(self) -> str:
@@ -97,10 +114,11 @@ class Answer:
     def _read(self, obj: dict[str, Any]) -> pb.ChatCompletionChunk:
         candidates = obj.get("candidates") or []
         _raise_blocked(obj.get("promptFeedback") or {}, candidates)
-        if not self._begun:
-            self._begun = True
-            self.id = failures.text(obj.get("responseId"))
-            self.created = _seconds(obj.get("createTime"))
+        self.id = self.id or failures.text(obj.get("responseId"))
+        self.created = self.created or _seconds(obj.get("createTime"))
+        self.model = self.model or failures.text(obj.get("modelVersion"))
+        if not obj.keys() <= _ANSWER:
+            self._further |= {name: value for name, value in obj.items() if name not in _ANSWER and value}
         self._counts |= obj.get("usageMetadata") or {}  # counts are running totals, and not all in every piece
         chunk = pb.ChatCompletionChunk()
         for place, piece in enumerate(candidates):
@@ -109,9 +127,14 @@ class Answer:
             if candidate is None:
                 if len(self.candidates) >= MAX_CHOICES:
                     raise failures.invalid_response(f"more than {MAX_CHOICES} candidates")
-                candidate = self.candidates[index] = Candidate(index, self.id)
+                candidate = self.candidates[index] = Candidate(index, self.id, self._names)
             chunk.choices.append(candidate.read(piece))
         return chunk
+
+    @property
+    def extra_json(self) -> str:
+        """The `extra_json` of the completion: the fields that the contract does not have."""
+        return encode_text({"extra_content": {"google": self._further}}) if self._further else ""
 
     @property
     def service_tier(self) -> str:
@@ -123,22 +146,28 @@ class Answer:
         """Set the usage, where Google gave any."""
         if any(name.endswith("TokenCount") for name in self._counts):
             _fill_usage(out.usage, self._counts)
+            rest = {name: value for name, value in self._counts.items() if name not in _COUNTS and value}
+            if rest and self.service_tier:  # which says the same
+                rest.pop("serviceTier" if rest.get("serviceTier") else "trafficType", None)
+            out.usage.extra_json = encode_text(rest) if rest else ""
 
 
-def completion(body: bytes) -> tuple[pb.ChatCompletion, str]:
-    """The completion, and the first candidate's finishReason. Raises ProviderError."""
-    answer = Answer()
+def completion(body: bytes, names: Mapping[str, str]) -> tuple[pb.ChatCompletion, str]:
+    """The completion, and the first candidate's finishReason; for `names` see Answer. Raises ProviderError."""
+    answer = Answer(names)
     chunk = answer.read(body)
     if not chunk.choices:
         raise failures.invalid_response(f"no candidates: {body[:500]!r}")
-    out = pb.ChatCompletion(id=completion_id(answer.id), created=answer.created)
+    out = pb.ChatCompletion(
+        id=completion_id(answer.id), created=answer.created, model=answer.model, extra_json=answer.extra_json
+    )
     for choice in chunk.choices:
         out.choices.add(
             index=choice.index,
             message=_message(choice.delta),
             finish_reason=answer.candidates[choice.index].finish_reason,
             logprobs=choice.logprobs if choice.HasField("logprobs") else None,
-            extra_json=choice.extra_json,
+            extra_json=answer.candidates[choice.index].extra_json,
         )
     with reading(body):
         answer.fill_usage(out)
@@ -152,11 +181,18 @@ def _raise_blocked(feedback: dict[str, Any], candidates: list[Any]) -> None:
     reason = feedback.get("blockReason")
     if reason and not candidates and not str(reason).endswith("UNSPECIFIED"):
         detail = feedback.get("blockReasonMessage") or f"The provider blocked the prompt: {reason}."
-        raise failures.classify(200, message=str(detail), reason=Reason.CONTENT_POLICY_VIOLATION)
+        raise failures.classify(
+            200,
+            message=str(detail),
+            reason=Reason.CONTENT_POLICY_VIOLATION,
+            details={"promptFeedback": feedback},
+        )
 
 
 def _seconds(time: Any) -> int:
     """Unix seconds of a time that Vertex AI gives; 0 where there is none."""
+    if time is None:
+        return 0
     try:
         return int(datetime.fromisoformat(time).timestamp())
     except (TypeError, ValueError, OverflowError):
@@ -172,23 +208,36 @@ def _fill_usage(out: pb.Usage, counts: dict[str, Any]) -> None:
     def count(name: str) -> int:
         return int(counts.get(name) or 0)
 
-    def audio(name: str) -> int:
-        return sum(
-            int(item.get("tokenCount") or 0) for item in counts.get(name) or () if item["modality"] == "AUDIO"
-        )
-
     out.prompt_tokens = count("promptTokenCount") + count("toolUsePromptTokenCount")
     out.completion_tokens = count("candidatesTokenCount") + count("thoughtsTokenCount")
     out.total_tokens = count("totalTokenCount")
     out.prompt_tokens_details.cached_tokens = count("cachedContentTokenCount")
     out.completion_tokens_details.reasoning_tokens = count("thoughtsTokenCount")
     usage.add_up(out)
-    for details, name in (
-        (out.prompt_tokens_details, "promptTokensDetails"),
-        (out.completion_tokens_details, "candidatesTokensDetails"),
-    ):
-        if audio(name):
-            details.audio_tokens = audio(name)
+    _fill_kinds(out.prompt_tokens_details, counts, ("promptTokensDetails", "toolUsePromptTokensDetails"))
+    _fill_kinds(out.completion_tokens_details, counts, ("candidatesTokensDetails",))
+
+
+def _fill_kinds(
+    out: pb.PromptTokensDetails | pb.CompletionTokensDetails, counts: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    """Set the tokens of each kind of content; kinds that the contract does not have go into `extra_json`.
+
+    https://ai.google.dev/api/generate-content#Modality
+    """
+    kinds: dict[str, int] = {}
+    for name in names:
+        for item in counts.get(name) or ():
+            kind = f"{item['modality'].lower()}_tokens"
+            kinds[kind] = kinds.get(kind, 0) + int(item.get("tokenCount") or 0)
+    known = out.DESCRIPTOR.fields_by_name
+    other: dict[str, int] = {}
+    for kind, tokens in kinds.items():
+        if kind in known:
+            setattr(out, kind, tokens)
+        else:
+            other[kind] = tokens
+    out.extra_json = encode_text(other) if other else ""
 
 
 def _message(delta: pb.Delta) -> pb.Message:

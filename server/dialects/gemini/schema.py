@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from server.chat.openai_json import encode_text
+from server.dialects.schemas import of_object
 from server.errors import InvalidRequest
 
 #: Keywords whose value maps names to schemas -> what they are sent as.
@@ -37,7 +38,7 @@ def adapt(schema: dict[str, Any]) -> dict[str, Any]:
 
 def parameters(schema: dict[str, Any]) -> dict[str, Any]:
     """A function's parameters, whose type must be an object."""
-    return {"type": "object", **adapt(schema)}
+    return of_object(adapt(schema))
 
 
 class _Adapter:
@@ -102,6 +103,11 @@ class _Adapter:
             elif key == "const" and value.__class__ in _TYPES:  # not known to Gemini; an enum of one is
                 out["enum"] = [value]
                 out.setdefault("type", _TYPES[value.__class__])
+            elif key == "required" and value.__class__ is list and schema.get("properties").__class__ is dict:
+                # A name without a property is a 400: "property is not defined".
+                # https://github.com/iBUHub/AIStudioToAPI/issues/154
+                if names := [name for name in value if name in schema["properties"]]:
+                    out[key] = names
             elif key in _MAPS and value.__class__ is dict:
                 out[_MAPS[key]] = {name: self._adapt(item, copying=copying) for name, item in value.items()}
             elif key in _LISTS and value.__class__ is list:

@@ -6,7 +6,7 @@ https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from lmchat.v1 import chat_pb2 as pb
 
@@ -17,15 +17,18 @@ from server.wire.sse import Event, SSEDecoder
 
 
 class GeminiDecoder(ChunkDecoder[Event]):
-    """See `base.StreamDecoder`. There is no end mark but the end of the bytes."""
+    """See `base.StreamDecoder`. There is no end mark but the end of the bytes.
+
+    `names` maps tool names that were changed for Gemini to the caller's.
+    """
 
     #: Gemini 1.5 and some proxies say STOP with every piece.
     _reasons_are_final = False
 
-    def __init__(self) -> None:
+    def __init__(self, names: Mapping[str, str] = {}) -> None:
         super().__init__()
         self._sse = SSEDecoder()
-        self._answer = Answer()
+        self._answer = Answer(names)
         self._stray: list[bytes] = []  # what came since the last event
 
     def _split(self, data: bytes) -> list[Event]:
@@ -45,9 +48,10 @@ class GeminiDecoder(ChunkDecoder[Event]):
         if not event.data:
             return
         chunk = self._answer.read(event.data)
-        self._builder.identify(self._answer.id, self._answer.created)
+        self._builder.identify(self._answer.id, self._answer.created, self._answer.model)
         self._builder.service_tier = self._answer.service_tier
         self._answer.fill_usage(self._builder.usage)
+        self._builder.usage.extra_json = self._answer.extra_json
         self._builder.add(chunk, chunks)
         for choice in chunk.choices:
             self._builder.set_native(choice.index, self._answer.candidates[choice.index].native)

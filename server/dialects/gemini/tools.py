@@ -13,8 +13,8 @@ from lmchat.v1 import chat_pb2 as pb
 from server.dialects.dropped import Dropped
 from server.dialects.gemini import schema as gemini_schema
 from server.dialects.gemini.json_object import json_object
-from server.dialects.gemini.names import camel
-from server.dialects.tool_choice import allowed_tools, drop_extras, drop_idle
+from server.dialects.gemini.names import camel, tool_name
+from server.dialects.tool_choice import allowed_tools, drop_choice_without_tools, drop_extras
 from server.errors import unsupported
 
 _NATIVE_TOOLS = frozenset(
@@ -64,7 +64,7 @@ def tools(
         dropped.pick("web_search_options", request.web_search_options.extra_json)
         native.append({"googleSearch": {}})
     if not declared:  # a config without functions is refused
-        drop_idle(request, dropped)
+        drop_choice_without_tools(request, dropped)
         return {"tools": native} if native else {}
     if validated and choice in ({}, {"mode": "AUTO"}) and all(function.strict for function in declared.values()):
         choice = {"mode": "VALIDATED"}
@@ -81,7 +81,7 @@ def tools(
 
 
 def _declaration(function: pb.FunctionDefinition) -> dict[str, Any]:
-    out: dict[str, Any] = {"name": function.name}
+    out: dict[str, Any] = {"name": tool_name(function.name)}
     if function.HasField("description"):
         out["description"] = function.description
     schema = json_object(function.parameters_json)
@@ -105,10 +105,10 @@ def _calling_config(choice: pb.ToolChoice, dropped: Dropped) -> tuple[dict[str, 
     """`functionCallingConfig`, and the names of the functions to declare, None for all."""
     allowed = allowed_tools(choice, dropped)
     if allowed is not None and allowed.required:
-        return {"mode": "ANY", "allowedFunctionNames": list(allowed.names)}, None
+        return {"mode": "ANY", "allowedFunctionNames": list(map(tool_name, allowed.names))}, None
     if allowed is not None:
         return {"mode": "AUTO"}, allowed.names
     if choice.HasField("function_name"):
         drop_extras(choice, dropped)
-        return {"mode": "ANY", "allowedFunctionNames": [choice.function_name]}, None
+        return {"mode": "ANY", "allowedFunctionNames": [tool_name(choice.function_name)]}, None
     return ({"mode": _MODES[choice.mode]} if choice.mode else {}), None

@@ -14,10 +14,12 @@ from server.chat.completion import Completion, JsonCompletion, ProtoCompletion
 from server.chat.request import ChatRequest
 from server.dialects.base import Endpoint, HttpRequest, platform_of
 from server.dialects.openai import errors, response
+from server.dialects.openai.parameters import must_stream
 from server.dialects.openai.platform import DEFAULT_PLATFORM
 from server.dialects.openai.request import adapt
 from server.dialects.openai.stream import OpenAIDecoder
-from server.errors import ProviderError
+from server.dialects.openai.tools import fit_names
+from server.errors import InvalidRequest, ProviderError
 
 _encode = msgspec.json.Encoder().encode
 
@@ -28,20 +30,29 @@ class OpenAITranslator:
     def request(self, request: ChatRequest, endpoint: Endpoint, *, stream: bool) -> HttpRequest:
         """`POST .../chat/completions`."""
         out = request.to_openai()
-        dropped = adapt(out, endpoint, extended=request.extended)
+        dropped = adapt(out, endpoint, extended=request.extended, stream=stream)
+        names = {} if endpoint.vendor.any_tool_name else fit_names(out)
         out["model"] = endpoint.model
-        if stream:
+        streamed = not stream and must_stream(out, endpoint.vendor)
+        if streamed and endpoint.vendor.stream_usage:
+            out["stream_options"] = {"include_usage": True}
+        if stream or streamed:
             out["stream"] = True
         else:
             out.pop("stream_options", None)  # only allowed on streams
         platform = platform_of(endpoint, DEFAULT_PLATFORM)
         headers = {
             "content-type": "application/json",
-            "accept": "text/event-stream" if stream else "application/json",
+            "accept": "text/event-stream" if stream or streamed else "application/json",
             **platform.headers,
             **endpoint.provider.headers,
         }
-        return HttpRequest(platform.url(endpoint, stream=stream), headers, _encode(out), dropped=dropped)
+        try:
+            body = _encode(out)
+        except RecursionError:  # as deep as the decoder allows, which had more of the stack
+            raise InvalidRequest("Nested too deeply.") from None
+        url = platform.url(endpoint, stream=stream or streamed)
+        return HttpRequest(url, headers, body, tool_names=names, streamed=streamed, dropped=dropped)
 
     def completion(self, body: bytes, request: ChatRequest) -> Completion:
         """The answer, as the provider wrote it where nothing in it needs translation."""

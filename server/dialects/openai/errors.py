@@ -7,11 +7,12 @@ https://platform.openai.com/docs/guides/error-codes
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from server.chat import openai_json
 from server.dialects import errors as failures
+from server.dialects.openai.codes import REASONS
 from server.dialects.reading import read_error_body
 from server.errors import ProviderError, Reason
 
@@ -32,19 +33,6 @@ _STATUSES: Mapping[str, int] = {
     "service_unavailable": 503,
     "timeout_error": 504,
 }
-#: Codes of single vendors, where the status says less.
-#: GitHub Models: https://github.com/eslint/tsc-meetings/pull/593
-#: MiniMax: https://platform.minimax.io/docs/api-reference/errorcode
-_REASONS: Mapping[str, Reason] = {
-    "tokens_limit_reached": Reason.CONTEXT_LENGTH_EXCEEDED,
-    "base_resp_1002": Reason.RATE_LIMITED,
-    "base_resp_1004": Reason.UPSTREAM_AUTHENTICATION,
-    "base_resp_1008": Reason.UPSTREAM_AUTHENTICATION,  # the gateway's account has no credit
-    "base_resp_1026": Reason.CONTENT_POLICY_VIOLATION,
-    "base_resp_1027": Reason.CONTENT_POLICY_VIOLATION,
-    "base_resp_1039": Reason.RATE_LIMITED,
-    "base_resp_2013": Reason.INVALID_REQUEST,
-}
 #: Cohere's status for a refused prompt. https://github.com/cohere-ai/cohere-developer-experience/pull/189
 _UNSAFE_REQUEST = 498
 #: A context that is too long, in words of GitHub's and MiniMax's.
@@ -52,10 +40,12 @@ _UNSAFE_REQUEST = 498
 _TOO_LONG = re.compile(
     r"token count of \d+ exceeds the limit|token limit exceeded|context window exceeds limit", re.I
 )
-#: Keys of an error that may hold an HTTP status: Groq's streams, Azure, OpenRouter.
-_STATUS_KEYS = ("status_code", "status", "code")
+#: MiniMax's code at the end of a message, such as "insufficient balance (1008)".
+_CODE_AT_END = re.compile(r"\((\d{4})\)$")
+#: Keys of an error that may hold an HTTP status: Groq's streams, Azure, OpenRouter, MiniMax.
+_STATUS_KEYS = ("status_code", "status", "code", "http_code")
 #: Fields of an error that callers get otherwise, or that say nothing more.
-_KNOWN = frozenset({"message", "type", "param", "code", "object", *_STATUS_KEYS})
+_KNOWN = frozenset({"message", "msg", "detail", "type", "param", "code", "object", *_STATUS_KEYS})
 #: A code in words; numbers are HTTP statuses, or mean nothing to callers.
 _WORD = re.compile(r"[A-Za-z][\w.:-]{0,63}").fullmatch
 
@@ -75,6 +65,14 @@ _ABSENT = re.compile(
     re.IGNORECASE,
 )
 _BAD_SCHEMA = re.compile(r"invalid schema|\bschema (for|at|contains|is)\b|keyword|in context=", re.IGNORECASE)
+#: A 400 about a schema of which the vendor's grammars cannot express a part; emulation checks it all. Cerebras
+#: (https://github.com/musistudio/claude-code-router/issues/708), vLLM
+#: (https://github.com/vllm-project/vllm/issues/26421), llama.cpp
+#: (https://github.com/ggml-org/llama.cpp/blob/master/common/json-schema-to-grammar.cpp).
+_PARTLY = re.compile(
+    r"unsupported json schema fields|json schema contains features not supported|json schema conversion failed",
+    re.IGNORECASE,
+)
 
 
 class _Parts(NamedTuple):
@@ -104,7 +102,12 @@ def raise_error(obj: dict[str, Any]) -> None:
     """Raise ProviderError for an error inside a 200."""
     base = obj.get("base_resp")
     failed = isinstance(base, dict) and base.get("status_code")
-    if obj.get("error") or obj.get("object") == "error" or failed:
+    if (
+        obj.get("error")
+        or obj.get("object") == "error"
+        or failed
+        or (obj.get("success") is False and obj.get("errors"))
+    ):
         parts = _parts(obj)
         raise _classify(parts.status or _STATUSES.get(parts.code.lower(), 200), parts)
 
@@ -124,45 +127,86 @@ def _classify(status: int, parts: _Parts, retry_after: float | None = None) -> P
 
 def _parts(obj: dict[str, Any]) -> _Parts:
     error = obj.get("error") or _in_other_places(obj) or obj
-    if not isinstance(error, dict):  # x.ai, Ollama: a text, with the code beside it
-        error = {"code": obj.get("code"), "message": error}
+    if not isinstance(error, dict):  # x.ai, Ollama, Hugging Face: a text, with the code beside it
+        message = obj.get("message") or error  # Scaleway has a title in `error`
+        error = {"code": obj.get("code"), "type": obj.get("error_type"), "message": message}
     own = code = failures.text(error.get("code"))
-    type_ = failures.text(error.get("type"))
+    type_ = failures.text(error.get("type")) or failures.text(error.get("reason"))
     inner = error.get("innererror")
     if isinstance(inner, dict):  # Azure's content filter
         code = failures.text(inner.get("code")) or code
     known = {code.lower(), type_.lower()}
-    if type_ and code.lower() not in failures.CODES and (not _WORD(code) or known & failures.CODES.keys()):
+    if type_ and not _is_known(code) and (not _WORD(code) or known & failures.CODES.keys() or _is_known(type_)):
         code = type_
-    detail = error.get("detail")
-    message = failures.text(error.get("message")) or (detail if isinstance(detail, str) else "")
-    if not message and (detail or error.get("message")):
-        message = openai_json.encode_text(detail or error["message"])
+    message, place = _message(error)
     return _Parts(
         code=code,
         message=message,
-        param=failures.text(error.get("param")) or None,
+        param=failures.text(error.get("param")) or place,
         own_code=own if _WORD(own) else "",
-        details={name: value for name, value in error.items() if name not in _KNOWN and name != "detail"},
+        details={name: value for name, value in error.items() if name not in _KNOWN},
         status=_status(error) or _STATUSES.get(type_.lower(), 0),
         reason=_moderated(error.get("metadata")) or _reason(code, message),
     )
 
 
+def _is_known(code: str) -> bool:
+    return code.lower() in failures.CODES or code.lower() in REASONS
+
+
+def _message(error: dict[str, Any]) -> tuple[str, str | None]:
+    """The message of an error, and the path of the field that it is about if that is found with it."""
+    for key in ("message", "detail", "msg"):
+        found = error.get(key)
+        text = failures.text(found)
+        if text:
+            return text, None
+        if isinstance(found, dict) and found.get("detail"):  # Mistral puts it into `message`
+            found = found["detail"]
+        if isinstance(found, list):
+            faults = list(_faults(found))
+            if faults:
+                return "; ".join(f"{path}: {text}" if path else text for path, text in faults), faults[0][
+                    0
+                ] or None
+        if found:
+            return openai_json.encode_text(found), None
+    return "", None
+
+
+def _faults(detail: list[Any]) -> Iterator[tuple[str, str]]:
+    """Path and text of each fault that FastAPI found, as with NVIDIA, Mistral, DeepInfra, vLLM.
+
+    https://fastapi.tiangolo.com/tutorial/handling-errors/
+    """
+    for fault in detail:
+        if isinstance(fault, str):
+            yield "", fault
+        elif isinstance(fault, dict) and isinstance(fault.get("msg"), str):
+            place = fault.get("loc")
+            steps = place[1:] if isinstance(place, list) and place[:1] == ["body"] else place
+            path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps or ())
+            yield path.removeprefix("."), fault["msg"]
+
+
 def _in_other_places(obj: dict[str, Any]) -> dict[str, Any] | None:
-    """The error where it is not under `error`: MiniMax, Cloudflare, Databricks."""
-    base, errors, word = obj.get("base_resp"), obj.get("errors"), obj.get("error_code")
+    """The error where it is not under `error`: MiniMax, Cloudflare, Databricks, Fireworks."""
+    base, errors, word, fault = obj.get("base_resp"), obj.get("errors"), obj.get("error_code"), obj.get("fault")
     if isinstance(base, dict) and base.get("status_code"):
         return {"code": f"base_resp_{base['status_code']}", "message": base.get("status_msg")}
-    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
-        return errors[0]
+    if isinstance(errors, list) and errors:
+        return errors[0] if isinstance(errors[0], dict) else {"message": errors[0]}
+    if isinstance(fault, dict):
+        return {"message": fault.get("faultstring")}
     return {**obj, "code": word} if isinstance(word, str) else None
 
 
 def _reason(code: str, message: str) -> Reason | None:
     if _TOO_LONG.search(message):
         return Reason.CONTEXT_LENGTH_EXCEEDED
-    return _REASONS.get(code.lower())
+    at_end = _CODE_AT_END.search(message)
+    found = REASONS.get(f"base_resp_{at_end[1]}") if at_end else None
+    return found or REASONS.get(code.lower())
 
 
 def _status(error: dict[str, Any]) -> int:
@@ -175,7 +219,9 @@ def _status(error: dict[str, Any]) -> int:
 
 
 def _lacks_format(message: str) -> bool:
-    """Whether a refusal says that the model has no structured output, or not of this kind."""
+    """Whether a refusal says that the model has no structured output, not of this kind, or not for this schema."""
+    if _PARTLY.search(message):
+        return True
     return bool(_FORMAT.search(message) and _ABSENT.search(message)) and not _BAD_SCHEMA.search(message)
 
 

@@ -16,6 +16,12 @@ def adapt_messages(messages: list[dict[str, Any]], vendor: Vendor, dropped: Drop
         _drop_details(messages, vendor.image_details, dropped)
     if not vendor.developer_role or vendor.string_content:
         _adapt_turns(messages, vendor)
+    if vendor.audio_as_url:
+        _make_data_urls(messages)
+    if vendor.alternating:
+        messages[:] = _merged(messages)
+    if vendor.last_turn and messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls"):
+        messages[-1].update({**vendor.last_turn, **messages[-1]})
 
 
 def _adapt_turns(messages: list[dict[str, Any]], vendor: Vendor) -> None:
@@ -62,6 +68,44 @@ def _drop_details(messages: list[dict[str, Any]], known: frozenset[str], dropped
         content = message.get("content")
         for place, part in enumerate(content if isinstance(content, list) else ()):
             image = part.get("image_url")
-            if isinstance(image, dict) and image.get("detail", "auto") not in known:
-                del image["detail"]
-                dropped.add(f"messages[{index}].content[{place}].image_url.detail")
+            if isinstance(image, dict) and "detail" in image and image["detail"] not in known:
+                detail = image.pop("detail")
+                if detail != "auto":
+                    dropped.add(f"messages[{index}].content[{place}].image_url.detail")
+
+
+def _make_data_urls(messages: list[dict[str, Any]]) -> None:
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            audio = part.get("input_audio")
+            if isinstance(audio, dict) and not audio["data"].startswith(("data:", "http:", "https:")):
+                audio["data"] = f"data:;base64,{audio['data']}"
+
+
+def _merged(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages of the same role that follow one another as one; tool calls and results stay apart."""
+    out: list[dict[str, Any]] = []
+    for message in messages:
+        last = out[-1] if out else {}
+        if message["role"] in ("user", "assistant") and _plain(message) and _plain(last, message["role"]):
+            last["content"] = _joined(last["content"], message["content"])
+        else:
+            out.append({**message})
+    return out
+
+
+def _plain(message: dict[str, Any], role: str = "") -> bool:
+    """Whether a message, of this role if one is given, has nothing but content."""
+    fields = {name for name, value in message.items() if value}
+    return fields == {"role", "content"} and message["role"] == (role or message["role"])
+
+
+def _joined(one: Any, other: Any) -> Any:
+    if isinstance(one, str) and isinstance(other, str):
+        return f"{one}\n\n{other}"
+    return [
+        part
+        for content in (one, other)
+        for part in ([{"type": "text", "text": content}] if isinstance(content, str) else content)
+    ]

@@ -6,19 +6,19 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from server.chat.openai_json.request_fields import REQUEST_LEVEL
-from server.chat.openai_json.unknown import Unknown, put_back, set_aside
-from server.dialects.base import Endpoint, Vendor
+from server.chat.openai_json.unknown import Unknown, restore_unknown, separate_unknown
+from server.dialects.base import Endpoint
 from server.dialects.dropped import Dropped
 from server.dialects.openai.messages import adapt_messages
+from server.dialects.openai.parameters import adapt_parameters
 from server.dialects.openai.tools import adapt_tools
-from server.dialects.users import opaque_user
 from server.errors import InvalidRequest
 
 #: Fields that the contract knows and OpenAI does not, which vendors take under `Vendor.extensions` only.
 _REASONING = frozenset({"reasoning_content", "reasoning_details"})
 
 
-def adapt(out: dict[str, Any], endpoint: Endpoint, *, extended: bool) -> tuple[str, ...]:
+def adapt(out: dict[str, Any], endpoint: Endpoint, *, extended: bool, stream: bool) -> tuple[str, ...]:
     """Change the body `out` to what the vendor takes; the paths of what had to be left out.
 
     `extended`: messages may have fields beyond OpenAI's. Raises InvalidRequest.
@@ -30,37 +30,18 @@ def adapt(out: dict[str, Any], endpoint: Endpoint, *, extended: bool) -> tuple[s
     dropped = Dropped()
     if extended and endpoint.foreign_formats:
         _drop_signatures(out["messages"], endpoint.foreign_formats, dropped)
+    if vendor.reasoning_name:
+        _rename_reasoning(out["messages"], vendor.reasoning_name)
     if vendor.extensions is not None:
         if extended:
             _drop_unknown(out, vendor.extensions, dropped)
         _drop_reasoning(out["messages"], vendor.extensions, dropped)
-    _adapt_parameters(out, vendor, dropped)
+    if vendor.needs_reasoning:
+        _add_reasoning(out["messages"])
+    adapt_parameters(out, vendor, dropped, stream=stream)
     adapt_tools(out, vendor, dropped)
     adapt_messages(out["messages"], vendor, dropped)
     return dropped.paths
-
-
-def _adapt_parameters(out: dict[str, Any], vendor: Vendor, dropped: Dropped) -> None:
-    _set_token_limit(out, vendor, dropped)
-    if not vendor.stream_usage:
-        out.pop("stream_options", None)
-    for name, value in vendor.defaults.items():
-        out.setdefault(name, value)
-    if "temperature" in out:
-        low, high = vendor.temperatures
-        out["temperature"] = min(max(out["temperature"], low), high)
-    if "user" in out:
-        out["user"] = opaque_user(out["user"], vendor.max_user_length)
-
-
-def _set_token_limit(out: dict[str, Any], vendor: Vendor, dropped: Dropped) -> None:
-    if vendor.token_limit:
-        if "max_completion_tokens" in out and "max_tokens" in out:
-            dropped.add("max_tokens")
-        limits = [out.pop(name, None) for name in ("max_completion_tokens", "max_tokens")]
-        limit = next((limit for limit in limits if limit is not None), None)
-        if limit is not None:
-            out[vendor.token_limit] = limit
 
 
 # Fields beyond OpenAI's
@@ -117,10 +98,10 @@ def _drop_unknown(out: dict[str, Any], extensions: frozenset[str], dropped: Drop
     Those of the request itself stay: a caller who sends one means this vendor.
     """
     unknown: Unknown = []
-    set_aside(out, REQUEST_LEVEL, unknown)
+    separate_unknown(out, REQUEST_LEVEL, unknown)
     for path, fields in unknown:
         kept = fields if not path else {name: value for name, value in fields.items() if name in extensions}
-        put_back(out, [(path, kept)])
+        restore_unknown(out, [(path, kept)])
         for name in fields:
             if name not in kept:
                 dropped.add(_path(path, name))
@@ -133,6 +114,22 @@ def _drop_reasoning(messages: list[dict[str, Any]], extensions: frozenset[str], 
             for name in sorted(names & message.keys()):
                 if message.pop(name):
                     dropped.add(f"messages[{index}].{name}")
+
+
+def _rename_reasoning(messages: list[dict[str, Any]], name: str) -> None:
+    """Send reasoning under the vendor's name; one that the caller has under that name already stays."""
+    for message in messages:
+        if message["role"] == "assistant" and "reasoning_content" in message:
+            reasoning = message.pop("reasoning_content")
+            if reasoning:
+                message.setdefault(name, reasoning)
+
+
+def _add_reasoning(messages: list[dict[str, Any]]) -> None:
+    """Empty reasoning for turns without any: of other models, or of clients that keep none."""
+    for message in messages:
+        if message["role"] == "assistant" and message.get("reasoning_content") is None:
+            message["reasoning_content"] = ""
 
 
 def _path(path: tuple[str | int, ...], name: str) -> str:

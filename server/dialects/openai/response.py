@@ -5,19 +5,21 @@ https://platform.openai.com/docs/api-reference/chat/object
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
 from server.chat.completion import JsonCompletion
+from server.chat.openai_json.completion_fields import stop_sequence
 from server.dialects import errors as failures
 from server.dialects import usage
 from server.dialects.base import completion_id
-from server.dialects.choices import default_finish
+from server.dialects.choices import NO_ARGUMENTS, settled_finish
 from server.dialects.openai.errors import raise_error
 from server.dialects.reading import read_object, reading
+from server.dialects.tool_ids import call_id
 
 #: Vendors' words -> OpenAI's four; any other non-empty word is read as `stop`.
 _FINISH = {
@@ -63,17 +65,30 @@ def _completion(body: bytes) -> tuple[pb.ChatCompletion, str]:
             # https://learn.microsoft.com/azure/ai-foundry/openai/concepts/content-filter
             raise failures.invalid_response(f"a choice without a message: {body[:500]!r}")
         choice.message.role = pb.ROLE_ASSISTANT
-        for index, call in enumerate(choice.message.tool_calls):
-            call.id = call.id or f"call_{index}"
-        if not choice.finish_reason:
-            choice.finish_reason = default_finish(bool(choice.message.tool_calls))
+        _complete_calls(choice.message.tool_calls, out.id)
+        choice.finish_reason = settled_finish(choice.finish_reason, bool(choice.message.tool_calls))
     out.id = completion_id(out.id)
     return out, natives[0]
 
 
+def _complete_calls(calls: Iterable[pb.ToolCall], answer_id: str) -> None:
+    """Give each call an id of its own and arguments."""
+    seen: set[str] = set()
+    for index, call in enumerate(calls):
+        if not call.id or call.id in seen:
+            call.id = call_id(answer_id, index)
+        seen.add(call.id)
+        if not call.HasField("custom"):
+            call.function.arguments = call.function.arguments or NO_ARGUMENTS
+
+
 def is_plain(completion: JsonCompletion) -> bool:
-    """Whether the counts and the service tier of an answer mean what OpenAI's do, and need no reading."""
+    """Whether calls, counts and the service tier of an answer mean what OpenAI's do, and need no reading."""
     fields = completion.fields
+    for choice in fields.choices:
+        calls = choice.message.tool_calls or ()
+        if len({call.id for call in calls}) < len(calls) or (choice.finish_reason == "tool_calls" and not calls):
+            return False
     if fields.service_tier is not None and fields.service_tier not in usage.TIERS:
         return False
     counts = fields.usage
@@ -86,8 +101,13 @@ def is_plain(completion: JsonCompletion) -> bool:
         counts.total_tokens == counts.prompt_tokens + counts.completion_tokens
         and (reasoning or 0) <= counts.completion_tokens
         and (cached or 0) <= counts.prompt_tokens
-        and not (completion.unknown and usage.has_other_names(completion.unknown_at(("usage",))))
+        and not (completion.unknown and _has_other_counts(completion))
     )
+
+
+def _has_other_counts(completion: JsonCompletion) -> bool:
+    places = (("usage",), ("usage", "prompt_tokens_details"))
+    return any(usage.has_other_names(completion.unknown_at(place)) for place in places)
 
 
 # Usage and service tier
@@ -102,7 +122,7 @@ def parse_usage(counts: dict[str, Any]) -> pb.Usage:
 
 
 def groq_usage(obj: Mapping[str, Any]) -> Any:
-    """The usage that Groq puts into a field of its own. https://console.groq.com/docs/api-reference"""
+    """The usage in Groq's separate field. https://console.groq.com/docs/api-reference"""
     groq = obj.get("x_groq")
     return groq.get("usage") if groq.__class__ is dict else None
 
@@ -139,6 +159,8 @@ def normalise(choice: Any, key: str, position: int) -> str:
         choice["finish_reason"] = None
         return ""
     choice["finish_reason"] = _FINISH.get(word, "stop")
+    if "matched_stop" in choice:
+        choice.setdefault("stop_sequence", stop_sequence(choice))
     return str(choice.get("native_finish_reason") or native)
 
 
@@ -161,13 +183,13 @@ def _normalise_message(message: dict[str, Any]) -> None:
             function["arguments"] = openai_json.encode_text(function["arguments"])
     legacy = message.pop("function_call", None)
     if legacy and not calls:
-        message["tool_calls"] = [{"id": "call_0", "type": "function", "function": legacy}]
+        message["tool_calls"] = [{"type": "function", "function": legacy}]
 
 
 def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
-    """Split content that is a list, as from Mistral's reasoning models, into text and reasoning.
+    """Split content that is a list, as from reasoning models at Mistral and Databricks, into text and reasoning.
 
-    https://docs.mistral.ai/capabilities/reasoning
+    https://docs.mistral.ai/capabilities/reasoning  https://github.com/tidyverse/ellmer/issues/822
     """
     text, thinking, other = [], [], []
     for part in parts:
@@ -176,7 +198,9 @@ def _split_parts(message: dict[str, Any], parts: list[Any]) -> None:
                 text.append(piece)
             case {"type": "thinking", "thinking": str(piece)}:
                 thinking.append(piece)
-            case {"type": "thinking", "thinking": list(pieces)}:
+            case {"type": "reasoning", "text": str(piece)}:
+                thinking.append(piece)
+            case {"type": "thinking", "thinking": list(pieces)} | {"type": "reasoning", "summary": list(pieces)}:
                 thinking += [p["text"] for p in pieces if isinstance(p, dict) and isinstance(p.get("text"), str)]
             case _:
                 other.append(part)

@@ -16,6 +16,7 @@ from server.dialects.openai.errors import raise_error
 from server.dialects.openai.response import groq_usage, normalise, normalise_envelope, parse_usage
 from server.dialects.openai.text_template import TextTemplate
 from server.dialects.reading import read_object
+from server.dialects.tool_ids import call_id
 from server.wire.sse import Event, SSEDecoder
 
 #: The most templates learned for one stream: enough for the shapes a stream goes through, and few where each event
@@ -30,21 +31,26 @@ _ENVELOPE = frozenset({"id", "created", "system_fingerprint", "service_tier"})
 class _ToolCalls:
     """The tool calls of one choice so far: which call each piece belongs to."""
 
-    __slots__ = ("_ids", "_last", "_names", "_places")
+    __slots__ = ("_ends", "_ids", "_last", "_names", "_places")
 
     def __init__(self) -> None:
         self._names: list[str] = []  # by our index
+        self._ends: list[str] = []  # the last character of the arguments, by our index
         self._ids: dict[str, int] = {}  # the provider's id -> our index
         self._places: dict[int, int] = {}  # the provider's index -> our index
         self._last = 0
 
-    def normalise(self, call: dict[str, Any]) -> None:
+    def normalise(self, call: dict[str, Any], answer_id: str) -> None:
         """Give a piece of a call its index, in place, and id and name on the first piece only.
 
         A new id with a name is a new call, whatever its index: some vendors give every call of a turn the same
         index, or none (https://github.com/agno-agi/agno/pull/8880). A new id without a name, at the index of a
         known call, is a piece of that call (https://github.com/JetBrains/koog/issues/2052). A piece with neither
-        id nor index belongs to the last call, unless it has a name.
+        id nor index belongs to the last call, unless it has a name. A known id with a name, at a new index, is a
+        new call if the known one is of another function or has all its arguments: some gateways give all calls
+        of an answer the same id (https://github.com/vectorize-io/hindsight/pull/4250).
+
+        `answer_id` goes into the ids of calls that have none of their own.
         """
         place, id_ = call.get("index"), failures.text(call.pop("id", None))
         place = place if place.__class__ is int else None
@@ -53,11 +59,14 @@ class _ToolCalls:
         index = self._index(place, id_, name)
         if index == len(self._names):
             self._names.append("")
-            call["id"] = id_ or f"call_{index}"
+            self._ends.append("")
+            call["id"] = id_ if id_ and id_ not in self._ids else call_id(answer_id, index)
         if isinstance(inner, dict) and name == self._names[index]:
             inner.pop("name", None)
         elif name:
             self._names[index] = name
+        if isinstance(inner, dict) and inner.get("arguments"):
+            self._ends[index] = str(inner["arguments"]).rstrip()[-1:] or self._ends[index]
         if id_:
             self._ids[id_] = index
         if place is not None:
@@ -66,9 +75,11 @@ class _ToolCalls:
 
     def _index(self, place: int | None, id_: str, name: str) -> int:
         new = len(self._names)
-        if id_ in self._ids:
-            return self._ids[id_]
         known = self._places.get(place) if place is not None else None
+        if id_ in self._ids:
+            same = self._ids[id_]
+            other = name and (name != self._names[same] or self._ends[same] == "}")
+            return new if other and place is not None and known is None else same
         if known is not None and not (id_ and name):
             return known
         return new if id_ or name or not new else self._last
@@ -118,7 +129,7 @@ class OpenAIDecoder(ChunkDecoder[Event]):
             self._kept = {k: v for k, v in obj.items() if v and k not in ("object", "model", "choices")}
             return
         chunk = openai_json.parse_chunk(obj)
-        self._builder.identify(chunk.id, chunk.created)
+        self._builder.identify(chunk.id, chunk.created, chunk.model)
         before = len(chunks)
         self._builder.add(chunk, chunks)
         for index, native in natives.items():
@@ -137,6 +148,7 @@ class OpenAIDecoder(ChunkDecoder[Event]):
         if self._single:
             del choices[1:]
         natives: dict[int, str] = {}
+        answer_id = failures.text(obj.get("id"))
         for position, choice in enumerate(choices):
             if choice.__class__ is dict and choice.get("delta").__class__ is not dict:
                 message = choice.pop("message", None)  # the last chunk as a whole message, from some vendors
@@ -150,7 +162,7 @@ class OpenAIDecoder(ChunkDecoder[Event]):
                 choice["index"] = 0  # some vendors count chunks in it
             self._read_usage(choice.pop("usage", None))  # Moonshot
             for call in choice["delta"].get("tool_calls") or ():
-                self._calls.setdefault(choice["index"], _ToolCalls()).normalise(call)
+                self._calls.setdefault(choice["index"], _ToolCalls()).normalise(call, answer_id)
             if native:
                 natives[choice["index"]] = native
         return natives

@@ -14,10 +14,11 @@ from contextlib import aclosing
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.completion import Completion, ProtoCompletion
-from server.chat.request import ChatRequest, ProtoRequest, copy
+from server.chat.request import ChatRequest, copy
 from server.chat.usage import add_usage
 from server.dialects.base import Endpoint
-from server.errors import InvalidRequest, Reason
+from server.errors import InvalidRequest, LmchatError, Reason
+from server.upstream.boundary import unreadable
 from server.upstream.ports import Caller, Chunks, Stream, gather, has_content
 
 #: Bytes of all the requests that stand for one.
@@ -48,7 +49,8 @@ class Choices:
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> _Interleaved:
         """One stream with the chunks of all choices, interleaved."""
         parts = _split(request, endpoint.native_n)
-        return _Interleaved([(offset, self._inner.stream(endpoint, part)) for offset, part in parts])
+        streams = [(offset, self._inner.stream(endpoint, part)) for offset, part in parts]
+        return _Interleaved(streams, endpoint.dialect)
 
 
 def _split(request: ChatRequest, native_n: int) -> list[tuple[int, ChatRequest]]:
@@ -71,7 +73,7 @@ def _split(request: ChatRequest, native_n: int) -> list[tuple[int, ChatRequest]]
             part.n = min(native_n, request.choices - offset)
         if offset and part.HasField("seed"):
             part.seed += offset if part.seed < 2**30 else -offset  # some providers accept 31 bits
-        parts.append((offset, ProtoRequest(part)))
+        parts.append((offset, request.with_message(part)))
     return parts
 
 
@@ -81,8 +83,9 @@ class _Interleaved:
     The queue holds lists of chunks, None for a stream that ended, and the error of one that failed.
     """
 
-    def __init__(self, streams: Sequence[tuple[int, Stream]]) -> None:
+    def __init__(self, streams: Sequence[tuple[int, Stream]], dialect: str) -> None:
         self._streams = streams
+        self._dialect = dialect
         self._queue: asyncio.Queue[Chunks | Exception | None] = asyncio.Queue(len(streams))
         self._deadline: asyncio.Future[float] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -166,8 +169,10 @@ class _Interleaved:
                 async for batch in batches:
                     await self._put(offset, batch)
             await self._queue.put(None)
-        except Exception as error:
+        except LmchatError as error:
             await self._queue.put(error)
+        except Exception as error:  # what is renumbered and added is the provider's
+            await self._queue.put(unreadable(self._dialect, "stream", error))
         finally:
             await stream.aclose()
 

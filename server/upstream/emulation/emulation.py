@@ -15,12 +15,15 @@ from server.chat.completion import Completion
 from server.chat.request import ChatRequest
 from server.dialects.base import Dialect, Endpoint
 from server.dialects.registry import DIALECTS
+from server.errors import LmchatError
+from server.upstream.boundary import unreadable
 from server.upstream.emulation.choices import Choices
 from server.upstream.emulation.fallback import FormatFallback
-from server.upstream.emulation.media_urls import Fetch, FetchingStream, inlined, remote_parts
+from server.upstream.emulation.media_urls import Fetch, inlined, remote_parts
 from server.upstream.emulation.paused import Continuing
 from server.upstream.emulation.structured import Structured
 from server.upstream.ports import Caller, Stream
+from server.upstream.stream import PreparedStream
 
 _STRUCTURED = frozenset({"json_object", "json_schema"})
 
@@ -44,7 +47,12 @@ class Emulation:
             deadline = now() + limit
             request = await inlined(request, remote, self._fetch, limit)
             limit = deadline - now()
-        return await self._caller(endpoint, request).complete(endpoint, request, limit)
+        try:
+            return await self._caller(endpoint, request).complete(endpoint, request, limit)
+        except LmchatError:
+            raise
+        except Exception as error:  # what is joined and checked here is the provider's
+            raise unreadable(endpoint.dialect, "answer", error) from None
 
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> Stream:
         """A stream, not yet opened. This or `open` raises InvalidRequest."""
@@ -52,7 +60,11 @@ class Emulation:
         remote = remote_parts(endpoint, request, self._dialects[endpoint.dialect].native_url)
         if not remote:
             return caller.stream(endpoint, request)
-        return FetchingStream(caller, endpoint, request, remote, self._fetch)
+
+        async def prepare(limit: float) -> Stream:
+            return caller.stream(endpoint, await inlined(request, remote, self._fetch, limit))
+
+        return PreparedStream(prepare)
 
     def _caller(self, endpoint: Endpoint, request: ChatRequest) -> Caller:
         """The caller that does what this request needs of this endpoint."""

@@ -68,7 +68,7 @@ def _whole(text: str) -> Found | None:
 
 
 def _fenced(text: str) -> Iterator[str]:
-    """The content of the fences whose language is JSON, or not given."""
+    """The content of the fences with the language JSON or none."""
     block: list[str] | None = None
     language = ""
     for line in text.splitlines(keepends=True):

@@ -1,6 +1,6 @@
 """Native structured output first, and emulation where the provider says that the model has none.
 
-A table of the models that have it would soon be outdated; the vendor's 400 costs one call that returns at once.
+The models that have it change too often for a table; the vendor's 400 costs one call that returns at once.
 """
 
 from __future__ import annotations

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from lmchat.v1 import chat_pb2 as pb
 
-from server.chat.request import ChatRequest, ProtoRequest, copy
+from server.chat.large import by_size
+from server.chat.request import ChatRequest, copy
 from server.dialects.base import Endpoint
 from server.errors import InvalidRequest, Reason
-from server.upstream.ports import Caller, Chunks, Stream, gather
+from server.upstream.ports import gather
 
 #: Downloads a URL: its media type and bytes. Raises InvalidRequest without a path.
 Fetch = Callable[[str], Awaitable[tuple[str, bytes]]]
@@ -83,7 +84,7 @@ async def inlined(request: ChatRequest, remote: list[RemotePart], fetch: Fetch, 
         raise InvalidRequest(f"More than {MAX_URLS} URLs to fetch.", first[urls[MAX_URLS]].param)
     fetched = request.fetched
     turn = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
-    size = sum(len(known[1]) * 3 // 4 for known in fetched.values() if isinstance(known, tuple))
+    size = sum(_fetched_bytes(known[1]) for known in fetched.values() if isinstance(known, tuple))
 
     async def get(part: RemotePart) -> None:
         nonlocal size
@@ -95,26 +96,49 @@ async def inlined(request: ChatRequest, remote: list[RemotePart], fetch: Fetch, 
                 fetched[part.url] = InvalidRequest(error.message, reason=error.reason)
                 raise _not_fetched(error, part) from None
         size += len(data)
-        if size > MAX_FETCHED_BYTES:
-            raise InvalidRequest(
-                f"What the request names by URL is larger than {MAX_FETCHED_BYTES} bytes together.",
-                part.param,
-                reason=Reason.REQUEST_TOO_LARGE,
-            )
-        fetched[part.url] = type_, f"data:{type_};base64,{base64.b64encode(data).decode()}"
+        _check_size(size, part)
+        fetched[part.url] = type_, await by_size(len(data), _data_url, type_, data)
 
     try:
         async with asyncio.timeout(limit):
             await gather(get(part) for url, part in first.items() if url not in fetched)
     except TimeoutError:
         raise InvalidRequest("Cannot be fetched in the time that is left.", remote[0].param) from None
+    return await by_size(request.size + size, _with_media, request, remote)
+
+
+def _with_media(request: ChatRequest, remote: list[RemotePart]) -> ChatRequest:
+    """`request` with what was fetched for it in the place of each of `remote`."""
     message = copy(request.to_proto())
+    size = 0
     for part in remote:
-        known = fetched[part.url]
+        known = request.fetched[part.url]
         if isinstance(known, InvalidRequest):
             raise _not_fetched(known, part)
+        size += _fetched_bytes(known[1])
+        _check_size(size, part)  # a URL may be named thousands of times
         _put(message.messages[part.message].content[part.part], part, *known)
-    return ProtoRequest(message)
+    inlined = request.with_message(message, typed=request.typed)
+    inlined.size += size
+    return inlined
+
+
+def _data_url(type_: str, data: bytes) -> str:
+    return f"data:{type_};base64,{base64.b64encode(data).decode()}"
+
+
+def _fetched_bytes(data_url: str) -> int:
+    """The bytes in a data URL."""
+    return len(data_url) * 3 // 4
+
+
+def _check_size(size: int, part: RemotePart) -> None:
+    if size > MAX_FETCHED_BYTES:
+        raise InvalidRequest(
+            f"What the request names by URL is larger than {MAX_FETCHED_BYTES} bytes together.",
+            part.param,
+            reason=Reason.REQUEST_TOO_LARGE,
+        )
 
 
 def _not_fetched(error: InvalidRequest, part: RemotePart) -> InvalidRequest:
@@ -132,49 +156,3 @@ def _put(content: pb.ContentPart, part: RemotePart, type_: str, url: str) -> Non
     name = re.split("[?#]", part.url)[0].rpartition("/")[2]
     if name and not content.file.filename:
         content.file.filename = unquote(name)[:255]
-
-
-class FetchingStream:
-    """A stream that downloads the media of its request when it opens."""
-
-    def __init__(
-        self,
-        caller: Caller,
-        endpoint: Endpoint,
-        request: ChatRequest,
-        remote: list[RemotePart],
-        fetch: Fetch,
-    ) -> None:
-        self._caller = caller
-        self._endpoint = endpoint
-        self._request = request
-        self._remote = remote
-        self._fetch = fetch
-        self._stream: Stream | None = None
-
-    @property
-    def native_finish_reason(self) -> str:
-        return self._stream.native_finish_reason if self._stream else ""
-
-    @property
-    def dropped(self) -> tuple[str, ...]:
-        return self._stream.dropped if self._stream else ()
-
-    async def open(self, limit: float) -> Chunks:
-        """Download the media, then open the stream."""
-        now = asyncio.get_running_loop().time
-        deadline = now() + limit
-        request = await inlined(self._request, self._remote, self._fetch, limit)
-        self._stream = self._caller.stream(self._endpoint, request)
-        return await self._stream.open(deadline - now())
-
-    def batches(self, deadline: float) -> AsyncGenerator[Chunks, None]:
-        """The remaining chunks."""
-        if self._stream is None:
-            raise RuntimeError("not open")
-        return self._stream.batches(deadline)
-
-    async def aclose(self) -> None:
-        """Release every connection."""
-        if self._stream is not None:
-            await self._stream.aclose()

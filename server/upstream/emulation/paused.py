@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any
 
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.completion import Completion, ProtoCompletion
 from server.chat.openai_json.fields import decode, encode_text
-from server.chat.request import ChatRequest, ProtoRequest, copy
+from server.chat.request import ChatRequest, copy
 from server.chat.usage import add_usage
 from server.dialects.base import Dialect, Endpoint
+from server.upstream.joined import Turn, merged_json
 from server.upstream.ports import Caller, Chunks, Stream
 
 #: After so many continuations the paused answer is returned; its `native_finish_reason` is the provider's.
@@ -68,9 +68,11 @@ class _ContinuedStream:
         self._request = request
         self._paused = paused
         self._stream = upstream.stream(endpoint, request)
-        self._turn = _Turn()
+        self._turn = Turn()
         self._held: Chunks = []
         self._usage = pb.Usage()
+        #: The `extra_json` of the choice in the calls that were paused.
+        self._extra_json = ""
         self._id = ""
         #: Of the current call: where its text and its tool calls begin in the turn's.
         self._offset = self._calls = 0
@@ -115,6 +117,8 @@ class _ContinuedStream:
         for chunk in self._held:
             if chunk.HasField("usage"):
                 add_usage(self._usage, chunk.usage)
+            for choice in chunk.choices:
+                self._extra_json = merged_json(self._extra_json, choice.extra_json)
         self._held = []
         self._offset, self._calls = self._turn.length, len(self._turn.calls)
         self._stream = self._upstream.stream(self._endpoint, _with_turn(self._request, self._turn.message()))
@@ -155,57 +159,17 @@ class _ContinuedStream:
         for chunk in held:
             if chunk.HasField("usage"):
                 add_usage(chunk.usage, self._usage)
+            for choice in chunk.choices:
+                if choice.finish_reason:
+                    choice.extra_json = merged_json(self._extra_json, choice.extra_json)
         return held
-
-
-class _Turn:
-    """The assistant's turn so far, of the deltas that the caller got."""
-
-    def __init__(self) -> None:
-        #: Of the text, in characters.
-        self.length = 0
-        self.calls: dict[int, tuple[pb.ToolCall, list[str]]] = {}
-        self.extra_json = ""
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._details: list[pb.ReasoningDetail] = []
-
-    def add(self, delta: pb.Delta) -> None:
-        """Append a piece."""
-        if delta.content:
-            self._text.append(delta.content)
-            self.length += len(delta.content)
-        if delta.reasoning_content:
-            self._reasoning.append(delta.reasoning_content)
-        self._details.extend(delta.reasoning_details)
-        for piece in delta.tool_calls:
-            call, arguments = self.calls.setdefault(piece.index, (pb.ToolCall(), []))
-            call.id = call.id or piece.id
-            call.extra_json = call.extra_json or piece.extra_json
-            call.function.name = call.function.name or piece.function.name
-            arguments.append(piece.function.arguments)
-        if delta.extra_json:
-            self.extra_json = _merged_json(self.extra_json, delta.extra_json)
-
-    def message(self) -> pb.Message:
-        """The turn as a message of a request."""
-        out = pb.Message(role=pb.ROLE_ASSISTANT, extra_json=self.extra_json)
-        if self._text:
-            out.content.add(text="".join(self._text))
-        out.reasoning_content = "".join(self._reasoning)
-        out.reasoning_details.extend(self._details)
-        for call, arguments in self.calls.values():
-            whole = out.tool_calls.add()
-            whole.CopyFrom(call)
-            whole.function.arguments = "".join(arguments)
-        return out
 
 
 def _with_turn(request: ChatRequest, turn: pb.Message) -> ChatRequest:
     """`request` with the paused turn as its last message."""
     message = copy(request.to_proto())
     message.messages.append(turn)
-    return ProtoRequest(message)
+    return request.with_message(message)
 
 
 def _joined(first: Completion, second: Completion) -> Completion:
@@ -226,8 +190,11 @@ def _joined(first: Completion, second: Completion) -> Completion:
     message.reasoning_details.extend(added.reasoning_details)
     message.tool_calls.extend(added.tool_calls)
     message.refusal = added.refusal or message.refusal
-    message.extra_json = _merged_json(message.extra_json, added.extra_json)
+    message.extra_json = merged_json(message.extra_json, added.extra_json)
     choice.finish_reason = other.finish_reason
+    choice.extra_json = merged_json(choice.extra_json, other.extra_json)
+    if other.HasField("stop_sequence"):
+        choice.stop_sequence = other.stop_sequence
     add_usage(out.usage, more.usage)
     merged = ProtoCompletion(out, second.native_finish_reason)
     merged.dropped = first.dropped
@@ -248,19 +215,3 @@ def _shift(holder: pb.Message | pb.Delta, offset: int) -> None:
                 if isinstance(fields.get(name), int):
                     fields[name] += offset
             annotation.other_json = encode_text(fields)
-
-
-def _merged_json(first: str, second: str) -> str:
-    if not first or not second:
-        return first or second
-    return encode_text(_merged(decode(first), decode(second)))
-
-
-def _merged(first: Any, second: Any) -> Any:
-    """Objects merged key by key, lists one after the other; of anything else the second."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        common = {key: _merged(value, second[key]) for key, value in first.items() if key in second}
-        return {**first, **second, **common}
-    if isinstance(first, list) and isinstance(second, list):
-        return first + second
-    return second

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.completion import Completion, ProtoCompletion
-from server.chat.request import ChatRequest, ProtoRequest, copy
+from server.chat.request import ChatRequest, copy
 from server.chat.usage import add_usage
 from server.dialects.base import Endpoint
 from server.errors import InvalidRequest, LmchatError, ProviderError, Reason
@@ -50,7 +50,7 @@ class Structured:
         deadline = now() + limit
         prompted, shift = _prompted(message, form.instructions(bool(message.tools)))
         try:
-            first = await self._inner.complete(endpoint, ProtoRequest(prompted), limit)
+            first = await self._inner.complete(endpoint, request.with_message(prompted), limit)
         except LmchatError as error:
             _restore_param(error, shift, len(message.messages))
             raise
@@ -59,7 +59,7 @@ class Structured:
         if not invalid:
             return _completion(completion, first.native_finish_reason, first.dropped)
         repairs = await gather(
-            self._repair(endpoint, prompted, form, choice, problems, deadline - now())
+            self._repair(endpoint, request, prompted, form, choice, problems, deadline - now())
             for choice, problems in invalid
         )
         for (choice, _), repair in zip(invalid, repairs, strict=True):
@@ -76,6 +76,7 @@ class Structured:
     async def _repair(
         self,
         endpoint: Endpoint,
+        request: ChatRequest,
         prompted: pb.ChatCompletionRequest,
         form: _Form,
         choice: pb.Choice,
@@ -90,7 +91,7 @@ class Structured:
             again.messages.add(role=pb.ROLE_ASSISTANT).content.add(text=answer)
         listed = "\n".join(f"- {problem}" for problem in problems)
         again.messages.add(role=pb.ROLE_USER).content.add(text=_AGAIN.format(problems=listed, only=_ONLY))
-        repair = await self._inner.complete(endpoint, ProtoRequest(again), limit)
+        repair = await self._inner.complete(endpoint, request.with_message(again), limit)
         choices = repair.to_proto().choices
         problems = await form.check(choices[0]) if choices else ["There is no answer."]
         if problems:
@@ -252,9 +253,10 @@ def chunks(completion: pb.ChatCompletion) -> Chunks:
                 extra_json=choice.extra_json,
             )
         )
-        ends.append(
-            pb.ChunkChoice(index=choice.index, finish_reason=choice.finish_reason or pb.FINISH_REASON_STOP)
-        )
+        end = pb.ChunkChoice(index=choice.index, finish_reason=choice.finish_reason or pb.FINISH_REASON_STOP)
+        if choice.HasField("stop_sequence"):
+            end.stop_sequence = choice.stop_sequence
+        ends.append(end)
     out = [pb.ChatCompletionChunk(choices=[piece]) for piece in (*contents, *ends)]
     if out:
         out[0].extra_json = completion.extra_json

@@ -161,7 +161,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "request_id": "6f1c2a9e"}}
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 54
-    """503 UNAVAILABLE. The provider is overloaded, or no endpoint is available.
+    """503 UNAVAILABLE. The provider is overloaded, no endpoint is available, or the
+    gateway is stopping and the answer was not complete in time.
 
         {"reason": "OVERLOADED", "domain": "lmchat", "metadata": {
           "request_id": "6f1c2a9e"}}
@@ -340,7 +341,8 @@ does not retry, since that would be billed again.
       "request_id": "6f1c2a9e"}}
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 54
-"""503 UNAVAILABLE. The provider is overloaded, or no endpoint is available.
+"""503 UNAVAILABLE. The provider is overloaded, no endpoint is available, or the
+gateway is stopping and the answer was not complete in time.
 
     {"reason": "OVERLOADED", "domain": "lmchat", "metadata": {
       "request_id": "6f1c2a9e"}}

@@ -1373,6 +1373,13 @@ export declare type Choice = Message$1<"lmchat.v1.Choice"> & {
   logprobs?: Logprobs | undefined;
 
   /**
+   * Which of the `stop` sequences ended the text, where the provider names it.
+   *
+   * @generated from field: optional string stop_sequence = 5;
+   */
+  stopSequence?: string | undefined;
+
+  /**
    * Further fields the provider sent, as one JSON object.
    *
    * @generated from field: string extra_json = 15;
@@ -1445,6 +1452,13 @@ export declare type TokenLogprob = Message$1<"lmchat.v1.TokenLogprob"> & {
    * @generated from field: repeated lmchat.v1.TokenLogprob top_logprobs = 4;
    */
   topLogprobs: TokenLogprob[];
+
+  /**
+   * Further fields the provider sent, as one JSON object.
+   *
+   * @generated from field: string extra_json = 15;
+   */
+  extraJson: string;
 };
 
 /**
@@ -1526,6 +1540,23 @@ export declare type PromptTokensDetails = Message$1<"lmchat.v1.PromptTokensDetai
   cacheWriteTokens?: bigint | undefined;
 
   /**
+   * By kind of input, where the provider counts them apart.
+   *
+   * @generated from field: optional int64 text_tokens = 4;
+   */
+  textTokens?: bigint | undefined;
+
+  /**
+   * @generated from field: optional int64 image_tokens = 5;
+   */
+  imageTokens?: bigint | undefined;
+
+  /**
+   * @generated from field: optional int64 video_tokens = 6;
+   */
+  videoTokens?: bigint | undefined;
+
+  /**
    * Further fields the provider sent, as one JSON object.
    *
    * @generated from field: string extra_json = 15;
@@ -1564,6 +1595,18 @@ export declare type CompletionTokensDetails = Message$1<"lmchat.v1.CompletionTok
    * @generated from field: optional int64 rejected_prediction_tokens = 4;
    */
   rejectedPredictionTokens?: bigint | undefined;
+
+  /**
+   * By kind of output, where the provider counts them apart.
+   *
+   * @generated from field: optional int64 text_tokens = 5;
+   */
+  textTokens?: bigint | undefined;
+
+  /**
+   * @generated from field: optional int64 image_tokens = 6;
+   */
+  imageTokens?: bigint | undefined;
 
   /**
    * Further fields the provider sent, as one JSON object.
@@ -1674,6 +1717,13 @@ export declare type ChunkChoice = Message$1<"lmchat.v1.ChunkChoice"> & {
    * @generated from field: lmchat.v1.Logprobs logprobs = 4;
    */
   logprobs?: Logprobs | undefined;
+
+  /**
+   * Which of the `stop` sequences ended the text, where the provider names it; beside `finish_reason`.
+   *
+   * @generated from field: optional string stop_sequence = 5;
+   */
+  stopSequence?: string | undefined;
 
   /**
    * Further fields the provider sent, as one JSON object.

@@ -249,7 +249,8 @@ export enum ErrorReason {
   STREAM_TRUNCATED = 53,
 
   /**
-   * 503 UNAVAILABLE. The provider is overloaded, or no endpoint is available.
+   * 503 UNAVAILABLE. The provider is overloaded, no endpoint is available, or the
+   * gateway is stopping and the answer was not complete in time.
    *
    *     {"reason": "OVERLOADED", "domain": "lmchat", "metadata": {
    *       "request_id": "6f1c2a9e"}}

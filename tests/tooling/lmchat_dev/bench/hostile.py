@@ -26,7 +26,7 @@ ORDINARY_CALLERS = 9
 
 WORKERS = 2
 CLOSE_WAIT = 3.0
-"""Seconds after the calls, in which buffers are given back before memory is looked at."""
+"""Seconds after the calls, in which buffers are released before memory is measured."""
 
 _GROUPS = ("without hostile caller", "with hostile caller", "hostile caller")
 _REFUSALS = frozenset({"400", "404", "413", "422", "431"})

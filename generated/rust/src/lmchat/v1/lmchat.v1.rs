@@ -565,6 +565,9 @@ pub struct Choice {
     pub finish_reason: i32,
     #[prost(message, optional, tag="4")]
     pub logprobs: ::core::option::Option<Logprobs>,
+    /// Which of the `stop` sequences ended the text, where the provider names it.
+    #[prost(string, optional, tag="5")]
+    pub stop_sequence: ::core::option::Option<::prost::alloc::string::String>,
     /// Further fields the provider sent, as one JSON object.
     #[prost(string, tag="15")]
     pub extra_json: ::prost::alloc::string::String,
@@ -593,6 +596,9 @@ pub struct TokenLogprob {
     pub bytes: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
     #[prost(message, repeated, tag="4")]
     pub top_logprobs: ::prost::alloc::vec::Vec<TokenLogprob>,
+    /// Further fields the provider sent, as one JSON object.
+    #[prost(string, tag="15")]
+    pub extra_json: ::prost::alloc::string::String,
 }
 /// Token usage.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -623,6 +629,13 @@ pub struct PromptTokensDetails {
     /// Tokens written to the provider's prompt cache.
     #[prost(int64, optional, tag="3")]
     pub cache_write_tokens: ::core::option::Option<i64>,
+    /// By kind of input, where the provider counts them apart.
+    #[prost(int64, optional, tag="4")]
+    pub text_tokens: ::core::option::Option<i64>,
+    #[prost(int64, optional, tag="5")]
+    pub image_tokens: ::core::option::Option<i64>,
+    #[prost(int64, optional, tag="6")]
+    pub video_tokens: ::core::option::Option<i64>,
     /// Further fields the provider sent, as one JSON object.
     #[prost(string, tag="15")]
     pub extra_json: ::prost::alloc::string::String,
@@ -638,6 +651,11 @@ pub struct CompletionTokensDetails {
     pub accepted_prediction_tokens: ::core::option::Option<i64>,
     #[prost(int64, optional, tag="4")]
     pub rejected_prediction_tokens: ::core::option::Option<i64>,
+    /// By kind of output, where the provider counts them apart.
+    #[prost(int64, optional, tag="5")]
+    pub text_tokens: ::core::option::Option<i64>,
+    #[prost(int64, optional, tag="6")]
+    pub image_tokens: ::core::option::Option<i64>,
     /// Further fields the provider sent, as one JSON object.
     #[prost(string, tag="15")]
     pub extra_json: ::prost::alloc::string::String,
@@ -681,6 +699,9 @@ pub struct ChunkChoice {
     pub finish_reason: i32,
     #[prost(message, optional, tag="4")]
     pub logprobs: ::core::option::Option<Logprobs>,
+    /// Which of the `stop` sequences ended the text, where the provider names it; beside `finish_reason`.
+    #[prost(string, optional, tag="5")]
+    pub stop_sequence: ::core::option::Option<::prost::alloc::string::String>,
     /// Further fields the provider sent, as one JSON object.
     #[prost(string, tag="15")]
     pub extra_json: ::prost::alloc::string::String,
@@ -1191,7 +1212,8 @@ pub enum ErrorReason {
     ///      {"reason": "STREAM_TRUNCATED", "domain": "lmchat", "metadata": {
     ///        "request_id": "6f1c2a9e"}}
     StreamTruncated = 53,
-    /// 503 UNAVAILABLE. The provider is overloaded, or no endpoint is available.
+    /// 503 UNAVAILABLE. The provider is overloaded, no endpoint is available, or the
+    /// gateway is stopping and the answer was not complete in time.
     ///
     ///      {"reason": "OVERLOADED", "domain": "lmchat", "metadata": {
     ///        "request_id": "6f1c2a9e"}}

@@ -409,117 +409,128 @@ public final class ChatProto extends com.google.protobuf.GeneratedFile {
       "R\013serviceTier\210\001\001\022\035\n\nextra_json\030\017 \001(\tR\tex" +
       "traJson\0220\n\006lmchat\030\020 \001(\0132\030.lmchat.v1.Rout" +
       "ingReportR\006lmchatB\025\n\023_system_fingerprint" +
-      "B\017\n\r_service_tier\"\332\001\n\006Choice\022\024\n\005index\030\001 " +
+      "B\017\n\r_service_tier\"\226\002\n\006Choice\022\024\n\005index\030\001 " +
       "\001(\005R\005index\022,\n\007message\030\002 \001(\0132\022.lmchat.v1." +
       "MessageR\007message\022<\n\rfinish_reason\030\003 \001(\0162" +
       "\027.lmchat.v1.FinishReasonR\014finishReason\022/" +
       "\n\010logprobs\030\004 \001(\0132\023.lmchat.v1.LogprobsR\010l" +
-      "ogprobs\022\035\n\nextra_json\030\017 \001(\tR\textraJson\"\217" +
-      "\001\n\010Logprobs\0221\n\007content\030\001 \003(\0132\027.lmchat.v1" +
-      ".TokenLogprobR\007content\0221\n\007refusal\030\002 \003(\0132" +
-      "\027.lmchat.v1.TokenLogprobR\007refusal\022\035\n\next" +
-      "ra_json\030\017 \001(\tR\textraJson\"\237\001\n\014TokenLogpro" +
-      "b\022\024\n\005token\030\001 \001(\tR\005token\022\030\n\007logprob\030\002 \001(\001" +
-      "R\007logprob\022\031\n\005bytes\030\003 \001(\014H\000R\005bytes\210\001\001\022:\n\014" +
-      "top_logprobs\030\004 \003(\0132\027.lmchat.v1.TokenLogp" +
-      "robR\013topLogprobsB\010\n\006_bytes\"\317\002\n\005Usage\022#\n\r" +
-      "prompt_tokens\030\001 \001(\003R\014promptTokens\022+\n\021com" +
-      "pletion_tokens\030\002 \001(\003R\020completionTokens\022!" +
-      "\n\014total_tokens\030\003 \001(\003R\013totalTokens\022R\n\025pro" +
-      "mpt_tokens_details\030\004 \001(\0132\036.lmchat.v1.Pro" +
-      "mptTokensDetailsR\023promptTokensDetails\022^\n" +
-      "\031completion_tokens_details\030\005 \001(\0132\".lmcha" +
-      "t.v1.CompletionTokensDetailsR\027completion" +
-      "TokensDetails\022\035\n\nextra_json\030\017 \001(\tR\textra" +
-      "Json\"\363\001\n\023PromptTokensDetails\022(\n\rcached_t" +
-      "okens\030\001 \001(\003H\000R\014cachedTokens\210\001\001\022&\n\014audio_" +
-      "tokens\030\002 \001(\003H\001R\013audioTokens\210\001\001\0221\n\022cache_" +
-      "write_tokens\030\003 \001(\003H\002R\020cacheWriteTokens\210\001" +
-      "\001\022\035\n\nextra_json\030\017 \001(\tR\textraJsonB\020\n\016_cac" +
-      "hed_tokensB\017\n\r_audio_tokensB\025\n\023_cache_wr" +
-      "ite_tokens\"\372\002\n\027CompletionTokensDetails\022." +
-      "\n\020reasoning_tokens\030\001 \001(\003H\000R\017reasoningTok" +
-      "ens\210\001\001\022&\n\014audio_tokens\030\002 \001(\003H\001R\013audioTok" +
-      "ens\210\001\001\022A\n\032accepted_prediction_tokens\030\003 \001" +
-      "(\003H\002R\030acceptedPredictionTokens\210\001\001\022A\n\032rej" +
-      "ected_prediction_tokens\030\004 \001(\003H\003R\030rejecte" +
-      "dPredictionTokens\210\001\001\022\035\n\nextra_json\030\017 \001(\t" +
-      "R\textraJsonB\023\n\021_reasoning_tokensB\017\n\r_aud" +
-      "io_tokensB\035\n\033_accepted_prediction_tokens" +
-      "B\035\n\033_rejected_prediction_tokens\"\204\003\n\023Chat" +
-      "CompletionChunk\022\016\n\002id\030\001 \001(\tR\002id\022\030\n\007creat" +
-      "ed\030\002 \001(\003R\007created\022\024\n\005model\030\003 \001(\tR\005model\022" +
-      "0\n\007choices\030\004 \003(\0132\026.lmchat.v1.ChunkChoice" +
-      "R\007choices\022&\n\005usage\030\005 \001(\0132\020.lmchat.v1.Usa" +
-      "geR\005usage\0222\n\022system_fingerprint\030\006 \001(\tH\000R" +
-      "\021systemFingerprint\210\001\001\022&\n\014service_tier\030\007 " +
-      "\001(\tH\001R\013serviceTier\210\001\001\022\035\n\nextra_json\030\017 \001(" +
-      "\tR\textraJson\0220\n\006lmchat\030\020 \001(\0132\030.lmchat.v1" +
-      ".RoutingReportR\006lmchatB\025\n\023_system_finger" +
-      "printB\017\n\r_service_tier\"\331\001\n\013ChunkChoice\022\024" +
-      "\n\005index\030\001 \001(\005R\005index\022&\n\005delta\030\002 \001(\0132\020.lm" +
-      "chat.v1.DeltaR\005delta\022<\n\rfinish_reason\030\003 " +
-      "\001(\0162\027.lmchat.v1.FinishReasonR\014finishReas" +
-      "on\022/\n\010logprobs\030\004 \001(\0132\023.lmchat.v1.Logprob" +
-      "sR\010logprobs\022\035\n\nextra_json\030\017 \001(\tR\textraJs" +
-      "on\"\314\003\n\005Delta\022#\n\004role\030\001 \001(\0162\017.lmchat.v1.R" +
-      "oleR\004role\022\035\n\007content\030\002 \001(\tH\000R\007content\210\001\001" +
-      "\022\035\n\007refusal\030\003 \001(\tH\001R\007refusal\210\001\001\0227\n\ntool_" +
-      "calls\030\004 \003(\0132\030.lmchat.v1.ToolCallDeltaR\tt" +
-      "oolCalls\0220\n\021reasoning_content\030\005 \001(\tH\002R\020r" +
-      "easoningContent\210\001\001\022G\n\021reasoning_details\030" +
-      "\006 \003(\0132\032.lmchat.v1.ReasoningDetailR\020reaso" +
-      "ningDetails\0227\n\013annotations\030\007 \003(\0132\025.lmcha" +
-      "t.v1.AnnotationR\013annotations\022&\n\005audio\030\010 " +
-      "\001(\0132\020.lmchat.v1.AudioR\005audio\022\035\n\nextra_js" +
-      "on\030\017 \001(\tR\textraJsonB\n\n\010_contentB\n\n\010_refu" +
-      "salB\024\n\022_reasoning_content\"\324\001\n\rToolCallDe" +
-      "lta\022\024\n\005index\030\001 \001(\005R\005index\022\023\n\002id\030\002 \001(\tH\001R" +
-      "\002id\210\001\001\0225\n\010function\030\003 \001(\0132\027.lmchat.v1.Fun" +
-      "ctionCallH\000R\010function\0223\n\006custom\030\004 \001(\0132\031." +
-      "lmchat.v1.CustomToolCallH\000R\006custom\022\035\n\nex" +
-      "tra_json\030\017 \001(\tR\textraJsonB\006\n\004callB\005\n\003_id" +
-      "\"\275\002\n\rRoutingReport\022\032\n\010provider\030\001 \001(\tR\010pr" +
-      "ovider\022\024\n\005tries\030\002 \001(\005R\005tries\0220\n\024native_f" +
-      "inish_reason\030\003 \001(\tR\022nativeFinishReason\022%" +
-      "\n\016dropped_params\030\004 \003(\tR\rdroppedParams\022.\n" +
-      "\010attempts\030\005 \003(\0132\022.lmchat.v1.AttemptR\010att" +
-      "empts\0224\n\007skipped\030\006 \003(\0132\032.lmchat.v1.Skipp" +
-      "edEndpointR\007skipped\022\030\n\007resumed\030\007 \001(\010R\007re" +
-      "sumed\022!\n\014native_model\030\010 \001(\tR\013nativeModel" +
-      "\"{\n\007Attempt\022\032\n\010provider\030\001 \001(\tR\010provider\022" +
-      "\024\n\005model\030\002 \001(\tR\005model\022\026\n\006status\030\003 \001(\005R\006s" +
-      "tatus\022\026\n\006reason\030\004 \001(\tR\006reason\022\016\n\002ms\030\005 \001(" +
-      "\005R\002ms\"[\n\017SkippedEndpoint\022\032\n\010provider\030\001 \001" +
-      "(\tR\010provider\022\024\n\005model\030\002 \001(\tR\005model\022\026\n\006re" +
-      "ason\030\003 \001(\tR\006reason*s\n\004Role\022\024\n\020ROLE_UNSPE" +
-      "CIFIED\020\000\022\017\n\013ROLE_SYSTEM\020\001\022\022\n\016ROLE_DEVELO" +
-      "PER\020\002\022\r\n\tROLE_USER\020\003\022\022\n\016ROLE_ASSISTANT\020\004" +
-      "\022\r\n\tROLE_TOOL\020\005*\212\001\n\013ImageDetail\022\034\n\030IMAGE" +
-      "_DETAIL_UNSPECIFIED\020\000\022\025\n\021IMAGE_DETAIL_AU" +
-      "TO\020\001\022\024\n\020IMAGE_DETAIL_LOW\020\002\022\025\n\021IMAGE_DETA" +
-      "IL_HIGH\020\003\022\031\n\025IMAGE_DETAIL_ORIGINAL\020\004*\207\001\n" +
-      "\016ToolChoiceMode\022 \n\034TOOL_CHOICE_MODE_UNSP" +
-      "ECIFIED\020\000\022\031\n\025TOOL_CHOICE_MODE_NONE\020\001\022\031\n\025" +
-      "TOOL_CHOICE_MODE_AUTO\020\002\022\035\n\031TOOL_CHOICE_M" +
-      "ODE_REQUIRED\020\003*c\n\tVerbosity\022\031\n\025VERBOSITY" +
-      "_UNSPECIFIED\020\000\022\021\n\rVERBOSITY_LOW\020\001\022\024\n\020VER" +
-      "BOSITY_MEDIUM\020\002\022\022\n\016VERBOSITY_HIGH\020\003*\364\001\n\017" +
-      "ReasoningEffort\022 \n\034REASONING_EFFORT_UNSP" +
-      "ECIFIED\020\000\022\031\n\025REASONING_EFFORT_NONE\020\001\022\034\n\030" +
-      "REASONING_EFFORT_MINIMAL\020\002\022\030\n\024REASONING_" +
-      "EFFORT_LOW\020\003\022\033\n\027REASONING_EFFORT_MEDIUM\020" +
-      "\004\022\031\n\025REASONING_EFFORT_HIGH\020\005\022\032\n\026REASONIN" +
-      "G_EFFORT_XHIGH\020\006\022\030\n\024REASONING_EFFORT_MAX" +
-      "\020\007*z\n\013RoutingSort\022\034\n\030ROUTING_SORT_UNSPEC" +
-      "IFIED\020\000\022\026\n\022ROUTING_SORT_PRICE\020\001\022\030\n\024ROUTI" +
-      "NG_SORT_LATENCY\020\002\022\033\n\027ROUTING_SORT_THROUG" +
-      "HPUT\020\003*\237\001\n\014FinishReason\022\035\n\031FINISH_REASON" +
-      "_UNSPECIFIED\020\000\022\026\n\022FINISH_REASON_STOP\020\001\022\030" +
-      "\n\024FINISH_REASON_LENGTH\020\002\022\034\n\030FINISH_REASO" +
-      "N_TOOL_CALLS\020\003\022 \n\034FINISH_REASON_CONTENT_" +
-      "FILTER\020\004B;\n\014io.lmchat.v1B\tChatProtoP\001Z\022l" +
-      "mchat/v1;lmchatv1\252\002\tLmchat.V1b\006proto3"
+      "ogprobs\022(\n\rstop_sequence\030\005 \001(\tH\000R\014stopSe" +
+      "quence\210\001\001\022\035\n\nextra_json\030\017 \001(\tR\textraJson" +
+      "B\020\n\016_stop_sequence\"\217\001\n\010Logprobs\0221\n\007conte" +
+      "nt\030\001 \003(\0132\027.lmchat.v1.TokenLogprobR\007conte" +
+      "nt\0221\n\007refusal\030\002 \003(\0132\027.lmchat.v1.TokenLog" +
+      "probR\007refusal\022\035\n\nextra_json\030\017 \001(\tR\textra" +
+      "Json\"\276\001\n\014TokenLogprob\022\024\n\005token\030\001 \001(\tR\005to" +
+      "ken\022\030\n\007logprob\030\002 \001(\001R\007logprob\022\031\n\005bytes\030\003" +
+      " \001(\014H\000R\005bytes\210\001\001\022:\n\014top_logprobs\030\004 \003(\0132\027" +
+      ".lmchat.v1.TokenLogprobR\013topLogprobs\022\035\n\n" +
+      "extra_json\030\017 \001(\tR\textraJsonB\010\n\006_bytes\"\317\002" +
+      "\n\005Usage\022#\n\rprompt_tokens\030\001 \001(\003R\014promptTo" +
+      "kens\022+\n\021completion_tokens\030\002 \001(\003R\020complet" +
+      "ionTokens\022!\n\014total_tokens\030\003 \001(\003R\013totalTo" +
+      "kens\022R\n\025prompt_tokens_details\030\004 \001(\0132\036.lm" +
+      "chat.v1.PromptTokensDetailsR\023promptToken" +
+      "sDetails\022^\n\031completion_tokens_details\030\005 " +
+      "\001(\0132\".lmchat.v1.CompletionTokensDetailsR" +
+      "\027completionTokensDetails\022\035\n\nextra_json\030\017" +
+      " \001(\tR\textraJson\"\233\003\n\023PromptTokensDetails\022" +
+      "(\n\rcached_tokens\030\001 \001(\003H\000R\014cachedTokens\210\001" +
+      "\001\022&\n\014audio_tokens\030\002 \001(\003H\001R\013audioTokens\210\001" +
+      "\001\0221\n\022cache_write_tokens\030\003 \001(\003H\002R\020cacheWr" +
+      "iteTokens\210\001\001\022$\n\013text_tokens\030\004 \001(\003H\003R\ntex" +
+      "tTokens\210\001\001\022&\n\014image_tokens\030\005 \001(\003H\004R\013imag" +
+      "eTokens\210\001\001\022&\n\014video_tokens\030\006 \001(\003H\005R\013vide" +
+      "oTokens\210\001\001\022\035\n\nextra_json\030\017 \001(\tR\textraJso" +
+      "nB\020\n\016_cached_tokensB\017\n\r_audio_tokensB\025\n\023" +
+      "_cache_write_tokensB\016\n\014_text_tokensB\017\n\r_" +
+      "image_tokensB\017\n\r_video_tokens\"\351\003\n\027Comple" +
+      "tionTokensDetails\022.\n\020reasoning_tokens\030\001 " +
+      "\001(\003H\000R\017reasoningTokens\210\001\001\022&\n\014audio_token" +
+      "s\030\002 \001(\003H\001R\013audioTokens\210\001\001\022A\n\032accepted_pr" +
+      "ediction_tokens\030\003 \001(\003H\002R\030acceptedPredict" +
+      "ionTokens\210\001\001\022A\n\032rejected_prediction_toke" +
+      "ns\030\004 \001(\003H\003R\030rejectedPredictionTokens\210\001\001\022" +
+      "$\n\013text_tokens\030\005 \001(\003H\004R\ntextTokens\210\001\001\022&\n" +
+      "\014image_tokens\030\006 \001(\003H\005R\013imageTokens\210\001\001\022\035\n" +
+      "\nextra_json\030\017 \001(\tR\textraJsonB\023\n\021_reasoni" +
+      "ng_tokensB\017\n\r_audio_tokensB\035\n\033_accepted_" +
+      "prediction_tokensB\035\n\033_rejected_predictio" +
+      "n_tokensB\016\n\014_text_tokensB\017\n\r_image_token" +
+      "s\"\204\003\n\023ChatCompletionChunk\022\016\n\002id\030\001 \001(\tR\002i" +
+      "d\022\030\n\007created\030\002 \001(\003R\007created\022\024\n\005model\030\003 \001" +
+      "(\tR\005model\0220\n\007choices\030\004 \003(\0132\026.lmchat.v1.C" +
+      "hunkChoiceR\007choices\022&\n\005usage\030\005 \001(\0132\020.lmc" +
+      "hat.v1.UsageR\005usage\0222\n\022system_fingerprin" +
+      "t\030\006 \001(\tH\000R\021systemFingerprint\210\001\001\022&\n\014servi" +
+      "ce_tier\030\007 \001(\tH\001R\013serviceTier\210\001\001\022\035\n\nextra" +
+      "_json\030\017 \001(\tR\textraJson\0220\n\006lmchat\030\020 \001(\0132\030" +
+      ".lmchat.v1.RoutingReportR\006lmchatB\025\n\023_sys" +
+      "tem_fingerprintB\017\n\r_service_tier\"\225\002\n\013Chu" +
+      "nkChoice\022\024\n\005index\030\001 \001(\005R\005index\022&\n\005delta\030" +
+      "\002 \001(\0132\020.lmchat.v1.DeltaR\005delta\022<\n\rfinish" +
+      "_reason\030\003 \001(\0162\027.lmchat.v1.FinishReasonR\014" +
+      "finishReason\022/\n\010logprobs\030\004 \001(\0132\023.lmchat." +
+      "v1.LogprobsR\010logprobs\022(\n\rstop_sequence\030\005" +
+      " \001(\tH\000R\014stopSequence\210\001\001\022\035\n\nextra_json\030\017 " +
+      "\001(\tR\textraJsonB\020\n\016_stop_sequence\"\314\003\n\005Del" +
+      "ta\022#\n\004role\030\001 \001(\0162\017.lmchat.v1.RoleR\004role\022" +
+      "\035\n\007content\030\002 \001(\tH\000R\007content\210\001\001\022\035\n\007refusa" +
+      "l\030\003 \001(\tH\001R\007refusal\210\001\001\0227\n\ntool_calls\030\004 \003(" +
+      "\0132\030.lmchat.v1.ToolCallDeltaR\ttoolCalls\0220" +
+      "\n\021reasoning_content\030\005 \001(\tH\002R\020reasoningCo" +
+      "ntent\210\001\001\022G\n\021reasoning_details\030\006 \003(\0132\032.lm" +
+      "chat.v1.ReasoningDetailR\020reasoningDetail" +
+      "s\0227\n\013annotations\030\007 \003(\0132\025.lmchat.v1.Annot" +
+      "ationR\013annotations\022&\n\005audio\030\010 \001(\0132\020.lmch" +
+      "at.v1.AudioR\005audio\022\035\n\nextra_json\030\017 \001(\tR\t" +
+      "extraJsonB\n\n\010_contentB\n\n\010_refusalB\024\n\022_re" +
+      "asoning_content\"\324\001\n\rToolCallDelta\022\024\n\005ind" +
+      "ex\030\001 \001(\005R\005index\022\023\n\002id\030\002 \001(\tH\001R\002id\210\001\001\0225\n\010" +
+      "function\030\003 \001(\0132\027.lmchat.v1.FunctionCallH" +
+      "\000R\010function\0223\n\006custom\030\004 \001(\0132\031.lmchat.v1." +
+      "CustomToolCallH\000R\006custom\022\035\n\nextra_json\030\017" +
+      " \001(\tR\textraJsonB\006\n\004callB\005\n\003_id\"\275\002\n\rRouti" +
+      "ngReport\022\032\n\010provider\030\001 \001(\tR\010provider\022\024\n\005" +
+      "tries\030\002 \001(\005R\005tries\0220\n\024native_finish_reas" +
+      "on\030\003 \001(\tR\022nativeFinishReason\022%\n\016dropped_" +
+      "params\030\004 \003(\tR\rdroppedParams\022.\n\010attempts\030" +
+      "\005 \003(\0132\022.lmchat.v1.AttemptR\010attempts\0224\n\007s" +
+      "kipped\030\006 \003(\0132\032.lmchat.v1.SkippedEndpoint" +
+      "R\007skipped\022\030\n\007resumed\030\007 \001(\010R\007resumed\022!\n\014n" +
+      "ative_model\030\010 \001(\tR\013nativeModel\"{\n\007Attemp" +
+      "t\022\032\n\010provider\030\001 \001(\tR\010provider\022\024\n\005model\030\002" +
+      " \001(\tR\005model\022\026\n\006status\030\003 \001(\005R\006status\022\026\n\006r" +
+      "eason\030\004 \001(\tR\006reason\022\016\n\002ms\030\005 \001(\005R\002ms\"[\n\017S" +
+      "kippedEndpoint\022\032\n\010provider\030\001 \001(\tR\010provid" +
+      "er\022\024\n\005model\030\002 \001(\tR\005model\022\026\n\006reason\030\003 \001(\t" +
+      "R\006reason*s\n\004Role\022\024\n\020ROLE_UNSPECIFIED\020\000\022\017" +
+      "\n\013ROLE_SYSTEM\020\001\022\022\n\016ROLE_DEVELOPER\020\002\022\r\n\tR" +
+      "OLE_USER\020\003\022\022\n\016ROLE_ASSISTANT\020\004\022\r\n\tROLE_T" +
+      "OOL\020\005*\212\001\n\013ImageDetail\022\034\n\030IMAGE_DETAIL_UN" +
+      "SPECIFIED\020\000\022\025\n\021IMAGE_DETAIL_AUTO\020\001\022\024\n\020IM" +
+      "AGE_DETAIL_LOW\020\002\022\025\n\021IMAGE_DETAIL_HIGH\020\003\022" +
+      "\031\n\025IMAGE_DETAIL_ORIGINAL\020\004*\207\001\n\016ToolChoic" +
+      "eMode\022 \n\034TOOL_CHOICE_MODE_UNSPECIFIED\020\000\022" +
+      "\031\n\025TOOL_CHOICE_MODE_NONE\020\001\022\031\n\025TOOL_CHOIC" +
+      "E_MODE_AUTO\020\002\022\035\n\031TOOL_CHOICE_MODE_REQUIR" +
+      "ED\020\003*c\n\tVerbosity\022\031\n\025VERBOSITY_UNSPECIFI" +
+      "ED\020\000\022\021\n\rVERBOSITY_LOW\020\001\022\024\n\020VERBOSITY_MED" +
+      "IUM\020\002\022\022\n\016VERBOSITY_HIGH\020\003*\364\001\n\017ReasoningE" +
+      "ffort\022 \n\034REASONING_EFFORT_UNSPECIFIED\020\000\022" +
+      "\031\n\025REASONING_EFFORT_NONE\020\001\022\034\n\030REASONING_" +
+      "EFFORT_MINIMAL\020\002\022\030\n\024REASONING_EFFORT_LOW" +
+      "\020\003\022\033\n\027REASONING_EFFORT_MEDIUM\020\004\022\031\n\025REASO" +
+      "NING_EFFORT_HIGH\020\005\022\032\n\026REASONING_EFFORT_X" +
+      "HIGH\020\006\022\030\n\024REASONING_EFFORT_MAX\020\007*z\n\013Rout" +
+      "ingSort\022\034\n\030ROUTING_SORT_UNSPECIFIED\020\000\022\026\n" +
+      "\022ROUTING_SORT_PRICE\020\001\022\030\n\024ROUTING_SORT_LA" +
+      "TENCY\020\002\022\033\n\027ROUTING_SORT_THROUGHPUT\020\003*\237\001\n" +
+      "\014FinishReason\022\035\n\031FINISH_REASON_UNSPECIFI" +
+      "ED\020\000\022\026\n\022FINISH_REASON_STOP\020\001\022\030\n\024FINISH_R" +
+      "EASON_LENGTH\020\002\022\034\n\030FINISH_REASON_TOOL_CAL" +
+      "LS\020\003\022 \n\034FINISH_REASON_CONTENT_FILTER\020\004B;" +
+      "\n\014io.lmchat.v1B\tChatProtoP\001Z\022lmchat/v1;l" +
+      "mchatv1\252\002\tLmchat.V1b\006proto3"
     };
     descriptor = com.google.protobuf.Descriptors.FileDescriptor
       .internalBuildGeneratedFileFrom(descriptorData,
@@ -705,7 +716,7 @@ public final class ChatProto extends com.google.protobuf.GeneratedFile {
     internal_static_lmchat_v1_Choice_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_lmchat_v1_Choice_descriptor,
-        new java.lang.String[] { "Index", "Message", "FinishReason", "Logprobs", "ExtraJson", });
+        new java.lang.String[] { "Index", "Message", "FinishReason", "Logprobs", "StopSequence", "ExtraJson", });
     internal_static_lmchat_v1_Logprobs_descriptor =
       getDescriptor().getMessageType(28);
     internal_static_lmchat_v1_Logprobs_fieldAccessorTable = new
@@ -717,7 +728,7 @@ public final class ChatProto extends com.google.protobuf.GeneratedFile {
     internal_static_lmchat_v1_TokenLogprob_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_lmchat_v1_TokenLogprob_descriptor,
-        new java.lang.String[] { "Token", "Logprob", "Bytes", "TopLogprobs", });
+        new java.lang.String[] { "Token", "Logprob", "Bytes", "TopLogprobs", "ExtraJson", });
     internal_static_lmchat_v1_Usage_descriptor =
       getDescriptor().getMessageType(30);
     internal_static_lmchat_v1_Usage_fieldAccessorTable = new
@@ -729,13 +740,13 @@ public final class ChatProto extends com.google.protobuf.GeneratedFile {
     internal_static_lmchat_v1_PromptTokensDetails_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_lmchat_v1_PromptTokensDetails_descriptor,
-        new java.lang.String[] { "CachedTokens", "AudioTokens", "CacheWriteTokens", "ExtraJson", });
+        new java.lang.String[] { "CachedTokens", "AudioTokens", "CacheWriteTokens", "TextTokens", "ImageTokens", "VideoTokens", "ExtraJson", });
     internal_static_lmchat_v1_CompletionTokensDetails_descriptor =
       getDescriptor().getMessageType(32);
     internal_static_lmchat_v1_CompletionTokensDetails_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_lmchat_v1_CompletionTokensDetails_descriptor,
-        new java.lang.String[] { "ReasoningTokens", "AudioTokens", "AcceptedPredictionTokens", "RejectedPredictionTokens", "ExtraJson", });
+        new java.lang.String[] { "ReasoningTokens", "AudioTokens", "AcceptedPredictionTokens", "RejectedPredictionTokens", "TextTokens", "ImageTokens", "ExtraJson", });
     internal_static_lmchat_v1_ChatCompletionChunk_descriptor =
       getDescriptor().getMessageType(33);
     internal_static_lmchat_v1_ChatCompletionChunk_fieldAccessorTable = new
@@ -747,7 +758,7 @@ public final class ChatProto extends com.google.protobuf.GeneratedFile {
     internal_static_lmchat_v1_ChunkChoice_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_lmchat_v1_ChunkChoice_descriptor,
-        new java.lang.String[] { "Index", "Delta", "FinishReason", "Logprobs", "ExtraJson", });
+        new java.lang.String[] { "Index", "Delta", "FinishReason", "Logprobs", "StopSequence", "ExtraJson", });
     internal_static_lmchat_v1_Delta_descriptor =
       getDescriptor().getMessageType(35);
     internal_static_lmchat_v1_Delta_fieldAccessorTable = new

@@ -33,6 +33,7 @@ private static final long serialVersionUID = 0L;
   }
   private Choice() {
     finishReason_ = 0;
+    stopSequence_ = "";
     extraJson_ = "";
   }
 
@@ -136,6 +137,65 @@ private static final long serialVersionUID = 0L;
     return logprobs_ == null ? io.lmchat.v1.Logprobs.getDefaultInstance() : logprobs_;
   }
 
+  public static final int STOP_SEQUENCE_FIELD_NUMBER = 5;
+  @SuppressWarnings("serial")
+  private volatile java.lang.Object stopSequence_ = "";
+  /**
+   * <pre>
+   * Which of the `stop` sequences ended the text, where the provider names it.
+   * </pre>
+   *
+   * <code>optional string stop_sequence = 5 [json_name = "stopSequence"];</code>
+   * @return Whether the stopSequence field is set.
+   */
+  @java.lang.Override
+  public boolean hasStopSequence() {
+    return ((bitField0_ & 0x00000004) != 0);
+  }
+  /**
+   * <pre>
+   * Which of the `stop` sequences ended the text, where the provider names it.
+   * </pre>
+   *
+   * <code>optional string stop_sequence = 5 [json_name = "stopSequence"];</code>
+   * @return The stopSequence.
+   */
+  @java.lang.Override
+  public java.lang.String getStopSequence() {
+    java.lang.Object ref = stopSequence_;
+    if (ref instanceof java.lang.String) {
+      return (java.lang.String) ref;
+    } else {
+      com.google.protobuf.ByteString bs = 
+          (com.google.protobuf.ByteString) ref;
+      java.lang.String s = bs.toStringUtf8();
+      stopSequence_ = s;
+      return s;
+    }
+  }
+  /**
+   * <pre>
+   * Which of the `stop` sequences ended the text, where the provider names it.
+   * </pre>
+   *
+   * <code>optional string stop_sequence = 5 [json_name = "stopSequence"];</code>
+   * @return The bytes for stopSequence.
+   */
+  @java.lang.Override
+  public com.google.protobuf.ByteString
+      getStopSequenceBytes() {
+    java.lang.Object ref = stopSequence_;
+    if (ref instanceof java.lang.String) {
+      com.google.protobuf.ByteString b = 
+          com.google.protobuf.ByteString.copyFromUtf8(
+              (java.lang.String) ref);
+      stopSequence_ = b;
+      return b;
+    } else {
+      return (com.google.protobuf.ByteString) ref;
+    }
+  }
+
   public static final int EXTRA_JSON_FIELD_NUMBER = 15;
   @SuppressWarnings("serial")
   private volatile java.lang.Object extraJson_ = "";
@@ -209,6 +269,9 @@ private static final long serialVersionUID = 0L;
     if (((bitField0_ & 0x00000002) != 0)) {
       output.writeMessage(4, getLogprobs());
     }
+    if (((bitField0_ & 0x00000004) != 0)) {
+      com.google.protobuf.GeneratedMessage.writeString(output, 5, stopSequence_);
+    }
     if (!com.google.protobuf.GeneratedMessage.isStringEmpty(extraJson_)) {
       com.google.protobuf.GeneratedMessage.writeString(output, 15, extraJson_);
     }
@@ -231,6 +294,9 @@ private static final long serialVersionUID = 0L;
     if (((bitField0_ & 0x00000002) != 0)) {
       size += com.google.protobuf.CodedOutputStream
         .computeMessageSize(4, getLogprobs());
+    }
+    if (((bitField0_ & 0x00000004) != 0)) {
+      size += com.google.protobuf.GeneratedMessage.computeStringSize(5, stopSequence_);
     }
     if (!com.google.protobuf.GeneratedMessage.isStringEmpty(extraJson_)) {
       size += com.google.protobuf.GeneratedMessage.computeStringSize(15, extraJson_);
@@ -272,6 +338,11 @@ private static final long serialVersionUID = 0L;
       if (!getLogprobs()
           .equals(other.getLogprobs())) return false;
     }
+    if (hasStopSequence() != other.hasStopSequence()) return false;
+    if (hasStopSequence()) {
+      if (!getStopSequence()
+          .equals(other.getStopSequence())) return false;
+    }
     if (!getExtraJson()
         .equals(other.getExtraJson())) return false;
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
@@ -296,6 +367,10 @@ private static final long serialVersionUID = 0L;
     if (hasLogprobs()) {
       hash = (37 * hash) + LOGPROBS_FIELD_NUMBER;
       hash = (53 * hash) + getLogprobs().hashCode();
+    }
+    if (hasStopSequence()) {
+      hash = (37 * hash) + STOP_SEQUENCE_FIELD_NUMBER;
+      hash = (53 * hash) + getStopSequence().hashCode();
     }
     hash = (37 * hash) + EXTRA_JSON_FIELD_NUMBER;
     hash = (53 * hash) + getExtraJson().hashCode();
@@ -453,6 +528,7 @@ private static final long serialVersionUID = 0L;
         logprobsBuilder_.dispose();
         logprobsBuilder_ = null;
       }
+      stopSequence_ = "";
       extraJson_ = "";
       return this;
     }
@@ -507,6 +583,10 @@ private static final long serialVersionUID = 0L;
         to_bitField0_ |= 0x00000002;
       }
       if (((from_bitField0_ & 0x00000010) != 0)) {
+        result.stopSequence_ = stopSequence_;
+        to_bitField0_ |= 0x00000004;
+      }
+      if (((from_bitField0_ & 0x00000020) != 0)) {
         result.extraJson_ = extraJson_;
       }
       result.bitField0_ |= to_bitField0_;
@@ -536,9 +616,14 @@ private static final long serialVersionUID = 0L;
       if (other.hasLogprobs()) {
         mergeLogprobs(other.getLogprobs());
       }
+      if (other.hasStopSequence()) {
+        stopSequence_ = other.stopSequence_;
+        bitField0_ |= 0x00000010;
+        onChanged();
+      }
       if (!other.getExtraJson().isEmpty()) {
         extraJson_ = other.extraJson_;
-        bitField0_ |= 0x00000010;
+        bitField0_ |= 0x00000020;
         onChanged();
       }
       this.mergeUnknownFields(other.getUnknownFields());
@@ -591,9 +676,14 @@ private static final long serialVersionUID = 0L;
               bitField0_ |= 0x00000008;
               break;
             } // case 34
+            case 42: {
+              stopSequence_ = input.readStringRequireUtf8();
+              bitField0_ |= 0x00000010;
+              break;
+            } // case 42
             case 122: {
               extraJson_ = input.readStringRequireUtf8();
-              bitField0_ |= 0x00000010;
+              bitField0_ |= 0x00000020;
               break;
             } // case 122
             default: {
@@ -939,6 +1029,109 @@ private static final long serialVersionUID = 0L;
       return logprobsBuilder_;
     }
 
+    private java.lang.Object stopSequence_ = "";
+    /**
+     * <pre>
+     * Which of the `stop` sequences ended the text, where the provider names it.
+     * </pre>
+     *
+     * <code>optional string stop_sequence = 5 [json_name = "stopSequence"];</code>
+     * @return Whether the stopSequence field is set.
+     */
+    public boolean hasStopSequence() {
+      return ((bitField0_ & 0x00000010) != 0);
+    }
+    /**
+     * <pre>
+     * Which of the `stop` sequences ended the text, where the provider names it.
+     * </pre>
+     *
+     * <code>optional string stop_sequence = 5 [json_name = "stopSequence"];</code>
+     * @return The stopSequence.
+     */
+    public java.lang.String getStopSequence() {
+      java.lang.Object ref = stopSequence_;
+      if (!(ref instanceof java.lang.String)) {
+        com.google.protobuf.ByteString bs =
+            (com.google.protobuf.ByteString) ref;
+        java.lang.String s = bs.toStringUtf8();
+        stopSequence_ = s;
+        return s;
+      } else {
+        return (java.lang.String) ref;
+      }
+    }
+    /**
+     * <pre>
+     * Which of the `stop` sequences ended the text, where the provider names it.
+     * </pre>
+     *
+     * <code>optional string stop_sequence = 5 [json_name = "stopSequence"];</code>
+     * @return The bytes for stopSequence.
+     */
+    public com.google.protobuf.ByteString
+        getStopSequenceBytes() {
+      java.lang.Object ref = stopSequence_;
+      if (ref instanceof String) {
+        com.google.protobuf.ByteString b = 
+            com.google.protobuf.ByteString.copyFromUtf8(
+                (java.lang.String) ref);
+        stopSequence_ = b;
+        return b;
+      } else {
+        return (com.google.protobuf.ByteString) ref;
+      }
+    }
+    /**
+     * <pre>
+     * Which of the `stop` sequences ended the text, where the provider names it.
+     * </pre>
+     *
+     * <code>optional string stop_sequence = 5 [json_name = "stopSequence"];</code>
+     * @param value The stopSequence to set.
+     * @return This builder for chaining.
+     */
+    public Builder setStopSequence(
+        java.lang.String value) {
+      if (value == null) { throw new NullPointerException(); }
+      stopSequence_ = value;
+      bitField0_ |= 0x00000010;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * Which of the `stop` sequences ended the text, where the provider names it.
+     * </pre>
+     *
+     * <code>optional string stop_sequence = 5 [json_name = "stopSequence"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearStopSequence() {
+      stopSequence_ = getDefaultInstance().getStopSequence();
+      bitField0_ = (bitField0_ & ~0x00000010);
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * Which of the `stop` sequences ended the text, where the provider names it.
+     * </pre>
+     *
+     * <code>optional string stop_sequence = 5 [json_name = "stopSequence"];</code>
+     * @param value The bytes for stopSequence to set.
+     * @return This builder for chaining.
+     */
+    public Builder setStopSequenceBytes(
+        com.google.protobuf.ByteString value) {
+      if (value == null) { throw new NullPointerException(); }
+      checkByteStringIsUtf8(value);
+      stopSequence_ = value;
+      bitField0_ |= 0x00000010;
+      onChanged();
+      return this;
+    }
+
     private java.lang.Object extraJson_ = "";
     /**
      * <pre>
@@ -994,7 +1187,7 @@ private static final long serialVersionUID = 0L;
         java.lang.String value) {
       if (value == null) { throw new NullPointerException(); }
       extraJson_ = value;
-      bitField0_ |= 0x00000010;
+      bitField0_ |= 0x00000020;
       onChanged();
       return this;
     }
@@ -1008,7 +1201,7 @@ private static final long serialVersionUID = 0L;
      */
     public Builder clearExtraJson() {
       extraJson_ = getDefaultInstance().getExtraJson();
-      bitField0_ = (bitField0_ & ~0x00000010);
+      bitField0_ = (bitField0_ & ~0x00000020);
       onChanged();
       return this;
     }
@@ -1026,7 +1219,7 @@ private static final long serialVersionUID = 0L;
       if (value == null) { throw new NullPointerException(); }
       checkByteStringIsUtf8(value);
       extraJson_ = value;
-      bitField0_ |= 0x00000010;
+      bitField0_ |= 0x00000020;
       onChanged();
       return this;
     }

@@ -67,6 +67,35 @@ public interface ChunkChoiceOrBuilder extends
 
   /**
    * <pre>
+   * Which of the `stop` sequences ended the text, where the provider names it; beside `finish_reason`.
+   * </pre>
+   *
+   * <code>optional string stop_sequence = 5 [json_name = "stopSequence"];</code>
+   * @return Whether the stopSequence field is set.
+   */
+  boolean hasStopSequence();
+  /**
+   * <pre>
+   * Which of the `stop` sequences ended the text, where the provider names it; beside `finish_reason`.
+   * </pre>
+   *
+   * <code>optional string stop_sequence = 5 [json_name = "stopSequence"];</code>
+   * @return The stopSequence.
+   */
+  java.lang.String getStopSequence();
+  /**
+   * <pre>
+   * Which of the `stop` sequences ended the text, where the provider names it; beside `finish_reason`.
+   * </pre>
+   *
+   * <code>optional string stop_sequence = 5 [json_name = "stopSequence"];</code>
+   * @return The bytes for stopSequence.
+   */
+  com.google.protobuf.ByteString
+      getStopSequenceBytes();
+
+  /**
+   * <pre>
    * Further fields the provider sent, as one JSON object.
    * </pre>
    *

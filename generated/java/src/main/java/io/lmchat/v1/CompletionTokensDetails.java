@@ -130,6 +130,52 @@ private static final long serialVersionUID = 0L;
     return rejectedPredictionTokens_;
   }
 
+  public static final int TEXT_TOKENS_FIELD_NUMBER = 5;
+  private long textTokens_ = 0L;
+  /**
+   * <pre>
+   * By kind of output, where the provider counts them apart.
+   * </pre>
+   *
+   * <code>optional int64 text_tokens = 5 [json_name = "textTokens"];</code>
+   * @return Whether the textTokens field is set.
+   */
+  @java.lang.Override
+  public boolean hasTextTokens() {
+    return ((bitField0_ & 0x00000010) != 0);
+  }
+  /**
+   * <pre>
+   * By kind of output, where the provider counts them apart.
+   * </pre>
+   *
+   * <code>optional int64 text_tokens = 5 [json_name = "textTokens"];</code>
+   * @return The textTokens.
+   */
+  @java.lang.Override
+  public long getTextTokens() {
+    return textTokens_;
+  }
+
+  public static final int IMAGE_TOKENS_FIELD_NUMBER = 6;
+  private long imageTokens_ = 0L;
+  /**
+   * <code>optional int64 image_tokens = 6 [json_name = "imageTokens"];</code>
+   * @return Whether the imageTokens field is set.
+   */
+  @java.lang.Override
+  public boolean hasImageTokens() {
+    return ((bitField0_ & 0x00000020) != 0);
+  }
+  /**
+   * <code>optional int64 image_tokens = 6 [json_name = "imageTokens"];</code>
+   * @return The imageTokens.
+   */
+  @java.lang.Override
+  public long getImageTokens() {
+    return imageTokens_;
+  }
+
   public static final int EXTRA_JSON_FIELD_NUMBER = 15;
   @SuppressWarnings("serial")
   private volatile java.lang.Object extraJson_ = "";
@@ -203,6 +249,12 @@ private static final long serialVersionUID = 0L;
     if (((bitField0_ & 0x00000008) != 0)) {
       output.writeInt64(4, rejectedPredictionTokens_);
     }
+    if (((bitField0_ & 0x00000010) != 0)) {
+      output.writeInt64(5, textTokens_);
+    }
+    if (((bitField0_ & 0x00000020) != 0)) {
+      output.writeInt64(6, imageTokens_);
+    }
     if (!com.google.protobuf.GeneratedMessage.isStringEmpty(extraJson_)) {
       com.google.protobuf.GeneratedMessage.writeString(output, 15, extraJson_);
     }
@@ -225,6 +277,14 @@ private static final long serialVersionUID = 0L;
     if (((bitField0_ & 0x00000008) != 0)) {
       size += com.google.protobuf.CodedOutputStream
         .computeInt64Size(4, rejectedPredictionTokens_);
+    }
+    if (((bitField0_ & 0x00000010) != 0)) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeInt64Size(5, textTokens_);
+    }
+    if (((bitField0_ & 0x00000020) != 0)) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeInt64Size(6, imageTokens_);
     }
     if (!com.google.protobuf.GeneratedMessage.isStringEmpty(extraJson_)) {
       size += com.google.protobuf.GeneratedMessage.computeStringSize(15, extraJson_);
@@ -273,6 +333,16 @@ private static final long serialVersionUID = 0L;
       if (getRejectedPredictionTokens()
           != other.getRejectedPredictionTokens()) return false;
     }
+    if (hasTextTokens() != other.hasTextTokens()) return false;
+    if (hasTextTokens()) {
+      if (getTextTokens()
+          != other.getTextTokens()) return false;
+    }
+    if (hasImageTokens() != other.hasImageTokens()) return false;
+    if (hasImageTokens()) {
+      if (getImageTokens()
+          != other.getImageTokens()) return false;
+    }
     if (!getExtraJson()
         .equals(other.getExtraJson())) return false;
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
@@ -305,6 +375,16 @@ private static final long serialVersionUID = 0L;
       hash = (37 * hash) + REJECTED_PREDICTION_TOKENS_FIELD_NUMBER;
       hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
           getRejectedPredictionTokens());
+    }
+    if (hasTextTokens()) {
+      hash = (37 * hash) + TEXT_TOKENS_FIELD_NUMBER;
+      hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
+          getTextTokens());
+    }
+    if (hasImageTokens()) {
+      hash = (37 * hash) + IMAGE_TOKENS_FIELD_NUMBER;
+      hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
+          getImageTokens());
     }
     hash = (37 * hash) + EXTRA_JSON_FIELD_NUMBER;
     hash = (53 * hash) + getExtraJson().hashCode();
@@ -447,6 +527,8 @@ private static final long serialVersionUID = 0L;
       audioTokens_ = 0L;
       acceptedPredictionTokens_ = 0L;
       rejectedPredictionTokens_ = 0L;
+      textTokens_ = 0L;
+      imageTokens_ = 0L;
       extraJson_ = "";
       return this;
     }
@@ -499,6 +581,14 @@ private static final long serialVersionUID = 0L;
         to_bitField0_ |= 0x00000008;
       }
       if (((from_bitField0_ & 0x00000010) != 0)) {
+        result.textTokens_ = textTokens_;
+        to_bitField0_ |= 0x00000010;
+      }
+      if (((from_bitField0_ & 0x00000020) != 0)) {
+        result.imageTokens_ = imageTokens_;
+        to_bitField0_ |= 0x00000020;
+      }
+      if (((from_bitField0_ & 0x00000040) != 0)) {
         result.extraJson_ = extraJson_;
       }
       result.bitField0_ |= to_bitField0_;
@@ -528,9 +618,15 @@ private static final long serialVersionUID = 0L;
       if (other.hasRejectedPredictionTokens()) {
         setRejectedPredictionTokens(other.getRejectedPredictionTokens());
       }
+      if (other.hasTextTokens()) {
+        setTextTokens(other.getTextTokens());
+      }
+      if (other.hasImageTokens()) {
+        setImageTokens(other.getImageTokens());
+      }
       if (!other.getExtraJson().isEmpty()) {
         extraJson_ = other.extraJson_;
-        bitField0_ |= 0x00000010;
+        bitField0_ |= 0x00000040;
         onChanged();
       }
       this.mergeUnknownFields(other.getUnknownFields());
@@ -579,9 +675,19 @@ private static final long serialVersionUID = 0L;
               bitField0_ |= 0x00000008;
               break;
             } // case 32
+            case 40: {
+              textTokens_ = input.readInt64();
+              bitField0_ |= 0x00000010;
+              break;
+            } // case 40
+            case 48: {
+              imageTokens_ = input.readInt64();
+              bitField0_ |= 0x00000020;
+              break;
+            } // case 48
             case 122: {
               extraJson_ = input.readStringRequireUtf8();
-              bitField0_ |= 0x00000010;
+              bitField0_ |= 0x00000040;
               break;
             } // case 122
             default: {
@@ -761,6 +867,102 @@ private static final long serialVersionUID = 0L;
       return this;
     }
 
+    private long textTokens_ ;
+    /**
+     * <pre>
+     * By kind of output, where the provider counts them apart.
+     * </pre>
+     *
+     * <code>optional int64 text_tokens = 5 [json_name = "textTokens"];</code>
+     * @return Whether the textTokens field is set.
+     */
+    @java.lang.Override
+    public boolean hasTextTokens() {
+      return ((bitField0_ & 0x00000010) != 0);
+    }
+    /**
+     * <pre>
+     * By kind of output, where the provider counts them apart.
+     * </pre>
+     *
+     * <code>optional int64 text_tokens = 5 [json_name = "textTokens"];</code>
+     * @return The textTokens.
+     */
+    @java.lang.Override
+    public long getTextTokens() {
+      return textTokens_;
+    }
+    /**
+     * <pre>
+     * By kind of output, where the provider counts them apart.
+     * </pre>
+     *
+     * <code>optional int64 text_tokens = 5 [json_name = "textTokens"];</code>
+     * @param value The textTokens to set.
+     * @return This builder for chaining.
+     */
+    public Builder setTextTokens(long value) {
+
+      textTokens_ = value;
+      bitField0_ |= 0x00000010;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * By kind of output, where the provider counts them apart.
+     * </pre>
+     *
+     * <code>optional int64 text_tokens = 5 [json_name = "textTokens"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearTextTokens() {
+      bitField0_ = (bitField0_ & ~0x00000010);
+      textTokens_ = 0L;
+      onChanged();
+      return this;
+    }
+
+    private long imageTokens_ ;
+    /**
+     * <code>optional int64 image_tokens = 6 [json_name = "imageTokens"];</code>
+     * @return Whether the imageTokens field is set.
+     */
+    @java.lang.Override
+    public boolean hasImageTokens() {
+      return ((bitField0_ & 0x00000020) != 0);
+    }
+    /**
+     * <code>optional int64 image_tokens = 6 [json_name = "imageTokens"];</code>
+     * @return The imageTokens.
+     */
+    @java.lang.Override
+    public long getImageTokens() {
+      return imageTokens_;
+    }
+    /**
+     * <code>optional int64 image_tokens = 6 [json_name = "imageTokens"];</code>
+     * @param value The imageTokens to set.
+     * @return This builder for chaining.
+     */
+    public Builder setImageTokens(long value) {
+
+      imageTokens_ = value;
+      bitField0_ |= 0x00000020;
+      onChanged();
+      return this;
+    }
+    /**
+     * <code>optional int64 image_tokens = 6 [json_name = "imageTokens"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearImageTokens() {
+      bitField0_ = (bitField0_ & ~0x00000020);
+      imageTokens_ = 0L;
+      onChanged();
+      return this;
+    }
+
     private java.lang.Object extraJson_ = "";
     /**
      * <pre>
@@ -816,7 +1018,7 @@ private static final long serialVersionUID = 0L;
         java.lang.String value) {
       if (value == null) { throw new NullPointerException(); }
       extraJson_ = value;
-      bitField0_ |= 0x00000010;
+      bitField0_ |= 0x00000040;
       onChanged();
       return this;
     }
@@ -830,7 +1032,7 @@ private static final long serialVersionUID = 0L;
      */
     public Builder clearExtraJson() {
       extraJson_ = getDefaultInstance().getExtraJson();
-      bitField0_ = (bitField0_ & ~0x00000010);
+      bitField0_ = (bitField0_ & ~0x00000040);
       onChanged();
       return this;
     }
@@ -848,7 +1050,7 @@ private static final long serialVersionUID = 0L;
       if (value == null) { throw new NullPointerException(); }
       checkByteStringIsUtf8(value);
       extraJson_ = value;
-      bitField0_ |= 0x00000010;
+      bitField0_ |= 0x00000040;
       onChanged();
       return this;
     }

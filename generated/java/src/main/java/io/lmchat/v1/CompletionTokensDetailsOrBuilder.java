@@ -56,6 +56,36 @@ public interface CompletionTokensDetailsOrBuilder extends
 
   /**
    * <pre>
+   * By kind of output, where the provider counts them apart.
+   * </pre>
+   *
+   * <code>optional int64 text_tokens = 5 [json_name = "textTokens"];</code>
+   * @return Whether the textTokens field is set.
+   */
+  boolean hasTextTokens();
+  /**
+   * <pre>
+   * By kind of output, where the provider counts them apart.
+   * </pre>
+   *
+   * <code>optional int64 text_tokens = 5 [json_name = "textTokens"];</code>
+   * @return The textTokens.
+   */
+  long getTextTokens();
+
+  /**
+   * <code>optional int64 image_tokens = 6 [json_name = "imageTokens"];</code>
+   * @return Whether the imageTokens field is set.
+   */
+  boolean hasImageTokens();
+  /**
+   * <code>optional int64 image_tokens = 6 [json_name = "imageTokens"];</code>
+   * @return The imageTokens.
+   */
+  long getImageTokens();
+
+  /**
+   * <pre>
    * Further fields the provider sent, as one JSON object.
    * </pre>
    *

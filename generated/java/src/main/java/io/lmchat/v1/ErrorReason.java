@@ -269,7 +269,8 @@ public enum ErrorReason
   ERROR_REASON_STREAM_TRUNCATED(53),
   /**
    * <pre>
-   * 503 UNAVAILABLE. The provider is overloaded, or no endpoint is available.
+   * 503 UNAVAILABLE. The provider is overloaded, no endpoint is available, or the
+   * gateway is stopping and the answer was not complete in time.
    *
    * {"reason": "OVERLOADED", "domain": "lmchat", "metadata": {
    * "request_id": "6f1c2a9e"}}
@@ -567,7 +568,8 @@ public enum ErrorReason
   public static final int ERROR_REASON_STREAM_TRUNCATED_VALUE = 53;
   /**
    * <pre>
-   * 503 UNAVAILABLE. The provider is overloaded, or no endpoint is available.
+   * 503 UNAVAILABLE. The provider is overloaded, no endpoint is available, or the
+   * gateway is stopping and the answer was not complete in time.
    *
    * {"reason": "OVERLOADED", "domain": "lmchat", "metadata": {
    * "request_id": "6f1c2a9e"}}

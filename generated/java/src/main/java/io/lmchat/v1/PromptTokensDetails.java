@@ -119,6 +119,71 @@ private static final long serialVersionUID = 0L;
     return cacheWriteTokens_;
   }
 
+  public static final int TEXT_TOKENS_FIELD_NUMBER = 4;
+  private long textTokens_ = 0L;
+  /**
+   * <pre>
+   * By kind of input, where the provider counts them apart.
+   * </pre>
+   *
+   * <code>optional int64 text_tokens = 4 [json_name = "textTokens"];</code>
+   * @return Whether the textTokens field is set.
+   */
+  @java.lang.Override
+  public boolean hasTextTokens() {
+    return ((bitField0_ & 0x00000008) != 0);
+  }
+  /**
+   * <pre>
+   * By kind of input, where the provider counts them apart.
+   * </pre>
+   *
+   * <code>optional int64 text_tokens = 4 [json_name = "textTokens"];</code>
+   * @return The textTokens.
+   */
+  @java.lang.Override
+  public long getTextTokens() {
+    return textTokens_;
+  }
+
+  public static final int IMAGE_TOKENS_FIELD_NUMBER = 5;
+  private long imageTokens_ = 0L;
+  /**
+   * <code>optional int64 image_tokens = 5 [json_name = "imageTokens"];</code>
+   * @return Whether the imageTokens field is set.
+   */
+  @java.lang.Override
+  public boolean hasImageTokens() {
+    return ((bitField0_ & 0x00000010) != 0);
+  }
+  /**
+   * <code>optional int64 image_tokens = 5 [json_name = "imageTokens"];</code>
+   * @return The imageTokens.
+   */
+  @java.lang.Override
+  public long getImageTokens() {
+    return imageTokens_;
+  }
+
+  public static final int VIDEO_TOKENS_FIELD_NUMBER = 6;
+  private long videoTokens_ = 0L;
+  /**
+   * <code>optional int64 video_tokens = 6 [json_name = "videoTokens"];</code>
+   * @return Whether the videoTokens field is set.
+   */
+  @java.lang.Override
+  public boolean hasVideoTokens() {
+    return ((bitField0_ & 0x00000020) != 0);
+  }
+  /**
+   * <code>optional int64 video_tokens = 6 [json_name = "videoTokens"];</code>
+   * @return The videoTokens.
+   */
+  @java.lang.Override
+  public long getVideoTokens() {
+    return videoTokens_;
+  }
+
   public static final int EXTRA_JSON_FIELD_NUMBER = 15;
   @SuppressWarnings("serial")
   private volatile java.lang.Object extraJson_ = "";
@@ -189,6 +254,15 @@ private static final long serialVersionUID = 0L;
     if (((bitField0_ & 0x00000004) != 0)) {
       output.writeInt64(3, cacheWriteTokens_);
     }
+    if (((bitField0_ & 0x00000008) != 0)) {
+      output.writeInt64(4, textTokens_);
+    }
+    if (((bitField0_ & 0x00000010) != 0)) {
+      output.writeInt64(5, imageTokens_);
+    }
+    if (((bitField0_ & 0x00000020) != 0)) {
+      output.writeInt64(6, videoTokens_);
+    }
     if (!com.google.protobuf.GeneratedMessage.isStringEmpty(extraJson_)) {
       com.google.protobuf.GeneratedMessage.writeString(output, 15, extraJson_);
     }
@@ -207,6 +281,18 @@ private static final long serialVersionUID = 0L;
     if (((bitField0_ & 0x00000004) != 0)) {
       size += com.google.protobuf.CodedOutputStream
         .computeInt64Size(3, cacheWriteTokens_);
+    }
+    if (((bitField0_ & 0x00000008) != 0)) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeInt64Size(4, textTokens_);
+    }
+    if (((bitField0_ & 0x00000010) != 0)) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeInt64Size(5, imageTokens_);
+    }
+    if (((bitField0_ & 0x00000020) != 0)) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeInt64Size(6, videoTokens_);
     }
     if (!com.google.protobuf.GeneratedMessage.isStringEmpty(extraJson_)) {
       size += com.google.protobuf.GeneratedMessage.computeStringSize(15, extraJson_);
@@ -250,6 +336,21 @@ private static final long serialVersionUID = 0L;
       if (getCacheWriteTokens()
           != other.getCacheWriteTokens()) return false;
     }
+    if (hasTextTokens() != other.hasTextTokens()) return false;
+    if (hasTextTokens()) {
+      if (getTextTokens()
+          != other.getTextTokens()) return false;
+    }
+    if (hasImageTokens() != other.hasImageTokens()) return false;
+    if (hasImageTokens()) {
+      if (getImageTokens()
+          != other.getImageTokens()) return false;
+    }
+    if (hasVideoTokens() != other.hasVideoTokens()) return false;
+    if (hasVideoTokens()) {
+      if (getVideoTokens()
+          != other.getVideoTokens()) return false;
+    }
     if (!getExtraJson()
         .equals(other.getExtraJson())) return false;
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
@@ -277,6 +378,21 @@ private static final long serialVersionUID = 0L;
       hash = (37 * hash) + CACHE_WRITE_TOKENS_FIELD_NUMBER;
       hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
           getCacheWriteTokens());
+    }
+    if (hasTextTokens()) {
+      hash = (37 * hash) + TEXT_TOKENS_FIELD_NUMBER;
+      hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
+          getTextTokens());
+    }
+    if (hasImageTokens()) {
+      hash = (37 * hash) + IMAGE_TOKENS_FIELD_NUMBER;
+      hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
+          getImageTokens());
+    }
+    if (hasVideoTokens()) {
+      hash = (37 * hash) + VIDEO_TOKENS_FIELD_NUMBER;
+      hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
+          getVideoTokens());
     }
     hash = (37 * hash) + EXTRA_JSON_FIELD_NUMBER;
     hash = (53 * hash) + getExtraJson().hashCode();
@@ -418,6 +534,9 @@ private static final long serialVersionUID = 0L;
       cachedTokens_ = 0L;
       audioTokens_ = 0L;
       cacheWriteTokens_ = 0L;
+      textTokens_ = 0L;
+      imageTokens_ = 0L;
+      videoTokens_ = 0L;
       extraJson_ = "";
       return this;
     }
@@ -466,6 +585,18 @@ private static final long serialVersionUID = 0L;
         to_bitField0_ |= 0x00000004;
       }
       if (((from_bitField0_ & 0x00000008) != 0)) {
+        result.textTokens_ = textTokens_;
+        to_bitField0_ |= 0x00000008;
+      }
+      if (((from_bitField0_ & 0x00000010) != 0)) {
+        result.imageTokens_ = imageTokens_;
+        to_bitField0_ |= 0x00000010;
+      }
+      if (((from_bitField0_ & 0x00000020) != 0)) {
+        result.videoTokens_ = videoTokens_;
+        to_bitField0_ |= 0x00000020;
+      }
+      if (((from_bitField0_ & 0x00000040) != 0)) {
         result.extraJson_ = extraJson_;
       }
       result.bitField0_ |= to_bitField0_;
@@ -492,9 +623,18 @@ private static final long serialVersionUID = 0L;
       if (other.hasCacheWriteTokens()) {
         setCacheWriteTokens(other.getCacheWriteTokens());
       }
+      if (other.hasTextTokens()) {
+        setTextTokens(other.getTextTokens());
+      }
+      if (other.hasImageTokens()) {
+        setImageTokens(other.getImageTokens());
+      }
+      if (other.hasVideoTokens()) {
+        setVideoTokens(other.getVideoTokens());
+      }
       if (!other.getExtraJson().isEmpty()) {
         extraJson_ = other.extraJson_;
-        bitField0_ |= 0x00000008;
+        bitField0_ |= 0x00000040;
         onChanged();
       }
       this.mergeUnknownFields(other.getUnknownFields());
@@ -538,9 +678,24 @@ private static final long serialVersionUID = 0L;
               bitField0_ |= 0x00000004;
               break;
             } // case 24
+            case 32: {
+              textTokens_ = input.readInt64();
+              bitField0_ |= 0x00000008;
+              break;
+            } // case 32
+            case 40: {
+              imageTokens_ = input.readInt64();
+              bitField0_ |= 0x00000010;
+              break;
+            } // case 40
+            case 48: {
+              videoTokens_ = input.readInt64();
+              bitField0_ |= 0x00000020;
+              break;
+            } // case 48
             case 122: {
               extraJson_ = input.readStringRequireUtf8();
-              bitField0_ |= 0x00000008;
+              bitField0_ |= 0x00000040;
               break;
             } // case 122
             default: {
@@ -696,6 +851,142 @@ private static final long serialVersionUID = 0L;
       return this;
     }
 
+    private long textTokens_ ;
+    /**
+     * <pre>
+     * By kind of input, where the provider counts them apart.
+     * </pre>
+     *
+     * <code>optional int64 text_tokens = 4 [json_name = "textTokens"];</code>
+     * @return Whether the textTokens field is set.
+     */
+    @java.lang.Override
+    public boolean hasTextTokens() {
+      return ((bitField0_ & 0x00000008) != 0);
+    }
+    /**
+     * <pre>
+     * By kind of input, where the provider counts them apart.
+     * </pre>
+     *
+     * <code>optional int64 text_tokens = 4 [json_name = "textTokens"];</code>
+     * @return The textTokens.
+     */
+    @java.lang.Override
+    public long getTextTokens() {
+      return textTokens_;
+    }
+    /**
+     * <pre>
+     * By kind of input, where the provider counts them apart.
+     * </pre>
+     *
+     * <code>optional int64 text_tokens = 4 [json_name = "textTokens"];</code>
+     * @param value The textTokens to set.
+     * @return This builder for chaining.
+     */
+    public Builder setTextTokens(long value) {
+
+      textTokens_ = value;
+      bitField0_ |= 0x00000008;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * By kind of input, where the provider counts them apart.
+     * </pre>
+     *
+     * <code>optional int64 text_tokens = 4 [json_name = "textTokens"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearTextTokens() {
+      bitField0_ = (bitField0_ & ~0x00000008);
+      textTokens_ = 0L;
+      onChanged();
+      return this;
+    }
+
+    private long imageTokens_ ;
+    /**
+     * <code>optional int64 image_tokens = 5 [json_name = "imageTokens"];</code>
+     * @return Whether the imageTokens field is set.
+     */
+    @java.lang.Override
+    public boolean hasImageTokens() {
+      return ((bitField0_ & 0x00000010) != 0);
+    }
+    /**
+     * <code>optional int64 image_tokens = 5 [json_name = "imageTokens"];</code>
+     * @return The imageTokens.
+     */
+    @java.lang.Override
+    public long getImageTokens() {
+      return imageTokens_;
+    }
+    /**
+     * <code>optional int64 image_tokens = 5 [json_name = "imageTokens"];</code>
+     * @param value The imageTokens to set.
+     * @return This builder for chaining.
+     */
+    public Builder setImageTokens(long value) {
+
+      imageTokens_ = value;
+      bitField0_ |= 0x00000010;
+      onChanged();
+      return this;
+    }
+    /**
+     * <code>optional int64 image_tokens = 5 [json_name = "imageTokens"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearImageTokens() {
+      bitField0_ = (bitField0_ & ~0x00000010);
+      imageTokens_ = 0L;
+      onChanged();
+      return this;
+    }
+
+    private long videoTokens_ ;
+    /**
+     * <code>optional int64 video_tokens = 6 [json_name = "videoTokens"];</code>
+     * @return Whether the videoTokens field is set.
+     */
+    @java.lang.Override
+    public boolean hasVideoTokens() {
+      return ((bitField0_ & 0x00000020) != 0);
+    }
+    /**
+     * <code>optional int64 video_tokens = 6 [json_name = "videoTokens"];</code>
+     * @return The videoTokens.
+     */
+    @java.lang.Override
+    public long getVideoTokens() {
+      return videoTokens_;
+    }
+    /**
+     * <code>optional int64 video_tokens = 6 [json_name = "videoTokens"];</code>
+     * @param value The videoTokens to set.
+     * @return This builder for chaining.
+     */
+    public Builder setVideoTokens(long value) {
+
+      videoTokens_ = value;
+      bitField0_ |= 0x00000020;
+      onChanged();
+      return this;
+    }
+    /**
+     * <code>optional int64 video_tokens = 6 [json_name = "videoTokens"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearVideoTokens() {
+      bitField0_ = (bitField0_ & ~0x00000020);
+      videoTokens_ = 0L;
+      onChanged();
+      return this;
+    }
+
     private java.lang.Object extraJson_ = "";
     /**
      * <pre>
@@ -751,7 +1042,7 @@ private static final long serialVersionUID = 0L;
         java.lang.String value) {
       if (value == null) { throw new NullPointerException(); }
       extraJson_ = value;
-      bitField0_ |= 0x00000008;
+      bitField0_ |= 0x00000040;
       onChanged();
       return this;
     }
@@ -765,7 +1056,7 @@ private static final long serialVersionUID = 0L;
      */
     public Builder clearExtraJson() {
       extraJson_ = getDefaultInstance().getExtraJson();
-      bitField0_ = (bitField0_ & ~0x00000008);
+      bitField0_ = (bitField0_ & ~0x00000040);
       onChanged();
       return this;
     }
@@ -783,7 +1074,7 @@ private static final long serialVersionUID = 0L;
       if (value == null) { throw new NullPointerException(); }
       checkByteStringIsUtf8(value);
       extraJson_ = value;
-      bitField0_ |= 0x00000008;
+      bitField0_ |= 0x00000040;
       onChanged();
       return this;
     }

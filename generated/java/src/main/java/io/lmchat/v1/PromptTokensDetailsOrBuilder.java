@@ -53,6 +53,47 @@ public interface PromptTokensDetailsOrBuilder extends
 
   /**
    * <pre>
+   * By kind of input, where the provider counts them apart.
+   * </pre>
+   *
+   * <code>optional int64 text_tokens = 4 [json_name = "textTokens"];</code>
+   * @return Whether the textTokens field is set.
+   */
+  boolean hasTextTokens();
+  /**
+   * <pre>
+   * By kind of input, where the provider counts them apart.
+   * </pre>
+   *
+   * <code>optional int64 text_tokens = 4 [json_name = "textTokens"];</code>
+   * @return The textTokens.
+   */
+  long getTextTokens();
+
+  /**
+   * <code>optional int64 image_tokens = 5 [json_name = "imageTokens"];</code>
+   * @return Whether the imageTokens field is set.
+   */
+  boolean hasImageTokens();
+  /**
+   * <code>optional int64 image_tokens = 5 [json_name = "imageTokens"];</code>
+   * @return The imageTokens.
+   */
+  long getImageTokens();
+
+  /**
+   * <code>optional int64 video_tokens = 6 [json_name = "videoTokens"];</code>
+   * @return Whether the videoTokens field is set.
+   */
+  boolean hasVideoTokens();
+  /**
+   * <code>optional int64 video_tokens = 6 [json_name = "videoTokens"];</code>
+   * @return The videoTokens.
+   */
+  long getVideoTokens();
+
+  /**
+   * <pre>
    * Further fields the provider sent, as one JSON object.
    * </pre>
    *

@@ -35,6 +35,7 @@ private static final long serialVersionUID = 0L;
     token_ = "";
     bytes_ = com.google.protobuf.ByteString.EMPTY;
     topLogprobs_ = java.util.Collections.emptyList();
+    extraJson_ = "";
   }
 
   public static final com.google.protobuf.Descriptors.Descriptor
@@ -178,6 +179,53 @@ private static final long serialVersionUID = 0L;
     return topLogprobs_.get(index);
   }
 
+  public static final int EXTRA_JSON_FIELD_NUMBER = 15;
+  @SuppressWarnings("serial")
+  private volatile java.lang.Object extraJson_ = "";
+  /**
+   * <pre>
+   * Further fields the provider sent, as one JSON object.
+   * </pre>
+   *
+   * <code>string extra_json = 15 [json_name = "extraJson"];</code>
+   * @return The extraJson.
+   */
+  @java.lang.Override
+  public java.lang.String getExtraJson() {
+    java.lang.Object ref = extraJson_;
+    if (ref instanceof java.lang.String) {
+      return (java.lang.String) ref;
+    } else {
+      com.google.protobuf.ByteString bs = 
+          (com.google.protobuf.ByteString) ref;
+      java.lang.String s = bs.toStringUtf8();
+      extraJson_ = s;
+      return s;
+    }
+  }
+  /**
+   * <pre>
+   * Further fields the provider sent, as one JSON object.
+   * </pre>
+   *
+   * <code>string extra_json = 15 [json_name = "extraJson"];</code>
+   * @return The bytes for extraJson.
+   */
+  @java.lang.Override
+  public com.google.protobuf.ByteString
+      getExtraJsonBytes() {
+    java.lang.Object ref = extraJson_;
+    if (ref instanceof java.lang.String) {
+      com.google.protobuf.ByteString b = 
+          com.google.protobuf.ByteString.copyFromUtf8(
+              (java.lang.String) ref);
+      extraJson_ = b;
+      return b;
+    } else {
+      return (com.google.protobuf.ByteString) ref;
+    }
+  }
+
   private byte memoizedIsInitialized = -1;
   @java.lang.Override
   public final boolean isInitialized() {
@@ -204,6 +252,9 @@ private static final long serialVersionUID = 0L;
     for (int i = 0; i < topLogprobs_.size(); i++) {
       output.writeMessage(4, topLogprobs_.get(i));
     }
+    if (!com.google.protobuf.GeneratedMessage.isStringEmpty(extraJson_)) {
+      com.google.protobuf.GeneratedMessage.writeString(output, 15, extraJson_);
+    }
     getUnknownFields().writeTo(output);
   }
   private int computeSerializedSize_0() {
@@ -228,6 +279,9 @@ private static final long serialVersionUID = 0L;
           }
           size += 1 * count;
         }
+    if (!com.google.protobuf.GeneratedMessage.isStringEmpty(extraJson_)) {
+      size += com.google.protobuf.GeneratedMessage.computeStringSize(15, extraJson_);
+    }
     return size;
   }
   @java.lang.Override
@@ -264,6 +318,8 @@ private static final long serialVersionUID = 0L;
     }
     if (!getTopLogprobsList()
         .equals(other.getTopLogprobsList())) return false;
+    if (!getExtraJson()
+        .equals(other.getExtraJson())) return false;
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
     return true;
   }
@@ -288,6 +344,8 @@ private static final long serialVersionUID = 0L;
       hash = (37 * hash) + TOP_LOGPROBS_FIELD_NUMBER;
       hash = (53 * hash) + getTopLogprobsList().hashCode();
     }
+    hash = (37 * hash) + EXTRA_JSON_FIELD_NUMBER;
+    hash = (53 * hash) + getExtraJson().hashCode();
     hash = (29 * hash) + getUnknownFields().hashCode();
     memoizedHashCode = hash;
     return hash;
@@ -433,6 +491,7 @@ private static final long serialVersionUID = 0L;
         topLogprobsBuilder_.clear();
       }
       bitField0_ = (bitField0_ & ~0x00000008);
+      extraJson_ = "";
       return this;
     }
 
@@ -490,6 +549,9 @@ private static final long serialVersionUID = 0L;
         result.bytes_ = bytes_;
         to_bitField0_ |= 0x00000001;
       }
+      if (((from_bitField0_ & 0x00000010) != 0)) {
+        result.extraJson_ = extraJson_;
+      }
       result.bitField0_ |= to_bitField0_;
     }
 
@@ -541,6 +603,11 @@ private static final long serialVersionUID = 0L;
             topLogprobsBuilder_.addAllMessages(other.topLogprobs_);
           }
         }
+      }
+      if (!other.getExtraJson().isEmpty()) {
+        extraJson_ = other.extraJson_;
+        bitField0_ |= 0x00000010;
+        onChanged();
       }
       this.mergeUnknownFields(other.getUnknownFields());
       onChanged();
@@ -596,6 +663,11 @@ private static final long serialVersionUID = 0L;
               }
               break;
             } // case 34
+            case 122: {
+              extraJson_ = input.readStringRequireUtf8();
+              bitField0_ |= 0x00000010;
+              break;
+            } // case 122
             default: {
               if (!super.parseUnknownField(input, extensionRegistry, tag)) {
                 done = true; // was an endgroup tag
@@ -1023,6 +1095,98 @@ private static final long serialVersionUID = 0L;
         topLogprobs_ = null;
       }
       return topLogprobsBuilder_;
+    }
+
+    private java.lang.Object extraJson_ = "";
+    /**
+     * <pre>
+     * Further fields the provider sent, as one JSON object.
+     * </pre>
+     *
+     * <code>string extra_json = 15 [json_name = "extraJson"];</code>
+     * @return The extraJson.
+     */
+    public java.lang.String getExtraJson() {
+      java.lang.Object ref = extraJson_;
+      if (!(ref instanceof java.lang.String)) {
+        com.google.protobuf.ByteString bs =
+            (com.google.protobuf.ByteString) ref;
+        java.lang.String s = bs.toStringUtf8();
+        extraJson_ = s;
+        return s;
+      } else {
+        return (java.lang.String) ref;
+      }
+    }
+    /**
+     * <pre>
+     * Further fields the provider sent, as one JSON object.
+     * </pre>
+     *
+     * <code>string extra_json = 15 [json_name = "extraJson"];</code>
+     * @return The bytes for extraJson.
+     */
+    public com.google.protobuf.ByteString
+        getExtraJsonBytes() {
+      java.lang.Object ref = extraJson_;
+      if (ref instanceof String) {
+        com.google.protobuf.ByteString b = 
+            com.google.protobuf.ByteString.copyFromUtf8(
+                (java.lang.String) ref);
+        extraJson_ = b;
+        return b;
+      } else {
+        return (com.google.protobuf.ByteString) ref;
+      }
+    }
+    /**
+     * <pre>
+     * Further fields the provider sent, as one JSON object.
+     * </pre>
+     *
+     * <code>string extra_json = 15 [json_name = "extraJson"];</code>
+     * @param value The extraJson to set.
+     * @return This builder for chaining.
+     */
+    public Builder setExtraJson(
+        java.lang.String value) {
+      if (value == null) { throw new NullPointerException(); }
+      extraJson_ = value;
+      bitField0_ |= 0x00000010;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * Further fields the provider sent, as one JSON object.
+     * </pre>
+     *
+     * <code>string extra_json = 15 [json_name = "extraJson"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearExtraJson() {
+      extraJson_ = getDefaultInstance().getExtraJson();
+      bitField0_ = (bitField0_ & ~0x00000010);
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * Further fields the provider sent, as one JSON object.
+     * </pre>
+     *
+     * <code>string extra_json = 15 [json_name = "extraJson"];</code>
+     * @param value The bytes for extraJson to set.
+     * @return This builder for chaining.
+     */
+    public Builder setExtraJsonBytes(
+        com.google.protobuf.ByteString value) {
+      if (value == null) { throw new NullPointerException(); }
+      checkByteStringIsUtf8(value);
+      extraJson_ = value;
+      bitField0_ |= 0x00000010;
+      onChanged();
+      return this;
     }
 
     // @@protoc_insertion_point(builder_scope:lmchat.v1.TokenLogprob)

@@ -74,4 +74,24 @@ public interface TokenLogprobOrBuilder extends
    */
   io.lmchat.v1.TokenLogprobOrBuilder getTopLogprobsOrBuilder(
       int index);
+
+  /**
+   * <pre>
+   * Further fields the provider sent, as one JSON object.
+   * </pre>
+   *
+   * <code>string extra_json = 15 [json_name = "extraJson"];</code>
+   * @return The extraJson.
+   */
+  java.lang.String getExtraJson();
+  /**
+   * <pre>
+   * Further fields the provider sent, as one JSON object.
+   * </pre>
+   *
+   * <code>string extra_json = 15 [json_name = "extraJson"];</code>
+   * @return The bytes for extraJson.
+   */
+  com.google.protobuf.ByteString
+      getExtraJsonBytes();
 }
