@@ -7,114 +7,24 @@ It prints JSON, one object on each line: `token` for each token as it arrives, t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-from tests.support.faults import (
-    Behaviour,
-    Call,
-    answer,
-    chunk,
-    completion,
-    cut,
-    failure,
-    reply,
-    silence,
-    stall,
+from tests.polyglot.rows import (
+    Scenario,
+    call_piece,
+    call_start,
+    deltas,
+    done,
+    error,
+    events,
+    tokens,
+    tool_call,
 )
-
-Json = dict[str, Any]
+from tests.support.faults import answer, completion, cut, failure, reply, silence, stall
 
 #: Base64 of the 8 bytes that every PNG file begins with, which the clients send as an image.
 PNG = "iVBORw0KGgo="
 
 #: More than the 4 MiB that gRPC libraries accept unless told otherwise.
 LARGE = 6 << 20
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One row of the matrix."""
-
-    name: str
-    #: What the client sends.
-    request: str
-    #: The provider's answers in turn; the last one is repeated.
-    provider: Sequence[Behaviour]
-    #: What the client prints.
-    printed: Sequence[Json]
-    #: The number of calls that reach the provider.
-    calls: int = 1
-    #: Fields of the last call's body.
-    body: Mapping[str, Any] = field(default_factory=dict)
-    #: Whether the provider waits after its first token until the client has printed it.
-    held: bool = False
-    #: Whether the client ends the call before the provider has answered.
-    closed: bool = False
-
-
-def done(
-    content: str = "",
-    *,
-    finish_reason: str = "STOP",
-    reasoning: str = "",
-    tool_calls: Sequence[Json] = (),
-    tokens: int = 0,
-    provider: str = "first",
-) -> Json:
-    """The line of a completion with one choice."""
-    choice = {
-        "content": content,
-        "reasoning": reasoning,
-        "tool_calls": list(tool_calls),
-        "finish_reason": f"FINISH_REASON_{finish_reason}",
-    }
-    return {"done": {"choices": [choice], "total_tokens": tokens, "provider": provider}}
-
-
-def error(code: str, reason: str, param: str = "", retry_after: float | None = None) -> Json:
-    """The line of an error; `retry_after` is in seconds."""
-    return {"error": {"code": code, "reason": reason, "param": param, "retry_after": retry_after}}
-
-
-def tokens(*texts: str) -> list[Json]:
-    """The lines of tokens."""
-    return [{"token": text} for text in texts]
-
-
-def events(*choices: Json, usage: Json | None = None) -> Behaviour:
-    """A stream with one event for each of `choices`, then the usage."""
-
-    async def behave(call: Call) -> None:
-        await call.head()
-        for choice in choices:
-            await call.event(chunk([{"index": 0, "finish_reason": None, **choice}]))
-        if usage is not None:
-            await call.event(chunk([], usage=usage))
-        await call.event(b"[DONE]")
-        await call.end()
-
-    return behave
-
-
-def _deltas(*deltas: Json, finish_reason: str = "stop") -> Behaviour:
-    end = {"delta": {}, "finish_reason": finish_reason}
-    return events({"delta": {"role": "assistant", "content": None}}, *({"delta": delta} for delta in deltas), end)
-
-
-def _piece(index: int, arguments: str, **more: Any) -> Json:
-    name = {"name": more.pop("name")} if "name" in more else {}
-    return {"tool_calls": [{"index": index, **more, "function": {**name, "arguments": arguments}}]}
-
-
-def _call(index: int, id_: str, name: str) -> Json:
-    return _piece(index, "", id=id_, type="function", name=name)
-
-
-def _tool_call(id_: str, name: str, arguments: str) -> Json:
-    return {"id": id_, "name": name, "arguments": arguments}
-
 
 WEATHER_SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 CITY_SCHEMA = {
@@ -152,8 +62,26 @@ SCENARIOS = (
     Scenario(
         "reasoning",
         "`Hello` as a stream.",
-        [_deltas({"reasoning_content": "Think"}, {"reasoning_content": "ing."}, {"content": "42"})],
+        [deltas({"reasoning_content": "Think"}, {"reasoning_content": "ing."}, {"content": "42"})],
         [*tokens("42"), done("42", reasoning="Thinking.")],
+    ),
+    Scenario(
+        "refusal",
+        "`Hello` as a stream; a refusal is no content, so no token is printed.",
+        [deltas({"refusal": "I can't "}, {"refusal": "do that."})],
+        [done(refusal="I can't do that.")],
+    ),
+    Scenario(
+        "stop_sequence",
+        "`Hello` with the stop sequence `END` as a stream.",
+        [
+            events(
+                {"delta": {"role": "assistant", "content": "one"}},
+                {"delta": {}, "finish_reason": "stop", "matched_stop": "END"},
+            )
+        ],
+        [*tokens("one"), done("one", stop_sequence="END")],
+        body={"stop": ["END"]},
     ),
     Scenario(
         "two_choices",
@@ -186,13 +114,13 @@ SCENARIOS = (
         "tool_calls",
         "`Hello` with the tool `weather` as a stream; the model calls it twice, and the pieces alternate.",
         [
-            _deltas(
-                _call(0, "call_1", "weather"),
-                _piece(0, '{"city":'),
-                _call(1, "call_2", "weather"),
-                _piece(1, '{"city":"Ro'),
-                _piece(0, '"Paris"}'),
-                _piece(1, 'me"}'),
+            deltas(
+                call_start(0, "call_1", "weather"),
+                call_piece(0, '{"city":'),
+                call_start(1, "call_2", "weather"),
+                call_piece(1, '{"city":"Ro'),
+                call_piece(0, '"Paris"}'),
+                call_piece(1, 'me"}'),
                 finish_reason="tool_calls",
             )
         ],
@@ -200,8 +128,8 @@ SCENARIOS = (
             done(
                 finish_reason="TOOL_CALLS",
                 tool_calls=[
-                    _tool_call("call_1", "weather", _PARIS),
-                    _tool_call("call_2", "weather", '{"city":"Rome"}'),
+                    tool_call("call_1", "weather", _PARIS),
+                    tool_call("call_2", "weather", '{"city":"Rome"}'),
                 ],
             )
         ],
@@ -211,7 +139,7 @@ SCENARIOS = (
         "tools_two_turns",
         "`Hello` with the tool `weather` as a stream; the second turn has its result, `18 degrees in <city>`.",
         [
-            _deltas(_call(0, "call_1", "weather"), _piece(0, _PARIS), finish_reason="tool_calls"),
+            deltas(call_start(0, "call_1", "weather"), call_piece(0, _PARIS), finish_reason="tool_calls"),
             answer("It is", " mild."),
         ],
         [*tokens("It is", " mild."), done("It is mild.", tokens=5)],

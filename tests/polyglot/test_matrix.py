@@ -8,7 +8,8 @@ import pytest
 from lmchat_dev import polyglot
 
 from tests.polyglot.conftest import Clients, Provider
-from tests.polyglot.scenarios import SCENARIOS, Json, Scenario
+from tests.polyglot.rows import Json, Scenario
+from tests.polyglot.scenarios import SCENARIOS
 from tests.support.faults import Behaviour, Call
 
 

@@ -44,6 +44,9 @@ func Add(completion *pb.ChatCompletion, chunk *pb.ChatCompletionChunk) {
 		if piece.GetFinishReason() != pb.FinishReason_FINISH_REASON_UNSPECIFIED {
 			choice.FinishReason = piece.GetFinishReason()
 		}
+		if piece.StopSequence != nil {
+			choice.StopSequence = piece.StopSequence
+		}
 		addDelta(choice.Message, piece.GetDelta())
 	}
 }

@@ -37,6 +37,8 @@ var scenarios = map[string]scenario{
 	"stream":               stream,
 	"first_token":          stream,
 	"reasoning":            stream,
+	"refusal":              stream,
+	"stop_sequence":        stopSequence,
 	"two_choices":          twoChoices,
 	"tool_calls":           toolCalls,
 	"tools_two_turns":      toolsTwoTurns,
@@ -84,8 +86,10 @@ func summary(completion *pb.ChatCompletion) object {
 		choices = append(choices, object{
 			"content":       MessageText(choice.GetMessage()),
 			"reasoning":     choice.GetMessage().GetReasoningContent(),
+			"refusal":       choice.GetMessage().GetRefusal(),
 			"tool_calls":    calls,
 			"finish_reason": choice.GetFinishReason().String(),
+			"stop_sequence": choice.GetStopSequence(),
 		})
 	}
 	return object{
@@ -111,6 +115,12 @@ func unary(ctx context.Context, client *Client, model string) (any, error) {
 
 func stream(ctx context.Context, client *Client, model string) (any, error) {
 	return printTokens(ctx, client, hello(model))
+}
+
+func stopSequence(ctx context.Context, client *Client, model string) (any, error) {
+	request := hello(model)
+	request.Stop = []string{"END"}
+	return printTokens(ctx, client, request)
 }
 
 func twoChoices(ctx context.Context, client *Client, model string) (any, error) {

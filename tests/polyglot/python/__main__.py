@@ -43,11 +43,13 @@ def summary(completion: chat_pb2.ChatCompletion) -> dict[str, Any]:
         {
             "content": text(choice.message),
             "reasoning": choice.message.reasoning_content,
+            "refusal": choice.message.refusal,
             "tool_calls": [
                 {"id": call.id, "name": call.function.name, "arguments": call.function.arguments}
                 for call in choice.message.tool_calls
             ],
             "finish_reason": chat_pb2.FinishReason.Name(choice.finish_reason),
+            "stop_sequence": choice.stop_sequence,
         }
         for choice in completion.choices
     ]
@@ -76,6 +78,10 @@ def unary(client: Client, model: str) -> Any:
 
 def stream(client: Client, model: str) -> Any:
     return summary(print_tokens(client.stream(hello(model))))
+
+
+def stop_sequence(client: Client, model: str) -> Any:
+    return summary(print_tokens(client.stream(hello(model, stop=["END"]))))
 
 
 def two_choices(client: Client, model: str) -> Any:
@@ -192,6 +198,8 @@ SCENARIOS: Mapping[str, Callable[[Client, str], Any]] = {
     "stream": stream,
     "first_token": stream,
     "reasoning": stream,
+    "refusal": stream,
+    "stop_sequence": stop_sequence,
     "two_choices": two_choices,
     "tool_calls": tool_calls,
     "tools_two_turns": tools_two_turns,

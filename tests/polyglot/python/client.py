@@ -165,6 +165,8 @@ def add(completion: chat_pb2.ChatCompletion, chunk: chat_pb2.ChatCompletionChunk
             completion.choices.add(index=len(completion.choices), message={"role": chat_pb2.ROLE_ASSISTANT})
         choice = completion.choices[piece.index]
         choice.finish_reason = piece.finish_reason or choice.finish_reason
+        if piece.HasField("stop_sequence"):
+            choice.stop_sequence = piece.stop_sequence
         _add_delta(choice.message, piece.delta)
 
 

@@ -47,6 +47,7 @@ pub fn add(completion: &mut ChatCompletion, chunk: ChatCompletionChunk) {
         if piece.finish_reason != FinishReason::Unspecified as i32 {
             choice.finish_reason = piece.finish_reason;
         }
+        choice.stop_sequence = piece.stop_sequence.or(choice.stop_sequence.take());
         if let (Some(message), Some(delta)) = (&mut choice.message, piece.delta) {
             add_delta(message, delta);
         }

@@ -27,7 +27,11 @@ pub async fn run(client: &ChatClient, name: &str) -> Result<Value> {
     match name {
         "unary" | "retry" | "upstream_error" | "missing_key" | "wrong_key" | "unknown_model" | "rate_limited"
         | "context_length" => complete(client, &request).await,
-        "stream" | "first_token" | "reasoning" | "retry_stream" | "broken_stream" => {
+        "stream" | "first_token" | "reasoning" | "refusal" | "retry_stream" | "broken_stream" => {
+            stream(client, &request).await
+        }
+        "stop_sequence" => {
+            request.stop = vec!["END".to_owned()];
             stream(client, &request).await
         }
         "two_choices" => {
@@ -113,8 +117,10 @@ fn summary(completion: &ChatCompletion) -> Value {
             json!({
                 "content": text(&message),
                 "reasoning": message.reasoning_content(),
+                "refusal": message.refusal(),
                 "tool_calls": tool_calls(&message),
                 "finish_reason": choice.finish_reason().as_str_name(),
+                "stop_sequence": choice.stop_sequence(),
             })
         })
         .collect();

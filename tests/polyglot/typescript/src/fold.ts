@@ -42,6 +42,7 @@ export function add(completion: ChatCompletion, chunk: ChatCompletionChunk): voi
       completion.choices.push(create(ChoiceSchema, { index, message: { role: Role.ASSISTANT } }));
     const choice = completion.choices[piece.index]!;
     if (piece.finishReason !== FinishReason.UNSPECIFIED) choice.finishReason = piece.finishReason;
+    if (piece.stopSequence !== undefined) choice.stopSequence = piece.stopSequence;
     if (piece.delta) addDelta((choice.message ??= create(MessageSchema)), piece.delta);
   }
 }

@@ -21,11 +21,13 @@ function ask(model: string, ...parts: NonNullable<NonNullable<Request["messages"
 const hello = (model: string): Request => ask(model, { part: { case: "text", value: "Hello" } });
 
 function summary(completion: ChatCompletion): object {
-  const choices = completion.choices.map(({ message, finishReason }) => ({
+  const choices = completion.choices.map(({ message, finishReason, stopSequence }) => ({
     content: text(message),
     reasoning: message?.reasoningContent ?? "",
+    refusal: message?.refusal ?? "",
     tool_calls: functionCalls(message),
     finish_reason: `FINISH_REASON_${FinishReason[finishReason]}`,
+    stop_sequence: stopSequence ?? "",
   }));
   return {
     choices,
@@ -43,6 +45,9 @@ function functionCalls(message: Message | undefined) {
 const unary: Scenario = async (client, model) => summary(await client.complete(hello(model)));
 
 const stream: Scenario = async (client, model) => summary(await fold(client.stream(hello(model)), token));
+
+const stopSequence: Scenario = async (client, model) =>
+  summary(await fold(client.stream({ ...hello(model), stop: ["END"] }), token));
 
 const twoChoices: Scenario = async (client, model) =>
   summary(await fold(client.stream({ ...hello(model), n: 2 }), token));
@@ -146,6 +151,8 @@ export const scenarios: Readonly<Record<string, Scenario>> = {
   stream,
   first_token: stream,
   reasoning: stream,
+  refusal: stream,
+  stop_sequence: stopSequence,
   two_choices: twoChoices,
   tool_calls: toolCalls,
   tools_two_turns: toolsTwoTurns,

@@ -37,6 +37,9 @@ public final class Fold {
       if (piece.getFinishReason() != FinishReason.FINISH_REASON_UNSPECIFIED) {
         choice.setFinishReason(piece.getFinishReason());
       }
+      if (piece.hasStopSequence()) {
+        choice.setStopSequence(piece.getStopSequence());
+      }
       add(choice.getMessageBuilder(), piece.getDelta());
     }
   }

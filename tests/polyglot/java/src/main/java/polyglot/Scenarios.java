@@ -35,6 +35,8 @@ final class Scenarios {
           entry("stream", Scenarios::stream),
           entry("first_token", Scenarios::stream),
           entry("reasoning", Scenarios::stream),
+          entry("refusal", Scenarios::stream),
+          entry("stop_sequence", Scenarios::stopSequence),
           entry("two_choices", Scenarios::twoChoices),
           entry("tool_calls", Scenarios::toolCalls),
           entry("tools_two_turns", Scenarios::toolsTwoTurns),
@@ -90,8 +92,10 @@ final class Scenarios {
           Map.of(
               "content", Fold.text(choice.getMessage()),
               "reasoning", choice.getMessage().getReasoningContent(),
+              "refusal", choice.getMessage().getRefusal(),
               "tool_calls", calls,
-              "finish_reason", choice.getFinishReason().name()));
+              "finish_reason", choice.getFinishReason().name(),
+              "stop_sequence", choice.getStopSequence()));
     }
     return Map.of(
         "choices", choices,
@@ -116,6 +120,10 @@ final class Scenarios {
 
   private static Object stream(ChatClient client, String model) {
     return summary(printTokens(client, hello(model)));
+  }
+
+  private static Object stopSequence(ChatClient client, String model) {
+    return summary(printTokens(client, hello(model).addStop("END")));
   }
 
   private static Object twoChoices(ChatClient client, String model) {
