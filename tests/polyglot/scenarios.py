@@ -293,6 +293,20 @@ SCENARIOS = (
         closed=True,
     ),
     Scenario(
+        "deadline_stream",
+        "`Hello` as a stream with a deadline of 0.5 s; the provider stops after one token.",
+        [stall("one")],
+        [*tokens("one"), error("DEADLINE_EXCEEDED", "TIMEOUT")],
+        closed=True,
+    ),
+    Scenario(
+        "unreachable",
+        "`Hello` as a unary call by a client of port 1 of this machine, where nothing listens.",
+        [],
+        [error("UNAVAILABLE", "")],
+        calls=0,
+    ),
+    Scenario(
         "cancel",
         "`Hello` as a stream, which the client cancels after the first token.",
         [stall("one")],

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,8 +16,12 @@ import (
 // object is a JSON object.
 type object map[string]any
 
-// The keys of the clients that do not use the real one.
-var keys = map[string]string{"missing_key": "", "wrong_key": "wrong"}
+// The addresses and keys of the clients that do not use the real ones; an empty address is the real one.
+var others = map[string]struct{ address, key string }{
+	"missing_key": {"", ""},
+	"wrong_key":   {"", "wrong"},
+	"unreachable": {"127.0.0.1:1", ""},
+}
 
 func show(line object) {
 	text, err := json.Marshal(line)
@@ -48,8 +53,8 @@ func main() {
 
 // run runs one scenario, and prints the error of its calls.
 func run(client *Client, address, name string) error {
-	if key, ok := keys[name]; ok {
-		other, err := NewClient(address, key)
+	if with, ok := others[name]; ok {
+		other, err := NewClient(cmp.Or(with.address, address), with.key)
 		if err != nil {
 			return err
 		}

@@ -59,6 +59,8 @@ var scenarios = map[string]scenario{
 	"context_length":       unary,
 	"broken_stream":        stream,
 	"deadline":             deadline,
+	"deadline_stream":      deadlineStream,
+	"unreachable":          unary,
 	"cancel":               cancelled,
 	"leave":                leave,
 }
@@ -224,6 +226,12 @@ func deadline(ctx context.Context, client *Client, model string) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
 	return complete(ctx, client, hello(model))
+}
+
+func deadlineStream(ctx context.Context, client *Client, model string) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer cancel()
+	return printTokens(ctx, client, hello(model))
 }
 
 func cancelled(ctx context.Context, client *Client, model string) (any, error) {

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -171,6 +172,10 @@ def deadline(client: Client, model: str) -> Any:
     return summary(client.complete(hello(model), timeout=0.5))
 
 
+def deadline_stream(client: Client, model: str) -> Any:
+    return summary(print_tokens(client.stream(hello(model), timeout=0.5)))
+
+
 def cancel(client: Client, model: str) -> Any:
     chunks = client.stream(hello(model))
     try:
@@ -220,11 +225,19 @@ SCENARIOS: Mapping[str, Callable[[Client, str], Any]] = {
     "context_length": unary,
     "broken_stream": stream,
     "deadline": deadline,
+    "deadline_stream": deadline_stream,
+    "unreachable": unary,
     "cancel": cancel,
     "leave": leave,
 }
-#: The keys of the clients that do not use the real one.
-KEYS = {"missing_key": "", "wrong_key": "wrong"}
+
+
+def other_client(name: str, address: str) -> Client | None:
+    """The client of a scenario that does not use the shared one."""
+    if name == "unreachable":
+        return Client("127.0.0.1:1", "")
+    keys = {"missing_key": "", "wrong_key": "wrong"}
+    return Client(address, keys[name]) if name in keys else None
 
 
 def main(address: str, key: str) -> None:
@@ -233,11 +246,8 @@ def main(address: str, key: str) -> None:
         for line in sys.stdin:
             name = line.strip()
             try:
-                if name in KEYS:
-                    with Client(address, KEYS[name]) as client:
-                        show(done=SCENARIOS[name](client, name))
-                else:
-                    show(done=SCENARIOS[name](shared, name))
+                with other_client(name, address) or nullcontext(shared) as client:
+                    show(done=SCENARIOS[name](client, name))
             except ChatError as error:
                 show(
                     error={

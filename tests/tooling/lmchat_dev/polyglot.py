@@ -38,6 +38,7 @@ class Client(NamedTuple):
 
 
 _JAVA = ("-XX:TieredStopAtLevel=1", "-cp", os.pathsep.join(["target/classes", "target/dependency/*"]))
+_MVN = ("-q", "-B")
 _NPM = ("--silent", "--no-audit", "--no-fund", "--no-package-lock")
 
 BUILT: Mapping[str, Client] = {
@@ -52,10 +53,15 @@ BUILT: Mapping[str, Client] = {
         ],
         ("node", "target/main.js"),
     ),
-    "go": Client("go", [("go", "build", "-o", "target/client", ".")], ("target/client",), {"CGO_ENABLED": "0"}),
+    "go": Client(
+        "go",
+        [("go", "vet", "."), ("go", "build", "-o", "target/client", ".")],
+        ("target/client",),
+        {"CGO_ENABLED": "0"},
+    ),
     "java": Client(
         "mvn",
-        [("mvn", "-q", "-B", "-f", str(GENERATED / "java"), "install"), ("mvn", "-q", "-B", "package")],
+        [("mvn", *_MVN, "-f", str(GENERATED / "java"), "install"), ("mvn", *_MVN, "package")],
         ("java", *_JAVA, "polyglot.Main"),
     ),
     "rust": Client("cargo", [("cargo", "build", "--quiet")], ("target/debug/polyglot",)),

@@ -40,6 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let client = match name.as_str() {
             "missing_key" => ChatClient::new(url.clone(), "")?,
             "wrong_key" => ChatClient::new(url.clone(), "wrong")?,
+            "unreachable" => ChatClient::new("http://127.0.0.1:1".to_owned(), "")?,
             _ => shared.clone(),
         };
         match scenarios::run(&client, &name).await {

@@ -13,7 +13,7 @@ use lmchat_client::v1::{
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 
-use crate::client::{ChatClient, TIMEOUT};
+use crate::client::{ChatClient, ChatStream, TIMEOUT};
 use crate::fold::{fold, text, text_part};
 use crate::show;
 
@@ -26,7 +26,7 @@ pub async fn run(client: &ChatClient, name: &str) -> Result<Value> {
     let mut request = hello(name);
     match name {
         "unary" | "retry" | "upstream_error" | "missing_key" | "wrong_key" | "unknown_model" | "rate_limited"
-        | "context_length" => complete(client, &request).await,
+        | "context_length" | "unreachable" => complete(client, &request).await,
         "stream" | "first_token" | "reasoning" | "refusal" | "retry_stream" | "broken_stream" => {
             stream(client, &request).await
         }
@@ -76,6 +76,10 @@ pub async fn run(client: &ChatClient, name: &str) -> Result<Value> {
         "deadline" => {
             let completion = client.complete(&request, Duration::from_millis(500)).await?;
             Ok(summary(&completion))
+        }
+        "deadline_stream" => {
+            let stream = client.stream(&request, Duration::from_millis(500)).await?;
+            Ok(summary(&print_tokens(stream).await?))
         }
         "cancel" => cancel(client.clone(), request).await,
         "leave" => leave(client, &request).await,
@@ -155,13 +159,12 @@ async fn complete(client: &ChatClient, request: &ChatCompletionRequest) -> Resul
 }
 
 /// Prints the tokens as they arrive.
-async fn print_tokens(client: &ChatClient, request: &ChatCompletionRequest) -> Result<ChatCompletion> {
-    let stream = client.stream(request, TIMEOUT).await?;
-    Ok(fold(stream, |token| show(json!({ "token": token }))).await?)
+async fn print_tokens(chunks: ChatStream) -> Result<ChatCompletion> {
+    Ok(fold(chunks, |token| show(json!({ "token": token }))).await?)
 }
 
 async fn stream(client: &ChatClient, request: &ChatCompletionRequest) -> Result<Value> {
-    Ok(summary(&print_tokens(client, request).await?))
+    Ok(summary(&print_tokens(client.stream(request, TIMEOUT).await?).await?))
 }
 
 fn weather_tool() -> Tool {
@@ -192,7 +195,7 @@ fn weather(arguments: &str) -> Result<String> {
 async fn tools_two_turns(client: &ChatClient, mut request: ChatCompletionRequest) -> Result<Value> {
     request.tools = vec![weather_tool()];
     loop {
-        let completion = print_tokens(client, &request).await?;
+        let completion = print_tokens(client.stream(&request, TIMEOUT).await?).await?;
         let answer = message(&completion)?;
         let calls = tool_calls(answer);
         if calls.is_empty() {

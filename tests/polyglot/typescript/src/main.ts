@@ -4,8 +4,13 @@ import { ChatClient } from "./client.js";
 import { ChatError } from "./errors.js";
 import { scenarios, show } from "./scenarios.js";
 
-/** The keys of the clients that do not use the real one. */
-const KEYS = new Map([["missing_key", ""], ["wrong_key", "wrong"]]);
+/** The client of a scenario that does not use the shared one. */
+function otherClient(name: string): ChatClient | undefined {
+  if (name === "missing_key") return new ChatClient(url, "");
+  if (name === "wrong_key") return new ChatClient(url, "wrong");
+  if (name === "unreachable") return new ChatClient("http://127.0.0.1:1", "");
+  return undefined;
+}
 
 async function run(client: ChatClient, name: string): Promise<void> {
   try {
@@ -20,9 +25,8 @@ async function run(client: ChatClient, name: string): Promise<void> {
 const url = `http://${process.argv[2]}`;
 const shared = new ChatClient(url, process.env["LMCHAT_API_KEY"] ?? "");
 for await (const name of createInterface({ input: process.stdin })) {
-  const key = KEYS.get(name);
-  const client = key === undefined ? shared : new ChatClient(url, key);
-  await run(client, name);
-  if (client !== shared) client.close();
+  const other = otherClient(name);
+  await run(other ?? shared, name);
+  other?.close();
 }
 shared.close();

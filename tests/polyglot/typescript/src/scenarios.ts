@@ -123,6 +123,9 @@ const invalidFieldStream: Scenario = async (client, model) =>
 const deadline: Scenario = async (client, model) =>
   summary(await client.complete(hello(model), { timeoutMs: 500 }));
 
+const deadlineStream: Scenario = async (client, model) =>
+  summary(await fold(client.stream(hello(model), { timeoutMs: 500 }), token));
+
 const cancel: Scenario = async (client, model) => {
   const controller = new AbortController();
   try {
@@ -173,6 +176,8 @@ export const scenarios: Readonly<Record<string, Scenario>> = {
   context_length: unary,
   broken_stream: stream,
   deadline,
+  deadline_stream: deadlineStream,
+  unreachable: unary,
   cancel,
   leave,
 };

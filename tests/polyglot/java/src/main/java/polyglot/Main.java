@@ -15,9 +15,6 @@ public final class Main {
   private static final Gson GSON = new GsonBuilder().serializeNulls().create();
   private static final PrintStream OUT = new PrintStream(System.out, true, StandardCharsets.UTF_8);
 
-  /** The keys of the clients that do not use the real one. */
-  private static final Map<String, String> KEYS = Map.of("missing_key", "", "wrong_key", "wrong");
-
   private Main() {}
 
   public static void main(String[] arguments) throws IOException {
@@ -25,15 +22,21 @@ public final class Main {
     try (var shared = new ChatClient(arguments[0], System.getenv("LMCHAT_API_KEY"))) {
       String name;
       while ((name = names.readLine()) != null) {
-        if (KEYS.containsKey(name)) {
-          try (var client = new ChatClient(arguments[0], KEYS.get(name))) {
-            run(client, name);
-          }
-        } else {
-          run(shared, name);
+        try (var other = otherClient(name, arguments[0])) {
+          run(other == null ? shared : other, name);
         }
       }
     }
+  }
+
+  /** The client of a scenario that does not use the shared one, else null. */
+  private static ChatClient otherClient(String name, String address) {
+    return switch (name) {
+      case "missing_key" -> new ChatClient(address, "");
+      case "wrong_key" -> new ChatClient(address, "wrong");
+      case "unreachable" -> new ChatClient("127.0.0.1:1", "");
+      default -> null;
+    };
   }
 
   private static void run(ChatClient client, String name) {

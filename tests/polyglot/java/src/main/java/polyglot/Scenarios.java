@@ -57,6 +57,8 @@ final class Scenarios {
           entry("context_length", Scenarios::unary),
           entry("broken_stream", Scenarios::stream),
           entry("deadline", Scenarios::deadline),
+          entry("deadline_stream", Scenarios::deadlineStream),
+          entry("unreachable", Scenarios::unary),
           entry("cancel", Scenarios::cancel),
           entry("leave", Scenarios::leave));
 
@@ -217,6 +219,12 @@ final class Scenarios {
 
   private static Object deadline(ChatClient client, String model) {
     return summary(client.complete(hello(model).build(), Duration.ofMillis(500)));
+  }
+
+  private static Object deadlineStream(ChatClient client, String model) {
+    try (var chunks = client.stream(hello(model).build(), Duration.ofMillis(500))) {
+      return summary(chunks.fold(token -> Main.show("token", token)));
+    }
   }
 
   private static Object cancel(ChatClient client, String model) {
