@@ -85,7 +85,7 @@ def _typescript(tools: Path, out: Path, descriptor: Path, protos: Sequence[str])
         f"--descriptor_set_in={descriptor}",
         f"--plugin=protoc-gen-es={tools / 'node_modules/.bin/protoc-gen-es'}",
         f"--es_out={out}",
-        "--es_opt=target=js+dts",
+        "--es_opt=target=js+dts,import_extension=js",  # Node resolves no path without its extension
         *protos,
         "google/api/annotations.proto",
         "google/api/field_behavior.proto",
