@@ -122,8 +122,6 @@ class Process:
         self._probe: asyncio.Task[None] | None = None
         self.unresponsive = False
         """Whether it was killed because it had stopped answering."""
-        self.unresponsive = False
-        """Whether it was killed because it had stopped answering."""
 
     @classmethod
     async def spawn(cls, name: str, launch: Launch, log: Log) -> Process:
@@ -315,7 +313,6 @@ class Child:
         end = await process.wait()
         ran = self._clock() - started
         # No backoff after failed health checks, which its callers have waited for.
-        wait = not process.unresponsive
         wait = not process.unresponsive
         self._processes.discard(process)
         if process.launch in self.serving:
