@@ -10,7 +10,7 @@ from lmchat.v1 import chat_service_pb2_grpc as chat_grpc
 from server.api.call import Call, Calls, Context
 from server.api.registration import request_size
 from server.api.validate import validate
-from server.chat.large import by_size
+from server.chat.large import in_thread
 from server.chat.request import ChatRequest, ProtoRequest
 from server.routing.router import Router
 
@@ -49,5 +49,15 @@ class ChatCompletions(chat_grpc.ChatCompletionsServicer):
 async def _validated(request: pb.ChatCompletionRequest, call: Call) -> ChatRequest:
     """The request of a call, with the options of its headers. Raises InvalidRequest."""
     size = request_size.get()
-    await by_size(size, validate, request, large=size > 0)
-    return call.with_options(ProtoRequest(request, size=size))
+    if size:
+        return call.with_options(await in_thread(_validated_large, request, size))
+    validate(request)
+    return call.with_options(ProtoRequest(request))
+
+
+def _validated_large(request: pb.ChatCompletionRequest, size: int) -> ChatRequest:
+    """The request of `size` bytes, with the names in its JSON text, which are asked for again and again, read."""
+    validate(request, large=True)
+    validated = ProtoRequest(request, size=size)
+    validated.unknown_parameters()
+    return validated

@@ -20,7 +20,7 @@ from server.api.sse import DONE, SseWriter, error_event
 from server.api.status_text import Headers, status_text
 from server.chat import openai_json
 from server.chat.completion import Completion
-from server.chat.large import by_size
+from server.chat.large import LARGE_BYTES, in_thread
 from server.chat.openai_json import EventWriter
 from server.chat.request import ChatRequest, read
 from server.errors import InvalidRequest, LmchatError, Reason
@@ -89,7 +89,10 @@ class Rest(rest_service_pb2_grpc.RestServicer):
         with call.drain:
             routed = await self._router.complete(request, call.timeout)
         completion = routed.completion
-        body = await by_size(completion.size, _body, completion, legacy=request.legacy_functions)
+        if completion.size <= LARGE_BYTES:
+            body = _body(completion, legacy=request.legacy_functions)
+        else:
+            body = await in_thread(_body, completion, legacy=request.legacy_functions)
         return _Response(body, _headers(call, routed.report, routed.upstream_seconds))
 
     async def _stream(self, call: Call, events: EventWriter, routed: RoutedStream) -> None:
@@ -125,7 +128,7 @@ async def _parse(call: Call, request: HttpBody) -> ChatRequest:
     call.authenticate()
     _check_content_type(request.content_type)
     body = request.data
-    return call.with_options(await by_size(len(body), read, body))
+    return call.with_options(read(body) if len(body) <= LARGE_BYTES else await in_thread(read, body))
 
 
 def _check_content_type(content_type: str) -> None:

@@ -240,7 +240,7 @@ class JsonRequest(ChatRequest):
 class ProtoRequest(ChatRequest):
     """A request in its typed form: of a gRPC caller, or what a caller's JSON had to be converted to."""
 
-    __slots__ = ("_message",)
+    __slots__ = ("_message", "_unknown")
 
     def __init__(
         self,
@@ -255,6 +255,7 @@ class ProtoRequest(ChatRequest):
         super().__init__(options, stream=stream, legacy_functions=legacy_functions, typed=typed)
         self.size = size
         self._message = message
+        self._unknown: Collection[str] | None = None
 
     @property
     def model(self) -> str:
@@ -276,8 +277,10 @@ class ProtoRequest(ChatRequest):
         return [field.name for field, _ in self._message.ListFields() if field.name not in _NO_PARAMETERS]
 
     def unknown_parameters(self) -> Collection[str]:
-        text = self._message.extra_body_json
-        return openai_json.load(text) if text else ()
+        if self._unknown is None:
+            text = self._message.extra_body_json
+            self._unknown = tuple(openai_json.load(text)) if text else ()
+        return self._unknown
 
     def _without(self, names: frozenset[str]) -> ChatRequest:
         message = copy(self._message)

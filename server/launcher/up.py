@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -22,7 +23,7 @@ from typing import TextIO
 
 from server.config.model import Key
 from server.config.problems import ConfigError
-from server.launcher import envoy, resources
+from server.launcher import envoy, local_model, resources
 from server.launcher.preflight import (
     GeneratedKey,
     UpFailed,
@@ -135,6 +136,9 @@ class Gateway:
         if options.local_model:
             port = _free_port()
             self._environ["LMCHAT_LOCAL_MODEL_URL"] = f"http://127.0.0.1:{port}/v1"
+            if file := options.configuration.local_file:
+                self._environ["LMCHAT_LOCAL_MODEL_DROPS"] = local_model.unsupported_fields(file)
+            self._environ[local_model.KEY_VARIABLE] = secrets.token_urlsafe(32)
             self._models = [Child("local-model", partial(self._launch_model, port), log, grace=GRACE)]
         self._workers = [
             Child(f"worker-{i}", plan, log, grace=WORKER_GRACE, changed=self._announce)
@@ -207,7 +211,8 @@ class Gateway:
         file = () if local_file is None else ("--file", str(local_file))
         return Launch(
             argv=(*_PYTHON, "server.launcher.local_model", "--port", str(port), *file),
-            env=without_secrets(self._environ),
+            env=without_secrets(self._environ)
+            | {local_model.KEY_VARIABLE: self._environ[local_model.KEY_VARIABLE]},
             ready=partial(http_ok, f"http://127.0.0.1:{port}/health"),
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from server.config.model import Config, EndpointSettings, ModelSettings, ProviderSettings
+from server.config.model import Config, EndpointSettings, ModelSettings, ProviderSettings, Secret
 from server.config.problems import Problem, suggest
 from server.dialects.base import Dialect, Endpoint, Vendor
 from server.errors import LmchatError, Reason
@@ -127,16 +127,23 @@ class EndpointBuilder:
         """The vendor's row, the settings completed from the environment, and the base URL."""
         field = f"providers.{provider.key}"
         own_server = bool(provider.base_url)
+        vendor_embeds = vendor.embedded is not None
         if provider.file:
             if vendor.with_file is None or own_server:
                 self._report(f"{field}.file", "only a provider of type local without base_url serves a file")
             else:
                 vendor = vendor.with_file
+        if unsupported := environ.get(vendor.drops_variable):
+            drops = vendor.drops.union(unsupported.split(","))
+            vendor = msgspec.structs.replace(vendor, drops=drops)
         for name, variables in vendor.required.items():
             value = getattr(provider, name) or first_set(variables, environ)
             provider = msgspec.structs.replace(provider, **{name: value})
             if not value:
                 self._report(f"{field}.{name}", f"missing; {vendor.type} needs it, here or as {variables[0]}")
+        if vendor_embeds and not own_server and provider.api_key is None:
+            key = first_set(vendor.env, environ)
+            provider = msgspec.structs.replace(provider, api_key=Secret(key) if key else None)
         url = provider.base_url or vendor.url_for(
             region=provider.region, location=provider.location, project=provider.project
         )

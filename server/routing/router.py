@@ -10,6 +10,7 @@ import msgspec
 from lmchat.v1 import chat_pb2 as pb
 
 from server.chat.completion import Completion
+from server.chat.large import by_size
 from server.chat.request import ChatRequest
 from server.config.model import Retry
 from server.errors import InvalidRequest, LmchatError, Reason
@@ -64,7 +65,10 @@ class Router:
         routing_plan = self._plan(request)
 
         async def call(candidate: Candidate, limit: float) -> Completion:
-            return await self._upstream.complete(candidate.endpoint, request.without(candidate.dropped), limit)
+            fitted = request
+            if candidate.dropped:
+                fitted = await by_size(request.size, request.without, candidate.dropped)
+            return await self._upstream.complete(candidate.endpoint, fitted, limit)
 
         success = await self._attempts.run(
             routing_plan, self._deadline(routing_plan, timeout), call, tokens=_completion_tokens
@@ -108,7 +112,9 @@ class Router:
         )
 
     async def _open(self, candidate: Candidate, request: ChatRequest, limit: float) -> resume.Opened:
-        stream = self._upstream.stream(candidate.endpoint, request.without(candidate.dropped))
+        if candidate.dropped:
+            request = await by_size(request.size, request.without, candidate.dropped)
+        stream = self._upstream.stream(candidate.endpoint, request)
         try:
             return stream, await stream.open(limit)
         except BaseException:

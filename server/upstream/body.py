@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from server.chat import limits
-from server.chat.large import by_size
+from server.chat.large import in_thread
 from server.errors import ProviderError, Reason, detached
 from server.wire.exchange import MAX_BODY_BYTES, Body
 
@@ -17,7 +17,7 @@ async def read_body(body: Body, limit: int | None = None) -> bytes:
     """
     whole = body.whole()
     if whole is not None:
-        return await by_size(len(whole), _checked, whole)
+        return whole if len(whole) <= limits.UNCHECKED_BYTES else await in_thread(_checked, whole)
     pieces: list[bytes] = []
     size = 0
     try:
@@ -33,18 +33,18 @@ async def read_body(body: Body, limit: int | None = None) -> bytes:
         raise transport_error(error) from None
     finally:
         await body.aclose()
-    return await by_size(size, _checked, b"".join(pieces))
+    data = b"".join(pieces)
+    return data if size <= limits.UNCHECKED_BYTES else await in_thread(_checked, data)
 
 
 def _checked(body: bytes) -> bytes:
     """`body`, unless decoding its JSON would take too long: then raises ProviderError."""
-    if len(body) > limits.UNCHECKED_BYTES:
-        try:
-            limits.check_json(body)
-        except limits.TooMuchJsonError as error:
-            raise ProviderError(
-                Reason.UPSTREAM_INVALID_RESPONSE, f"The provider's response has {error}.", http_status=200
-            ) from None
+    try:
+        limits.check_json(body)
+    except limits.TooMuchJsonError as error:
+        raise ProviderError(
+            Reason.UPSTREAM_INVALID_RESPONSE, f"The provider's response has {error}.", http_status=200
+        ) from None
     return body
 
 

@@ -11,11 +11,10 @@ from typing import Protocol
 import httpx
 
 from server.chat.completion import Completion, ProtoCompletion
-from server.chat.large import LARGE_BYTES, by_size
+from server.chat.large import LARGE_BYTES, by_size, in_thread
 from server.chat.request import ChatRequest
 from server.config.redaction import Redactor
 from server.dialects.base import Authenticator, Endpoint, HttpRequest, StreamDecoder, Translator
-from server.dialects.errors import invalid_response
 from server.errors import InvalidRequest, ProviderError, Reason
 from server.upstream.body import read_body, timeout_error, transport_error
 from server.upstream.boundary import BoundedTranslator
@@ -30,6 +29,8 @@ from server.wire.exchange import Response
 MAX_ERROR_BODY = 64 * 1024
 #: Content types of a 200 that is an error or a proxy's page where the request was for a stream.
 _NO_STREAM = ("application/json", "text/html")
+#: How a stream of server-sent events begins.
+_EVENTS = (b"data:", b"event:", b":", b"id:", b"retry:")
 
 
 class Sender(Protocol):
@@ -69,17 +70,23 @@ class Upstream:
     async def complete(self, endpoint: Endpoint, request: ChatRequest, limit: float) -> Completion:
         """One unary call, within `limit` seconds. Raises ProviderError, or InvalidRequest before any call."""
         translator = self._translators[endpoint.dialect]
-        call = await by_size(request.size, _translate, translator, request, endpoint, stream=False)
+        if request.size <= LARGE_BYTES:
+            call = _translate(translator, request, endpoint, stream=False)
+        else:
+            call = await in_thread(_translate, translator, request, endpoint, stream=False)
         try:
             with self._deadlines.after(min(limit, endpoint.timeouts.total)):
                 response = await self._send(endpoint, call, translator)
                 body = await read_body(response.body)
         except TimeoutError:
             raise timeout_error("did not answer in time") from None
-        if call.streamed and not _is_json(response):
+        # Some stream although they were not asked to. https://github.com/BYK/loreai/pull/605
+        if body.startswith(_EVENTS) or (call.streamed and not _is_json(response)):
             completion = await by_size(len(body), _of_stream, translator.decoder(request), body)
+        elif len(body) <= LARGE_BYTES:
+            completion = translator.completion(body, request)
         else:
-            completion = await by_size(len(body), translator.completion, body, request)
+            completion = await in_thread(translator.completion, body, request)
         if call.tool_names:
             completion = restored(completion, call.tool_names)
         completion.dropped = call.dropped
@@ -89,20 +96,19 @@ class Upstream:
     def stream(self, endpoint: Endpoint, request: ChatRequest) -> Stream:
         """One streamed call, not yet opened. This or `open` raises InvalidRequest."""
         if request.size > LARGE_BYTES:
-            return PreparedStream(lambda limit: by_size(request.size, self._stream, endpoint, request))
+            return PreparedStream(lambda limit: in_thread(self._stream, endpoint, request))
         return self._stream(endpoint, request)
 
     def _stream(self, endpoint: Endpoint, request: ChatRequest) -> UpstreamStream:
         translator = self._translators[endpoint.dialect]
         call = _translate(translator, request, endpoint, stream=True)
 
-        async def send() -> Response:
+        async def send() -> Response | Completion:
             response = await self._send(endpoint, call, translator)
-            if _is_json(response):
-                # An error in a 200, which `completion` raises. A whole completion is no stream either.
+            if _is_json(response):  # an error in a 200, which `completion` raises, or all of the answer at once
                 body = await read_body(response.body)
-                await by_size(len(body), translator.completion, body, request)
-                raise invalid_response("JSON in answer to a request for a stream")
+                whole = await by_size(len(body), translator.completion, body, request)
+                return restored(whole, call.tool_names) if call.tool_names else whole
             return response
 
         decoder = translator.decoder(request)

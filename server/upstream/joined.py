@@ -1,4 +1,4 @@
-"""The chunks of a stream as one completion, for models that answer in streams only."""
+"""The chunks of a stream as one completion, and a completion as chunks, for answers in the form not asked for."""
 
 from __future__ import annotations
 
@@ -145,3 +145,60 @@ def _joined_base64(pieces: list[str]) -> str:
     if any(piece.endswith("=") for piece in pieces[:-1]):
         return base64.b64encode(b"".join(map(base64.b64decode, pieces))).decode()
     return "".join(pieces)
+
+
+# A completion as a stream
+
+
+def as_chunks(completion: pb.ChatCompletion) -> list[pb.ChatCompletionChunk]:
+    """A whole answer as a stream: the content of each choice, how each ends, and the usage."""
+    contents, ends = [], []
+    for choice in completion.choices:
+        contents.append(
+            pb.ChunkChoice(
+                index=choice.index,
+                delta=_delta(choice.message),
+                logprobs=choice.logprobs if choice.HasField("logprobs") else None,
+                extra_json=choice.extra_json,
+            )
+        )
+        end = pb.ChunkChoice(index=choice.index, finish_reason=choice.finish_reason or pb.FINISH_REASON_STOP)
+        if choice.HasField("stop_sequence"):
+            end.stop_sequence = choice.stop_sequence
+        ends.append(end)
+    out = [pb.ChatCompletionChunk(choices=[piece]) for piece in (*contents, *ends)]
+    if out:
+        out[0].extra_json = completion.extra_json
+    if completion.HasField("usage"):
+        out.append(pb.ChatCompletionChunk(usage=completion.usage))
+    for chunk in out:
+        chunk.id, chunk.created, chunk.model = completion.id, completion.created, completion.model
+        for name in ("system_fingerprint", "service_tier"):
+            if completion.HasField(name):
+                setattr(chunk, name, getattr(completion, name))
+    return out
+
+
+def _delta(message: pb.Message) -> pb.Delta:
+    delta = pb.Delta(
+        role=pb.ROLE_ASSISTANT,
+        reasoning_details=message.reasoning_details,
+        annotations=message.annotations,
+        extra_json=message.extra_json,
+    )
+    if message.content:
+        delta.content = "".join(part.text for part in message.content)
+    refusal = message.refusal or "".join(part.refusal for part in message.content)
+    if refusal:
+        delta.refusal = refusal
+    if message.HasField("reasoning_content"):
+        delta.reasoning_content = message.reasoning_content
+    if message.HasField("audio"):
+        delta.audio.CopyFrom(message.audio)
+    for index, call in enumerate(message.tool_calls):
+        piece = delta.tool_calls.add(index=index, id=call.id, extra_json=call.extra_json)
+        if call.HasField("custom"):
+            piece.custom.CopyFrom(call.custom)
+        else:
+            piece.function.CopyFrom(call.function)
+    return delta

@@ -11,12 +11,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import httpx
 
-from server.chat.large import LARGE_BYTES, by_size
+from server.chat.completion import Completion
+from server.chat.large import LARGE_BYTES, in_thread
 from server.config.model import Timeouts
 from server.dialects.base import StreamDecoder
 from server.dialects.errors import invalid_response
 from server.errors import ProviderError, StreamTruncated
 from server.upstream.body import timeout_error, transport_error
+from server.upstream.joined import as_chunks
 from server.upstream.ports import Chunks, Stream, has_content
 from server.wire.deadlines import Deadlines
 from server.wire.exchange import Body, Response
@@ -30,11 +32,14 @@ MAX_STEP_BYTES = 32 * 1024
 
 
 class UpstreamStream:
-    """See `ports.Stream`. `send` sends the request."""
+    """See `ports.Stream`. `send` sends the request; some providers answer it with all of the completion at once.
+
+    https://github.com/lidge-jun/opencodex/pull/1006
+    """
 
     def __init__(
         self,
-        send: Callable[[], Awaitable[Response]],
+        send: Callable[[], Awaitable[Response | Completion]],
         decoder: StreamDecoder,
         timeouts: Timeouts,
         deadlines: Deadlines,
@@ -42,7 +47,7 @@ class UpstreamStream:
         dropped: tuple[str, ...] = (),
     ) -> None:
         self.dropped = dropped
-        self._send: Callable[[], Awaitable[Response]] | None = send
+        self._send: Callable[[], Awaitable[Response | Completion]] | None = send
         self._decoder = decoder
         self._timeouts = timeouts
         self._deadlines = deadlines
@@ -52,11 +57,12 @@ class UpstreamStream:
         #: The rest of a read.
         self._unread = b""
         self._ended = False
+        self._whole: Completion | None = None
 
     @property
     def native_finish_reason(self) -> str:
         """The provider's untranslated finish reason; empty until the end."""
-        return self._decoder.native_finish_reason
+        return (self._whole or self._decoder).native_finish_reason
 
     async def open(self, limit: float) -> Chunks:
         """All chunks up to and including the first content, within `limit` and `first_token` seconds.
@@ -74,6 +80,9 @@ class UpstreamStream:
             with self._deadlines.after(min(limit, self._timeouts.first_token)):
                 response = await send()
                 del send
+                if isinstance(response, Completion):
+                    self._whole, self._ended = response, True
+                    return as_chunks(response.to_proto())
                 self._body = response.body
                 while True:
                     chunks = await self._read()
@@ -140,7 +149,7 @@ class UpstreamStream:
         if self._undecoded <= LARGE_BYTES:
             chunks = self._decoder.feed(data)
         else:
-            chunks = await by_size(self._undecoded, self._decoder.feed, data)
+            chunks = await in_thread(self._decoder.feed, data)
         if chunks:
             self._undecoded = 0
         return chunks

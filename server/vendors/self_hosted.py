@@ -20,8 +20,9 @@ _LLAMA_PREFILL: Mapping[str, Any] = {
     "prefill_body": {"chat_template_kwargs": {"enable_thinking": False}},
 }
 
-#: The variable in which `up` passes the embedded model's address to the workers.
+#: The variables in which `up` passes the embedded model's address and key to the workers.
 _LOCAL_URL: Mapping[str, tuple[str, ...]] = {"base_url": ("LMCHAT_LOCAL_MODEL_URL",)}
+_LOCAL_KEY = ("LMCHAT_LOCAL_MODEL_API_KEY",)
 
 
 def _server(*names: Any, **quirks: Any) -> Vendor:
@@ -30,10 +31,11 @@ def _server(*names: Any, **quirks: Any) -> Vendor:
 
 
 ROWS: tuple[Vendor, ...] = (
-    # The embedded model, a small one: steadier at a low temperature, and not trained to call tools. The model of a
-    # file has its own template and sampling.
+    # The embedded model, a small one: right more often at temperature 0, and not trained to call tools. The model
+    # of a file has its own template and sampling.
     _server(
         "local",
+        env=_LOCAL_KEY,
         source=_LLAMA_SERVER,
         checked=CHECKED,
         required=_LOCAL_URL,
@@ -41,8 +43,16 @@ ROWS: tuple[Vendor, ...] = (
         embedded=EmbeddedModel(id="local/smollm2", model="smollm2", context_length=4096),
         modalities=TEXT,
         drops=frozenset({"tools"}),
-        defaults={"temperature": 0.2},
-        with_file=_server("local", source=_LLAMA_SERVER, required=_LOCAL_URL, modalities=TEXT, **_LLAMA_PREFILL),
+        defaults={"temperature": 0.0},
+        with_file=_server(
+            "local",
+            env=_LOCAL_KEY,
+            source=_LLAMA_SERVER,
+            required=_LOCAL_URL,
+            modalities=TEXT,
+            drops_variable="LMCHAT_LOCAL_MODEL_DROPS",
+            **_LLAMA_PREFILL,
+        ),
         **_LLAMA_PREFILL,
     ),
     # It knows images as data only, not by URL, and reasoning of earlier turns as `reasoning`.

@@ -16,6 +16,7 @@ import pytest
 from lmchat.v1 import chat_pb2 as pb
 
 from server.api.call import Call
+from server.chat.large import LARGE_BYTES
 from server.errors import LmchatError
 from server.routing.stream import RoutedStream
 from server.upstream.stream import UpstreamStream
@@ -125,19 +126,22 @@ async def test_calls_release_all_resources(gateway: Gateway, upstream: FaultServ
 
 
 @pytest.mark.parametrize("model", ["down", "cut", "refused", "unreadable", "unknown-key"])
-async def test_failed_calls_are_freed_at_once(gateway: Gateway, upstream: FaultServer, model: str) -> None:
+@pytest.mark.parametrize("text", ["hello", "x" * 2 * LARGE_BYTES], ids=["ordinary", "large"])
+async def test_failed_calls_are_freed_at_once(
+    gateway: Gateway, upstream: FaultServer, model: str, text: str
+) -> None:
     """Without the garbage collector: a cycle of an error and its frames would keep the call's memory."""
     upstream.script("refused", faults.failure(400, "x" * 1000))
     upstream.script("unreadable", faults.reply(200, b"{"))
     typed = pb.ChatCompletionRequest(model=model)
-    typed.messages.add(role=pb.ROLE_USER).content.add(text="hello")
+    typed.messages.add(role=pb.ROLE_USER).content.add(text=text)
     metadata = () if model == "unknown-key" else AUTH
     gc.collect()
     before = call_objects()
     gc.disable()
     try:
         for stream in (False, True):
-            assert (await gateway.post(ask(model, stream=stream), metadata=metadata)).code is not None
+            assert (await gateway.post(ask(model, stream=stream, user=text), metadata=metadata)).code is not None
         with pytest.raises(grpc.aio.AioRpcError):
             await gateway.chat.CreateChatCompletion(typed, metadata=metadata)
         with pytest.raises(grpc.aio.AioRpcError):

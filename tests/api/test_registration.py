@@ -127,7 +127,7 @@ async def test_large_requests_are_read_in_the_thread(gateway: Gateway, monkeypat
     monkeypatch.setattr(large._THREAD, "submit", submit)
     for length, typed, rest in (
         (1000, [], []),
-        (large.LARGE_BYTES, ["parse", "validate", "_translate"], ["parse", "read", "_translate"]),
+        (large.LARGE_BYTES, ["parse", "_validated_large", "_translate"], ["parse", "read", "_translate"]),
     ):
         request = pb.ChatCompletionRequest(model="m")
         request.messages.add(role=pb.ROLE_USER).content.add(text="a" * length)

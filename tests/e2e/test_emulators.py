@@ -15,7 +15,7 @@ import pytest
 
 from server.launcher import local_model
 from tests.e2e.conftest import free_port
-from tests.launcher.test_local_model import command, wait_until_ready
+from tests.launcher.test_local_model import KEY, command, environment, wait_until_ready
 from tests.support import needs
 from tests.support.gateway import Gateway, RestReply, run_gateway
 
@@ -170,7 +170,7 @@ def llama_fixture() -> Iterator[str]:
     if reason:
         needs.missing(f"the embedded model: {reason}")
     port = free_port()
-    with subprocess.Popen(command(port)) as process:
+    with subprocess.Popen(command(port), env=environment()) as process:
         try:
             wait_until_ready(port)
             yield f"http://127.0.0.1:{port}"
@@ -181,7 +181,7 @@ def llama_fixture() -> Iterator[str]:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_real_model_of_anthropics_dialect(llama: str, tmp_path: Path, stream: bool) -> None:
     configuration = f"""
-providers: {{llama: {{type: anthropic, base_url: "{llama}"}}}}
+providers: {{llama: {{type: anthropic, base_url: "{llama}", api_key: {KEY}}}}}
 models: {{m: {{endpoints: [{{provider: llama, model: smollm2}}]}}}}
 """
     async with run_gateway(tmp_path, configuration) as gateway:

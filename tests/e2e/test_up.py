@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 
 from tests.e2e.conftest import READY, UpProcess, environment, finished, free_port, start, stop
@@ -328,6 +330,20 @@ async def test_stopping_drains_and_leaks_nothing(provider: FaultServer, tmp_path
             os.kill(pid, 0)
 
 
+async def check_that_the_model_needs_a_key(gateway: UpProcess) -> None:
+    """Another process of the machine gets a 401, and finds the key in no command line and no log."""
+    [(pid, arguments)] = [
+        (pid, shlex.split(command))
+        for pid, command in gateway.children().items()
+        if "server.launcher.local_model" in command
+    ]
+    url = f"http://127.0.0.1:{arguments[arguments.index('--port') + 1]}/v1/chat/completions"
+    async with aiohttp.ClientSession() as session, session.post(url, json=ask()) as reply:
+        assert reply.status == 401
+    key = psutil.Process(pid).environ()["LMCHAT_LOCAL_MODEL_API_KEY"]
+    assert not [text for text in (*gateway.children().values(), *gateway.output) if key in text]
+
+
 async def test_the_embedded_model_is_the_last_resort(tmp_path: Path) -> None:
     """With two failing providers before it: a real answer, with the attempts in the report."""
     file = tmp_path / "lmchat.yaml"
@@ -355,4 +371,5 @@ models:
     assert "Paris" in answer["choices"][0]["message"]["content"]
     assert [a["provider"] for a in answer["lmchat"]["attempts"]] == ["one", "two", "local"]
     assert (answer["lmchat"]["provider"], answer["lmchat"]["tries"]) == ("local", 3)
+    await check_that_the_model_needs_a_key(gateway)
     assert await asyncio.to_thread(stop, gateway) == 0

@@ -1,4 +1,4 @@
-"""`uv run python -m tests.fuzz --inputs 1000000`: fuzz everything. Exit code 1 when something was found."""
+"""`uv run fuzz --inputs 1000000`: fuzz everything. Exit code 1 when something was found."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _batches(name: str, numbers: range, first: int) -> Iterator[tuple[str, range
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz readers and translators.")
+    parser = argparse.ArgumentParser(prog="fuzz", description="Fuzz readers and translators.")
     parser.add_argument("--inputs", type=int, default=20_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--target", choices=list(TARGETS), help="default: all, in equal shares")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")

@@ -33,7 +33,7 @@ class Finding(NamedTuple):
         trace = "".join(traceback.format_exception(self.error)[-6:])
         return (
             f"{self.target}: {self.place}\n{trace}input: {repr(self.input)[:MAX_SHOWN]}\n"
-            f"again: uv run python -m tests.fuzz --target {self.target} --seed {self.seed} --first {self.number}"
+            f"again: uv run fuzz --target {self.target} --seed {self.seed} --first {self.number}"
             " --inputs 1\n"
         )
 

@@ -1,4 +1,4 @@
-"""A share of every target's inputs in each test run; `python -m tests.fuzz --inputs N` checks more."""
+"""A share of every target's inputs in each test run; `uv run fuzz --inputs N` checks more."""
 
 from __future__ import annotations
 

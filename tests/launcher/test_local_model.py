@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -21,10 +21,15 @@ import httpx
 import pytest
 
 from server.launcher import local_model
+from tests.support.gguf import TOOL_TEMPLATE, WEATHER, with_template
 
 pytestmark = pytest.mark.skipif(local_model.available() is not None, reason=str(local_model.available()))
 
 DEADLINE = 30.0
+
+KEY = "sk-embedded-model"
+#: With the key, and without connections that are kept: the server closes after a stream, whatever it promised.
+HEADERS = {"authorization": f"Bearer {KEY}", "connection": "close"}
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -38,6 +43,11 @@ def free_port() -> int:
 
 def command(port: int, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "server.launcher.local_model", "--port", str(port), *arguments]
+
+
+def environment() -> dict[str, str]:
+    """The test's, with the key of the model."""
+    return {**os.environ, local_model.KEY_VARIABLE: KEY}
 
 
 def wait_until_ready(port: int) -> None:
@@ -58,7 +68,7 @@ def wait_until_ready(port: int) -> None:
 def server() -> Iterator[str]:
     """The model's address. At the end it must go on SIGTERM."""
     port = free_port()
-    with subprocess.Popen(command(port)) as process:
+    with subprocess.Popen(command(port), env=environment()) as process:
         try:
             wait_until_ready(port)
             yield f"http://127.0.0.1:{port}"
@@ -70,8 +80,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def client(server: str) -> Iterator[httpx.Client]:
-    headers = {"connection": "close"}  # the server closes after a stream, whatever it promised
-    with httpx.Client(base_url=server, timeout=DEADLINE, trust_env=False, headers=headers) as client:
+    with httpx.Client(base_url=server, timeout=DEADLINE, trust_env=False, headers=HEADERS) as client:
         yield client
 
 
@@ -100,6 +109,28 @@ def test_sensible_at_its_own_temperature(client: httpx.Client) -> None:
         "Paris" in ask(client, seed=seed, max_tokens=30)["choices"][0]["message"]["content"] for seed in range(8)
     ]
     assert sum(right) >= 6
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_the_system_prompt_and_examples_are_a_default(client: httpx.Client, system: str | None) -> None:
+    messages = QUESTION if system is None else [{"role": "system", "content": system}, *QUESTION]
+    prompt = client.post("/apply-template", json={"messages": messages}).json()["prompt"]
+    head, _, turn = prompt.rpartition("<|im_start|>user\n")
+    assert turn == "What is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    if system is None:
+        assert head.startswith(f"<|im_start|>system\n{local_model.SYSTEM_PROMPT}<|im_end|>\n<|im_start|>user\n")
+        assert all(f"{question}<|im_end|>\n" in head for question, _ in local_model.EXAMPLES)
+    else:
+        assert head == "<|im_start|>system\nBe brief.<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"), [("Reply with OK.", "^OK$"), ("Hello", "^Hello"), ("Who are you?", "SmolLM2")]
+)
+def test_what_one_tries_first(client: httpx.Client, prompt: str, expected: str) -> None:
+    """With the defaults of the engine, as `uv run prompts` asks."""
+    answer = ask(client, messages=[{"role": "user", "content": prompt}])
+    assert re.search(expected, answer["choices"][0]["message"]["content"])
 
 
 def test_streams_one_token_at_a_time_and_usage_at_the_end(client: httpx.Client) -> None:
@@ -165,42 +196,31 @@ def test_nothing_for_others_to_see(client: httpx.Client) -> None:
     assert answer.headers.get("access-control-allow-origin", "") == ""
 
 
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer sk-another"}, {"x-api-key": "sk-another"}])
+def test_calls_need_the_key(server: str, headers: dict[str, str]) -> None:
+    """Every user of the machine reaches the port."""
+    with httpx.Client(base_url=server, timeout=DEADLINE, trust_env=False, headers=headers) as stranger:
+        assert stranger.post("/v1/chat/completions", json={"messages": QUESTION}).status_code == 401
+        assert {stranger.get(path).status_code for path in ("/v1/models", "/models", "/props", "/slots")} == {401}
+        assert stranger.get("/health").json() == {"status": "ok"}
+
+
+def test_it_does_not_start_without_a_key(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(local_model.KEY_VARIABLE, raising=False)
+    assert local_model.main(["--port", "1"]) == 1
+    assert capsys.readouterr().err == "local model: no key; set LMCHAT_LOCAL_MODEL_API_KEY\n"
+
+
 def test_a_port_that_is_taken(server: str) -> None:
     port = httpx.URL(server).port
     assert port is not None
-    second = subprocess.run(command(port), capture_output=True, text=True, timeout=DEADLINE, check=False)
+    second = subprocess.run(
+        command(port), env=environment(), capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
     assert second.returncode == 1
-    expected = f"local model: cannot serve on 127.0.0.1:{port}: port taken, or too little memory"
-    assert second.stderr.splitlines()[-1] == expected
-
-
-TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
-
-#: A template that has tools, in the form that Hermes and Qwen use.
-TOOL_TEMPLATE = """\
-{%- if tools %}{{- '<|im_start|>system\\nYou may call these functions:\\n<tools>' }}
-{%- for tool in tools %}{{- '\\n' + (tool | tojson) }}{%- endfor %}
-{{- '\\n</tools>\\nReturn each call as\\n<tool_call>\\n{"name": <name>, "arguments": <object>}\\n</tool_call>' }}
-{{- '<|im_end|>\\n' }}{%- endif %}
-{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}
-{%- if message.content %}{{- message.content }}{%- endif %}
-{%- for call in message.tool_calls or [] %}
-{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' + (call.function.arguments | tojson) }}
-{{- '}\\n</tool_call>' }}{%- endfor %}{{- '<|im_end|>\\n' }}{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
-
-
-def with_template(gguf: bytes, template: str) -> bytes:
-    """A GGUF file with another chat template, lengthened by a comment so that the tensors stay aligned.
-
-    https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
-    """
-    string, alignment, comment = 8, 32, "{##}"
-    key = b"tokenizer.chat_template" + struct.pack("<I", string)
-    at = gguf.index(key) + len(key)
-    (length,) = struct.unpack_from("<Q", gguf, at)
-    template += f"{{#{' ' * ((length - len(template + comment)) % alignment)}#}}"
-    return gguf[:at] + struct.pack("<Q", len(template)) + template.encode() + gguf[at + 8 + length :]
+    assert second.stderr == f"local model: cannot serve on 127.0.0.1:{port}: Address already in use\n"
 
 
 @pytest.fixture(scope="module")
@@ -211,12 +231,11 @@ def file_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Clie
     file = tmp_path_factory.mktemp("models") / "Some-Model.Q4.gguf"
     file.write_bytes(with_template(weights.read_bytes(), TOOL_TEMPLATE))
     port = free_port()
-    with subprocess.Popen(command(port, "--file", str(file))) as process:
+    with subprocess.Popen(command(port, "--file", str(file)), env=environment()) as process:
         try:
             wait_until_ready(port)
-            headers = {"connection": "close"}
             url = f"http://127.0.0.1:{port}"
-            with httpx.Client(base_url=url, timeout=DEADLINE, trust_env=False, headers=headers) as client:
+            with httpx.Client(base_url=url, timeout=DEADLINE, trust_env=False, headers=HEADERS) as client:
                 yield client
         finally:
             process.kill()
@@ -225,11 +244,21 @@ def file_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Clie
 def test_a_file_has_its_name_and_its_template_with_tools(file_server: httpx.Client) -> None:
     answer = ask(file_server, temperature=0, max_tokens=5)
     assert answer["model"] == "Some-Model.Q4"
-    answer = file_server.post("/apply-template", json={"messages": QUESTION, "tools": [TOOL]})
+    answer = file_server.post("/apply-template", json={"messages": QUESTION, "tools": [WEATHER]})
     prompt = answer.json()["prompt"]
     assert prompt.startswith("<|im_start|>system\nYou may call these functions:\n<tools>\n{")
     assert "get_weather" in prompt
-    assert file_server.get("/props").json()["chat_template_caps"]["supports_tool_calls"]
+    assert file_server.get("/props").json()["chat_template_caps"]["supports_tools"]
+
+
+def test_the_engine_finds_what_the_gateway_found(client: httpx.Client, file_server: httpx.Client) -> None:
+    """gguf.takes_tools reads the template; llama.cpp runs it."""
+    assert not client.get("/props").json()["chat_template_caps"]["supports_tools"]
+    weights = local_model.weights()
+    assert weights is not None
+    assert local_model.unsupported_fields(weights) == "tools"
+    file = Path(file_server.get("/props").json()["model_path"])
+    assert local_model.unsupported_fields(file) == ""
 
 
 @pytest.mark.parametrize(
@@ -238,6 +267,7 @@ def test_a_file_has_its_name_and_its_template_with_tools(file_server: httpx.Clie
         (None, "cannot read {file}: No such file or directory"),
         (b"", "{file} is not a GGUF file"),
         (b"<!doctype html>", "{file} is not a GGUF file"),
+        (b"GGUF\x03", "the header of {file} is broken"),
     ],
 )
 def test_a_file_that_is_none(
@@ -254,8 +284,14 @@ def test_a_file_that_is_none(
 def test_a_broken_file(tmp_path: Path) -> None:
     file = tmp_path / "m.gguf"
     file.write_bytes(b"GGUF" + bytes(60))
+    port = free_port()
     done = subprocess.run(
-        command(free_port(), "--file", str(file)), capture_output=True, text=True, timeout=DEADLINE, check=False
+        command(port, "--file", str(file)),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
     )
     assert done.returncode == 1
     # llama.cpp logs from a thread of its own: its lines may come after the error.
@@ -285,7 +321,9 @@ def test_it_goes_with_its_parent() -> None:
     program = (
         f"import signal, subprocess; print(subprocess.Popen({command(port)!r}).pid, flush=True); signal.pause()"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment(), stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         gone = os.pidfd_open(int(parent.stdout.readline()))
         wait_until_ready(port)

@@ -550,7 +550,9 @@ def test_the_default_configuration_takes_what_the_environment_has() -> None:
     assert "caller-key" not in repr(configured)
 
 
-@pytest.mark.parametrize("vendor", [v for v in VENDORS.values() if v.env], ids=lambda vendor: vendor.type)
+@pytest.mark.parametrize(
+    "vendor", [v for v in VENDORS.values() if v.env and not v.embedded], ids=lambda vendor: vendor.type
+)
 def test_each_vendor_is_in_the_default_catalogue_where_its_variables_are_set(vendor: Vendor) -> None:
     environ = {
         vendor.env[0]: "k",

@@ -8,6 +8,7 @@ import pytest
 
 from server.config.load import load
 from server.config.problems import ConfigError
+from server.config.redaction import Redactor
 from server.routing.catalog import Catalog
 
 ENVIRON = {"LMCHAT_LOCAL_MODEL_URL": "http://127.0.0.1:9/v1"}
@@ -80,8 +81,38 @@ def test_a_file_is_served_under_its_name_with_tools(tmp_path: Path) -> None:
     assert endpoint.vendor.defaults == {}  # the sampling that the file itself gives
 
 
+@pytest.mark.parametrize(("unsupported", "features"), [("", True), ("tools", False), ("tools,n", False)])
+def test_a_file_whose_template_takes_no_tools(unsupported: str, features: bool, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "providers:\n" + FILE + SERVER + "models:\n"
+        "  m: {endpoints: [{provider: mine, model: Qwen3-0.6B.Q4_K_M}]}\n"
+        "  other: {endpoints: [{provider: other, model: x}]}\n"
+    )
+    found = Catalog(load(file, ENVIRON), {**ENVIRON, "LMCHAT_LOCAL_MODEL_DROPS": unsupported})
+    (endpoint,) = found.resolve("m").endpoints
+    assert endpoint.features is not None
+    assert ("tools" in endpoint.features) is features
+
+
+def test_the_key_goes_to_the_embedded_model_alone(tmp_path: Path) -> None:
+    environ = {**ENVIRON, "LMCHAT_LOCAL_MODEL_API_KEY": "sk-of-this-start"}
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "providers:\n  local: {type: local}\n" + SERVER + "models:\n"
+        "  m: {endpoints: [{provider: local, model: smollm2}, {provider: other, model: m}]}\n"
+    )
+    embedded, other = Catalog(load(file, environ), environ).resolve("m").endpoints
+    assert embedded.provider.api_key is not None
+    assert embedded.provider.api_key.reveal() == "sk-of-this-start"
+    assert other.provider.api_key is None
+    text = "connect to the model with sk-of-this-start"
+    assert Redactor.of((), [embedded.provider])(text) == "connect to the model with ***"
+    assert "sk-of-this-start" not in repr(embedded)
+
+
 def test_the_embedded_model_has_no_tools(tmp_path: Path) -> None:
     (endpoint,) = catalog(tmp_path, "", "{provider: local, model: smollm2}").resolve("m").endpoints
     assert endpoint.features is not None
     assert "tools" not in endpoint.features
-    assert endpoint.vendor.defaults["temperature"] == 0.2
+    assert endpoint.vendor.defaults["temperature"] == 0.0

@@ -13,7 +13,7 @@ from lmchat.v1 import chat_pb2 as pb
 
 from server.chat import openai_json
 from server.errors import InvalidRequest, ProviderError, Reason
-from server.upstream.emulation import structured
+from server.upstream.joined import as_chunks
 from tests.routing.routing_help import run
 from tests.support.fold import fold_messages
 from tests.upstream.emulation_help import (
@@ -335,7 +335,7 @@ def test_chunks_fold_to_the_completion() -> None:
     body["choices"][0] |= {"logprobs": {"content": [{"token": "t", "logprob": -1}]}, "y": 2}
     body["choices"].append({**body["choices"][0], "index": 1})
     want = openai_json.parse_completion(body)
-    assert fold_messages(chain.from_iterable([structured.chunks(want)])) == want
+    assert fold_messages(chain.from_iterable([as_chunks(want)])) == want
 
 
 def test_other_requests_pass_unchanged() -> None:
@@ -352,7 +352,7 @@ def test_other_requests_pass_unchanged() -> None:
         got = run(provider.emulation.complete(where, chat_request, 100.0))
         assert content(got.completion) == ["as it is"]
         assert provider.calls[0].get("response_format") == openai_json.dump(chat_request).get("response_format")
-        assert texts([structured.chunks(got.completion)]) == {0: "as it is"}
+        assert texts([as_chunks(got.completion)]) == {0: "as it is"}
 
 
 # Native structured output first

@@ -374,14 +374,6 @@ FAILING: list[tuple[str, Provider, list[list[str]], Reason, int | None, float]] 
         429,
         0,
     ),
-    (
-        "JSON with an answer",
-        Provider(COMPLETION, type="Application/JSON; charset=utf-8"),
-        [],
-        R.UPSTREAM_INVALID_RESPONSE,
-        200,
-        0,
-    ),
     ("garbage as JSON", Provider(b"oops", type="application/json"), [], R.UPSTREAM_INVALID_RESPONSE, 200, 0),
     ("JSON without an end", Provider(b"{", NEVER, type="application/json"), [], R.TIMEOUT, None, 10),
     ("JSON that breaks off", Provider(b"{", RESET, type="application/json"), [], R.UPSTREAM_ERROR, None, 0),
@@ -423,6 +415,50 @@ def test_failures_of_a_stream(
     assert error.fall_over
     assert times[-1] == when
     assert provider.body.closed or not provider.body.read
+
+
+@pytest.mark.parametrize("type_", ["application/json", "Application/JSON; charset=utf-8"])
+def test_all_of_a_completion_in_answer_to_a_request_for_a_stream(type_: str) -> None:
+    """https://github.com/lidge-jun/opencodex/pull/1006"""
+    provider = Provider(COMPLETION, type=type_)
+    batches, _, error = run(provider.stream(endpoint(timeouts=SHORT)))
+    assert error is None
+    assert batches == [["+Hi", "."]]
+    assert provider.body.closed or provider.body.read
+
+
+def test_names_of_tools_in_answers_of_the_other_form() -> None:
+    """OpenAI takes no dot in a name; the caller gets it back."""
+    where = endpoint(timeouts=SHORT)
+    tools = [pb.Tool(function=pb.FunctionDefinition(name="files.read"))]
+    made = {
+        "id": "c",
+        "index": 0,
+        "type": "function",
+        "function": {"name": "files_read_601e4eb6", "arguments": "{}"},
+    }
+    message = {"role": "assistant", "content": None, "tool_calls": [made]}
+    whole = json.dumps({"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})
+    stream = Provider(whole.encode(), type="application/json").upstream.stream(where, ask(tools=tools))
+    chunks = run(stream.open(9.0))
+    [call] = [call for each in chunks for choice in each.choices for call in choice.delta.tool_calls]
+    assert call.function.name == "files.read"
+    provider = Provider(sse(chunk(delta(tool_calls=[made]))), sse(chunk(delta("tool_calls"))), DONE)
+    [only] = run(provider.complete(where, tools=tools)).completion.choices
+    assert only.message.tool_calls[0].function.name == "files.read"
+
+
+@pytest.mark.parametrize("type_", ["text/event-stream; charset=utf-8", "application/json", "text/plain"])
+def test_a_stream_in_answer_to_a_request_for_a_completion(type_: str) -> None:
+    """https://github.com/BYK/loreai/pull/605"""
+    provider = Provider(ROLE, HI, BYE, STOP, USAGE, DONE, type=type_)
+    whole = run(provider.complete(endpoint(timeouts=SHORT))).completion
+    [choice] = whole.choices
+    assert [part.text for part in choice.message.content] == ["Hi bye"]
+    assert choice.finish_reason == pb.FINISH_REASON_STOP
+    assert whole.usage.completion_tokens == 1
+    with pytest.raises(StreamTruncated):
+        run(Provider(ROLE, HI, type=type_).complete(endpoint(timeouts=SHORT)))
 
 
 @pytest.mark.parametrize(("limit", "when"), [(3.0, 3.0), (100.0, 10.0)])

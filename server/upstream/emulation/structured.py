@@ -20,6 +20,7 @@ from server.dialects.base import Endpoint
 from server.errors import InvalidRequest, LmchatError, ProviderError, Reason
 from server.upstream.emulation.extract_json import unwrap
 from server.upstream.emulation.json_schema import Schema, schema
+from server.upstream.joined import as_chunks
 from server.upstream.ports import Caller, Chunks, gather
 
 #: Answers whose characters times their schema's weight are up to this are checked on the event loop, others in a
@@ -121,7 +122,7 @@ class _Stream:
         completion = await self._structured.complete(self._endpoint, self._request, limit)
         self.native_finish_reason = completion.native_finish_reason
         self.dropped = completion.dropped
-        return chunks(completion.to_proto())
+        return as_chunks(completion.to_proto())
 
     async def batches(self, deadline: float) -> AsyncGenerator[Chunks, None]:
         """Nothing more."""
@@ -239,57 +240,3 @@ def _completion(message: pb.ChatCompletion, native_finish_reason: str, dropped: 
 
 def _text(message: pb.Message) -> str:
     return "".join(part.text for part in message.content)
-
-
-def chunks(completion: pb.ChatCompletion) -> Chunks:
-    """A whole answer as a stream: the content of each choice, how each ends, and the usage."""
-    contents, ends = [], []
-    for choice in completion.choices:
-        contents.append(
-            pb.ChunkChoice(
-                index=choice.index,
-                delta=_delta(choice.message),
-                logprobs=choice.logprobs if choice.HasField("logprobs") else None,
-                extra_json=choice.extra_json,
-            )
-        )
-        end = pb.ChunkChoice(index=choice.index, finish_reason=choice.finish_reason or pb.FINISH_REASON_STOP)
-        if choice.HasField("stop_sequence"):
-            end.stop_sequence = choice.stop_sequence
-        ends.append(end)
-    out = [pb.ChatCompletionChunk(choices=[piece]) for piece in (*contents, *ends)]
-    if out:
-        out[0].extra_json = completion.extra_json
-    if completion.HasField("usage"):
-        out.append(pb.ChatCompletionChunk(usage=completion.usage))
-    for chunk in out:
-        chunk.id, chunk.created, chunk.model = completion.id, completion.created, completion.model
-        for name in ("system_fingerprint", "service_tier"):
-            if completion.HasField(name):
-                setattr(chunk, name, getattr(completion, name))
-    return out
-
-
-def _delta(message: pb.Message) -> pb.Delta:
-    delta = pb.Delta(
-        role=pb.ROLE_ASSISTANT,
-        reasoning_details=message.reasoning_details,
-        annotations=message.annotations,
-        extra_json=message.extra_json,
-    )
-    if message.content:
-        delta.content = _text(message)
-    refusal = message.refusal or "".join(part.refusal for part in message.content)
-    if refusal:
-        delta.refusal = refusal
-    if message.HasField("reasoning_content"):
-        delta.reasoning_content = message.reasoning_content
-    if message.HasField("audio"):
-        delta.audio.CopyFrom(message.audio)
-    for index, call in enumerate(message.tool_calls):
-        piece = delta.tool_calls.add(index=index, id=call.id, extra_json=call.extra_json)
-        if call.HasField("custom"):
-            piece.custom.CopyFrom(call.custom)
-        else:
-            piece.function.CopyFrom(call.function)
-    return delta

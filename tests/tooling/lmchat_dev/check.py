@@ -1,7 +1,8 @@
 """`uv run check`: all checks, one line each; every failure is shown.
 
 Format, lint, types, import rules, proto lint and breaking changes, generated
-files against the generator, tests. `check lint types` runs those two.
+files against the generator, pins and hashes of what is installed, licences,
+known vulnerabilities, tests. `check lint types` runs those two.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lmchat_dev import ROOT
+from lmchat_dev import ROOT, licenses, pins, supply_chain
 from lmchat_dev.generate import DESCRIPTOR, PROTO, generate, protos, run
 
 #: The branch whose contract must not be broken.
@@ -72,6 +73,12 @@ def _differences(names: Sequence[str], new: Path, committed: Path) -> list[str]:
     return sorted(mismatched + missing)
 
 
+def _report(problems: list[str]) -> bool:
+    """Print the problems; True where there are none."""
+    sys.stdout.writelines(f"{problem}\n" for problem in problems)
+    return not problems
+
+
 #: Folders that building a package leaves in it.
 _IGNORED = frozenset({"__pycache__", "node_modules", "target"})
 
@@ -83,6 +90,9 @@ CHECKS: dict[str, Callable[[], bool]] = {
     "imports": lambda: _command(str(Path(sys.executable).with_name("lint-imports"))),
     "proto": _proto,
     "generated": _generated,
+    "pins": lambda: _report(pins.problems()),
+    "licenses": lambda: _report(licenses.problems()),
+    "audit": supply_chain.audit,
     "tests": lambda: _module("pytest", "-q"),
 }
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -21,6 +23,8 @@ from pathlib import Path
 import httpx
 import msgspec
 import yaml
+
+from server.launcher.local_model import KEY_VARIABLE
 
 PROMPTS = Path(__file__).resolve().parents[2] / "launcher" / "prompts.yaml"
 START_TIMEOUT = 60.0  # seconds until the model is loaded
@@ -85,10 +89,11 @@ def model() -> Iterator[httpx.Client]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "server.launcher.local_model", "--port", str(port)]
-    with subprocess.Popen(command) as process:
+    key = secrets.token_urlsafe()
+    with subprocess.Popen(command, env={**os.environ, KEY_VARIABLE: key}) as process:
         try:
             # The server closes connections that it promised to keep.
-            headers = {"connection": "close"}
+            headers = {"connection": "close", "authorization": f"Bearer {key}"}
             url = f"http://127.0.0.1:{port}"
             with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT, trust_env=False) as client:
                 _wait_until_ready(client, process)
@@ -98,8 +103,8 @@ def model() -> Iterator[httpx.Client]:
 
 
 def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
-    begun = time.monotonic()
-    while process.poll() is None and time.monotonic() - begun < START_TIMEOUT:
+    started = time.monotonic()
+    while process.poll() is None and time.monotonic() - started < START_TIMEOUT:
         try:
             if client.get("/health").status_code == 200:
                 return
