@@ -18,7 +18,7 @@ from server.config.problems import ConfigError
 # Each command imports what it runs with: usage and mistakes are shown without the start-up time of gRPC.
 if TYPE_CHECKING:
     from server.config.model import Config
-    from server.launcher.up import Configuration
+    from server.launcher.options import Configuration
     from server.routing.catalog import Catalog
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -169,7 +169,8 @@ def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     import asyncio
 
     from server.launcher import local_model
-    from server.launcher.up import UpOptions, up
+    from server.launcher.options import UpOptions
+    from server.launcher.up import up
 
     # Without a configuration file the embedded model is served where it is installed.
     missing = local_model.available() if options.config is None and not options.no_local_model else None
@@ -206,7 +207,7 @@ def _up(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _configuration(path: Path | None, environ: Mapping[str, str]) -> Configuration:
     """What `up` needs of the configuration. Raises ConfigError."""
     from server.config.load import parse, read
-    from server.launcher.up import Configuration
+    from server.launcher.options import Configuration
     from server.routing.catalog import Catalog
     from server.routing.endpoints import embedded_models
     from server.vendors.ambient import default_config

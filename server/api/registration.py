@@ -127,6 +127,26 @@ class Registrar:
         return guarded
 
 
+class UnknownMethods(grpc.GenericRpcHandler):
+    """Answers the methods that no servicer has: UNIMPLEMENTED, and without a key what any method answers."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The handler of any method; grpc asks those before it first."""
+        return grpc.unary_unary_rpc_method_handler(self._answer)
+
+    async def _answer(self, request: bytes, context: Context) -> Any:
+        try:
+            async with self._calls(context):
+                await context.abort(grpc.StatusCode.UNIMPLEMENTED, "There is no such method.")
+        except grpc.aio.AbortError as error:  # see Registrar
+            detached(error)
+            del request, context
+            raise
+
+
 def _reading(parse: Any) -> Callable[[bytes], Any]:
     """A deserializer; `parse` is the method FromString of a message's class."""
     tags = nested(parse.__self__.DESCRIPTOR)

@@ -1,6 +1,6 @@
 """Child processes kept alive: started, watched, started again, replaced, stopped.
 
-Independent of what its children do: `launcher.up` says what to run and when a child is ready.
+Independent of what its children do: `launcher.gateway` says what to run and when a child is ready.
 
 Rules
 - A child runs while its parent does, whatever ends the parent: see parent_death.py.

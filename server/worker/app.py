@@ -30,7 +30,7 @@ from server.api.drain import Drain
 from server.api.metrics import Operations
 from server.api.models import Models
 from server.api.reflection import add_reflection
-from server.api.registration import Registrar
+from server.api.registration import Registrar, UnknownMethods
 from server.api.rest import Rest
 from server.config.model import Config
 from server.config.redaction import Redactor
@@ -133,6 +133,7 @@ class Worker:
         operations_service_pb2_grpc.add_OperationsServicer_to_server(operations, registrar)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
         add_reflection((*PUBLIC_SERVICES, health.SERVICE_NAME), registrar)
+        self._server.add_generic_rpc_handlers((UnknownMethods(calls),))
 
     async def start(self, address: str) -> str:
         """Serve on `host:port` or `unix:path`; returns the address with the bound port. Raises OSError."""

@@ -143,3 +143,18 @@ async def test_large_requests_are_read_in_the_thread(gateway: Gateway, monkeypat
         assert reply.status == 502
         assert sorted(set(done)) == sorted(rest)
         done.clear()
+
+
+@pytest.mark.parametrize(
+    "path", ["/lmchat.v1.Operations/GetMetrics", "/lmchat.v1.Models/Other", "/other.Service/Call"]
+)
+async def test_unknown_methods(gateway: Gateway, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a key they are refused like any other: callers do not learn which there are."""
+    channel: Any = gateway.channel
+    for metadata, code in ((AUTH, grpc.StatusCode.UNIMPLEMENTED), (None, grpc.StatusCode.UNAUTHENTICATED)):
+        for call in (channel.unary_unary(path), channel.unary_stream(path)):
+            pending = call(NOISE, metadata=metadata)
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await (pending.read() if hasattr(pending, "read") else pending)
+            assert raised.value.code() is code
+    assert not caplog.records

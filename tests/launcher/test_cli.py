@@ -14,7 +14,7 @@ import pytest
 
 from server.cli import main
 from server.launcher import local_model
-from server.launcher.up import UpOptions
+from server.launcher.options import UpOptions
 
 HEAVY = {"aiohttp", "asyncio", "botocore", "grpc", "httpx", "jsonschema", "lmchat", "msgspec", "requests"}
 """Packages that take longer to import than the command line takes to parse."""

@@ -13,8 +13,8 @@ import pytest
 
 from server.launcher import preflight
 from server.launcher.envoy import endpoints
+from server.launcher.gateway import without_secrets
 from server.launcher.preflight import MAX_TEMPORARY_PATH, UpFailed, raise_open_files, runtime_directory
-from server.launcher.up import without_secrets
 
 
 @pytest.mark.parametrize("length", [0, 200])

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from server.launcher import resources
+from server.launcher.options import Configuration, UpOptions
 from server.launcher.supervisor import Backoff, Child, ChildFailed, Launch, Log, Process, replace
-from server.launcher.up import Configuration, UpOptions, up
+from server.launcher.up import up
 
 DEADLINE = 20.0
 
