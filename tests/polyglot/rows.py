@@ -90,9 +90,9 @@ def call_piece(index: int, arguments: str, **more: Any) -> Json:
     return {"tool_calls": [{"index": index, **more, "function": {**name, "arguments": arguments}}]}
 
 
-def call_start(index: int, id_: str, name: str) -> Json:
+def call_start(index: int, id_: str, name: str, **more: Any) -> Json:
     """The first delta of one tool call."""
-    return call_piece(index, "", id=id_, type="function", name=name)
+    return call_piece(index, "", id=id_, type="function", name=name, **more)
 
 
 def tool_call(id_: str, name: str, arguments: str) -> Json:

@@ -34,6 +34,8 @@ CITY_SCHEMA = {
     "additionalProperties": False,
 }
 _WEATHER = {"type": "function", "function": {"name": "weather", "parameters": WEATHER_SCHEMA}}
+#: What a provider wants to have back with a tool call, beyond the contract.
+_SIGNATURE = {"vendor": {"signature": "c2lnbmVk"}}
 _PARIS = '{"city":"Paris"}'
 _HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -139,7 +141,11 @@ SCENARIOS = (
         "tools_two_turns",
         "`Hello` with the tool `weather` as a stream; the second turn has its result, `18 degrees in <city>`.",
         [
-            deltas(call_start(0, "call_1", "weather"), call_piece(0, _PARIS), finish_reason="tool_calls"),
+            deltas(
+                call_start(0, "call_1", "weather", extra_content=_SIGNATURE),
+                call_piece(0, _PARIS),
+                finish_reason="tool_calls",
+            ),
             answer("It is", " mild."),
         ],
         [*tokens("It is", " mild."), done("It is mild.", tokens=5)],
@@ -155,6 +161,7 @@ SCENARIOS = (
                             "id": "call_1",
                             "type": "function",
                             "function": {"name": "weather", "arguments": _PARIS},
+                            "extra_content": _SIGNATURE,
                         }
                     ],
                 },
