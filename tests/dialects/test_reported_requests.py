@@ -145,6 +145,7 @@ def test_parameters_are_an_object(vendor: str, model: str, schema: dict[str, Any
         ({"properties": {"text": {"type": "string"}}, "required": ["ref", "text"]}, ["text"]),
         ({"properties": {}, "required": ["ref"]}, None),
         ({"properties": {"a": {}, "b": {}}, "required": ["b", "a"]}, ["b", "a"]),
+        ({"properties": {"a": {}}, "required": [["a"], {}, 1, "a"]}, ["a"]),
         ({"required": ["a"]}, ["a"]),
     ],
 )

@@ -94,6 +94,6 @@ def _count(schema: dict[str, Any]) -> tuple[int, int]:
                 pending.append(value)
         properties, required = item.get("properties"), item.get("required")
         if isinstance(properties, dict):
-            names = required if isinstance(required, list) else []
+            names = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
             optional += sum(name not in names for name in properties)
     return optional, unions

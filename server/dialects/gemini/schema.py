@@ -106,7 +106,7 @@ class _Adapter:
             elif key == "required" and value.__class__ is list and schema.get("properties").__class__ is dict:
                 # A name without a property is a 400: "property is not defined".
                 # https://github.com/iBUHub/AIStudioToAPI/issues/154
-                if names := [name for name in value if name in schema["properties"]]:
+                if names := [name for name in value if name.__class__ is str and name in schema["properties"]]:
                     out[key] = names
             elif key in _MAPS and value.__class__ is dict:
                 out[_MAPS[key]] = {name: self._adapt(item, copying=copying) for name, item in value.items()}
