@@ -81,7 +81,7 @@ def test_a_developer_command_runs_the_tool_of_its_name(name: str) -> None:
     assert Path(sys.executable).with_name(name).exists()
     environ = {"UV": "/bin/uv", "VIRTUAL_ENV": "/elsewhere", "HOME": "/h"}
     line, environment = command([f"/elsewhere/bin/{name}", "--flag", "a b"], environ)
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    python = str(Path(sys.executable).resolve())
     groups = ["--no-default-groups", "--group", "dev"]
     expected = ["/bin/uv", "run", "--project", str(needs.ROOT), "--python", python, *groups, "--", name]
     assert line == [*expected, "--flag", "a b"]

@@ -19,7 +19,7 @@ ENVIRONMENT = ROOT / ".venv-dev"
 
 def command(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """The command line and environment that run the script `argv[0]`, by its name, with the development tools."""
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    python = os.path.realpath(sys.executable)  # the same interpreter, where there are several of its version
     groups = ("--no-default-groups", "--group", "dev")
     run = (environ.get("UV") or "uv", "run", "--project", str(ROOT), "--python", python, *groups, "--")
     # uv warns where VIRTUAL_ENV names another environment than the project's.
@@ -31,6 +31,6 @@ def main() -> None:
     """Become the command."""
     line, environ = command(sys.argv, os.environ)
     try:
-        os.execvpe(line[0], line, environ)  # noqa: S606: no shell
+        os.execvpe(line[0], line, environ)  # noqa: S606  # no shell
     except OSError as error:
         raise SystemExit(f"cannot run {line[0]}: {error.strerror}; pip install uv") from None
