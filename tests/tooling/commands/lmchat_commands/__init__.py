@@ -31,6 +31,6 @@ def main() -> None:
     """Become the command."""
     line, environ = command(sys.argv, os.environ)
     try:
-        os.execvpe(line[0], line, environ)  # noqa: S606  # no shell
+        os.execvpe(line[0], line, environ)  # no shell
     except OSError as error:
         raise SystemExit(f"cannot run {line[0]}: {error.strerror}; pip install uv") from None
